@@ -1,0 +1,101 @@
+"""BertLong configuration."""
+
+from difflib import get_close_matches
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_bertlong.BertLongConfig",
+    "AutoModel": "modeling_bertlong.BertLongModel",
+    "AutoModelForPreTraining": "modeling_bertlong.BertLongForXLRetrieval",
+    "AutoModelForMaskedLM": "modeling_bertlong.BertLongForMaskedLM",
+    "AutoModelForSequenceClassification": "modeling_bertlong.BertLongForSequenceClassification",
+    "AutoModelForQuestionAnswering": "modeling_bertlong.BertLongForQuestionAnswering",
+}
+
+
+@strict
+class BertLongConfig(PreTrainedConfig):
+    r"""
+    Configuration of BertLong: BERT with local attention in a window and global attention of the query's tokens.
+
+    All of BERT's options keep their names and defaults, but for these:
+
+    attention_window (`int` or `list[int]`, *optional*, defaults to 64):
+        Width of the attention window, in tokens: a local token sees `attention_window / 2` tokens on each side, itself
+        and the global tokens. One even number >= 2, or one per layer.
+    max_position_embeddings (`int`, *optional*, defaults to 1024):
+        The longest sequence, in tokens.
+    num_labels (`int`, *optional*, defaults to 1):
+        Number of relevance logits. With 1 the logit is the relevance score; checkpoints of 2021 have 2 and rank by
+        logit 1.
+
+    Raises `ValueError` for an odd or too small window, a list of windows whose length is not `num_hidden_layers`, a
+    hidden size that the heads do not divide, and a misspelt option.
+
+    Example:
+
+    ```python
+    >>> from modeling_clir import BertLongConfig, BertLongForXLRetrieval
+
+    >>> config = BertLongConfig(num_hidden_layers=2, attention_window=[16, 32])
+    >>> model = BertLongForXLRetrieval(config)
+    ```"""
+
+    model_type = "bertlong-xlr"
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.1
+    attention_probs_dropout_prob: float | int = 0.1
+    attention_window: int | list[int] = 64
+    max_position_embeddings: int = 1024
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int | None = 0
+    classifier_dropout: float | int | None = None
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs):
+        for name in kwargs:
+            if not hasattr(self, name) and (close := get_close_matches(name, self.__dataclass_fields__, 1, 0.88)):
+                raise ValueError(f"BertLongConfig has no option {name!r}; did you mean {close[0]!r}?")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads ({self.num_attention_heads})"
+            )
+        windows = self.attention_window if isinstance(self.attention_window, list) else [self.attention_window]
+        if isinstance(self.attention_window, list) and len(windows) != self.num_hidden_layers:
+            raise ValueError(
+                f"attention_window has {len(windows)} entries but num_hidden_layers is {self.num_hidden_layers}: "
+                "give one number, or one per layer"
+            )
+        for window in windows:
+            if window < 2 or window % 2:
+                raise ValueError(f"attention_window must be even and at least 2, got {window}")
+        # The saver lists only the class that is saved; one checkpoint is to open through every Auto class.
+        kwargs.setdefault("auto_map", dict(AUTO_MAP))
+        if "num_labels" not in kwargs and "id2label" not in kwargs and self.id2label is None:
+            kwargs["num_labels"] = 1
+        super().__post_init__(**kwargs)
+
+    def to_diff_dict(self) -> dict:
+        # Transformers leaves out two labels as its default, and would then read them back as ours, which is one.
+        return {**super().to_diff_dict(), "id2label": self.id2label, "label2id": self.label2id}
+
+    @property
+    def window_per_layer(self) -> list[int]:
+        """The window of every layer."""
+        if isinstance(self.attention_window, list):
+            return self.attention_window
+        return [self.attention_window] * self.num_hidden_layers
+
+
+__all__ = ["BertLongConfig"]

@@ -1,0 +1,75 @@
+"""Plain BERT (up to 512 tokens) with both heads of the pretraining: the "short" model."""
+
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel, BertPreTrainedModel
+from transformers.models.bert.modeling_bert import BertOnlyMLMHead
+from transformers.utils.generic import can_return_tuple
+
+from .modeling_bertlong import XLRetrievalOutput, classifier_dropout, retrieval_heads
+
+
+class BertForXLRetrieval(BertPreTrainedModel):
+    """
+    BERT with the heads of [`BertLongForXLRetrieval`]. Its checkpoint is a plain BERT to every other tool: it opens as
+    `BertModel`, `BertForMaskedLM` and `BertForSequenceClassification` without this package.
+    """
+
+    config_class = BertConfig
+    _tied_weights_keys = {
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    }
+    _keys_to_ignore_on_load_unexpected = [r"^cls\.seq_relationship", r"^qa_outputs\.", r"position_ids"]
+
+    def __init__(self, config: BertConfig):
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.cls = BertOnlyMLMHead(config)
+        self.dropout = classifier_dropout(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def get_output_embeddings(self):
+        return self.cls.predictions.decoder
+
+    def set_output_embeddings(self, new_embeddings):
+        self.cls.predictions.decoder = new_embeddings
+        self.cls.predictions.bias = new_embeddings.bias
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        task: str | None = None,
+        sparse_prediction: bool | None = None,
+        **kwargs,
+    ) -> XLRetrievalOutput:
+        """
+        As [`BertLongForXLRetrieval.forward`], without global tokens.
+
+        Raises:
+            `ValueError` for an `attention_mask` with 2s: it marks global tokens, which plain BERT does not have.
+        """
+        if attention_mask is not None and not torch.compiler.is_compiling() and (attention_mask > 1).any():
+            raise ValueError(
+                "attention_mask has values above 1: they mark global tokens, which plain BERT does not have. Pass a mask "
+                "of 0 and 1, or use BertLongForXLRetrieval"
+            )
+        outputs = self.bert(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        return retrieval_heads(self, outputs, task, labels, sparse_prediction)
+
+
+__all__ = ["BertForXLRetrieval"]

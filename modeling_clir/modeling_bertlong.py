@@ -271,7 +271,13 @@ class BertLongSelfAttention(nn.Module):
 
         def attention(query, key, value, mask):
             output, weights = attention_interface(
-                self, self.heads(query), self.heads(key), self.heads(value), mask, scaling=self.scaling, dropout=dropout
+                self,
+                self.heads(query),
+                self.heads(key),
+                self.heads(value),
+                mask,
+                scaling=self.scaling,
+                dropout=dropout,
             )
             return output.flatten(2), weights
 
@@ -533,7 +539,9 @@ class BertLongModel(BertLongPreTrainedModel):
 
         implementation = self.config._attn_implementation
         if output_attentions and implementation != "eager":
-            logger.warning_once(f"{implementation} attention returns no weights: they are computed by eager attention.")
+            logger.warning_once(
+                f"{implementation} attention returns no weights: they are computed by eager attention."
+            )
             implementation = "eager"
         fixed_shapes = torch.compiler.is_compiling() or torch.jit.is_tracing()
         layout_class = PaddedLayout if implementation == "eager" or fixed_shapes else BlockLayout
@@ -623,7 +631,8 @@ def masked_lm(
         logits, targets = head(hidden_states[chosen]), labels[chosen]
     else:
         logits, targets = head(hidden_states), labels
-    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten()), logits
+    total = F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), reduction="sum")
+    return total / (targets != -100).sum().clamp_min(1), logits  # 0, not NaN, where nothing is to be predicted
 
 
 def retrieval_heads(model, outputs, task: str | None, labels: torch.Tensor | None, sparse_prediction: bool | None):

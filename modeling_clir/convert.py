@@ -1,0 +1,488 @@
+"""
+Conversion of checkpoints: `python -m modeling_clir.convert SOURCE OUTPUT [--to {bertlong,bert,longformer}]`.
+
+    a BERT (Hub name or folder)           -> BertLong (or plain BERT with both heads, `--to bert`)
+    a folder written by the code of 2021  -> BertLong if it is long, plain BERT if it is short (`--to bertlong`: further on)
+    a BertLong                            -> `--to longformer`: Hugging Face's own Longformer, which needs none of our code
+
+Longformer does not find the query's tokens by itself: `LongformerForSequenceClassification` makes [CLS] alone global where
+`global_attention_mask` is not given. Pass `global_attention_mask=(token_type_ids == 0) & (attention_mask == 1)` as integers to
+get BertLong's scores, and pad on the right (its classification head reads the first column).
+"""
+
+import argparse
+import json
+import os
+import pickle
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertTokenizerFast,
+    LongformerConfig,
+    LongformerForMaskedLM,
+    LongformerForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.utils import logging
+
+from .configuration_bertlong import BertLongConfig
+from .modeling_bert import BertForXLRetrieval
+from .modeling_bertlong import BertLongForXLRetrieval
+
+
+logger = logging.get_logger(__name__)
+
+# Names of 2021 -> BERT's own.
+RENAMED = {"mlm_cls.predictions.": "cls.predictions.", "seqcls_classifier.": "classifier."}
+# What a configuration hands on to that of another class, beside the options that both classes declare themselves.
+SHARED_OPTIONS = {"id2label", "label2id", "problem_type", "tie_word_embeddings"}
+PROJECTIONS = ("query", "key", "value")
+
+
+def shared_options(config: PreTrainedConfig, target: type[PreTrainedConfig]) -> dict:
+    """The options of `config` that a configuration of class `target` has too."""
+    names = (target.__annotations__.keys() & type(config).__annotations__.keys()) | SHARED_OPTIONS
+    return {name: getattr(config, name) for name in sorted(names)}
+
+
+def check_shapes(found: dict[str, torch.Size], expected: dict[str, torch.Size], source: str):
+    """Raises `ValueError` that names the first tensor of another shape."""
+    for name, shape in expected.items():
+        if name in found and tuple(found[name]) != tuple(shape):
+            raise ValueError(
+                f"{source} is a checkpoint of another size than its config.json: {name} has shape {tuple(found[name])}, "
+                f"the configuration asks for {tuple(shape)}"
+            )
+
+
+def set_num_labels(model: BertForXLRetrieval | BertLongForXLRetrieval, num_labels: int | None):
+    """
+    Give the classifier another number of labels, in place. 2 labels become 1 by keeping row 1, which is what the
+    checkpoints of 2021 rank by. `None` and the present number change nothing; raises `ValueError` for any other.
+    """
+    present = model.classifier.out_features
+    if num_labels in (None, present):
+        return
+    if (present, num_labels) != (2, 1):
+        possible = "2 (as it is) or 1 (the relevant one)" if present == 2 else f"{present}"
+        raise ValueError(
+            f"the source's classifier has {present} labels: num_labels can be {possible}, got {num_labels}"
+        )
+    with torch.no_grad():
+        model.classifier.weight = nn.Parameter(model.classifier.weight[1:].clone())
+        model.classifier.bias = nn.Parameter(model.classifier.bias[1:].clone())
+    model.classifier.out_features = 1
+    model.config.num_labels = 1
+    model.config.problem_type = None
+
+
+def load_with_report(model_class: type[PreTrainedModel], source: str, config: PreTrainedConfig):
+    """
+    The model in float32 and the names of the tensors that the checkpoint lacks. Weights that it lacks are drawn with a fixed
+    seed. Raises `ValueError` where an encoder's tensor is missing, has another shape, or belongs to no layer.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # its table of what is missing: said below, in words
+        try:
+            model, report = model_class.from_pretrained(
+                source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+            )
+        finally:
+            logging.set_verbosity(verbosity)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    check_shapes({name: found for name, found, _ in report["mismatched_keys"]}, shapes, source)
+    if any(name.startswith(tuple(RENAMED)) for name in report["unexpected_keys"]):
+        raise ValueError(f"{source} is a checkpoint of 2021: convert it with python -m modeling_clir.convert")
+    for what in ("missing", "unexpected"):
+        for name in sorted(report[f"{what}_keys"]):
+            if name.startswith(("bert.", "encoder.", "embeddings.")) and ".pooler." not in name:
+                raise ValueError(f"{source} does not fit its config.json: tensor {name} is {what}")
+    return model, set(report["missing_keys"])
+
+
+def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRetrieval:
+    """
+    A BERT checkpoint with both heads, in float32.
+
+    Args:
+        source (`str` or `Path`): Hub name or folder of any checkpoint of model type "bert".
+        num_labels (`int`, *optional*):
+            Labels of the classifier. Defaults to those of the source's classifier, or to 1 where it has none: then the
+            classifier is newly initialized, with a fixed seed.
+
+    Raises:
+        `ValueError` for another model type, a decoder, tensors that do not fit the configuration, and a number of labels that
+        the source's classifier cannot give.
+    """
+    source = str(source)
+    options = read_config(source)
+    if options.get("model_type") != "bert":
+        raise ValueError(f"{source} is not a BERT: its model_type is {options.get('model_type')!r}")
+    config = BertConfig.from_dict(options)
+    if config.is_decoder or config.add_cross_attention:
+        raise ValueError(
+            f"{source} is a BERT decoder (is_decoder or add_cross_attention is set): an encoder is needed"
+        )
+    if options.get("position_embedding_type", "absolute") != "absolute":
+        raise ValueError(
+            f"{source} has {options['position_embedding_type']} position embeddings: absolute ones are needed"
+        )
+    model, missing = load_with_report(BertForXLRetrieval, source, config)
+    if "cls.predictions.transform.dense.weight" in missing:
+        logger.warning(f"{source} has no masked language model head: its transform and bias are newly initialized.")
+        if not config.tie_word_embeddings:
+            config.tie_word_embeddings = True
+            model, missing = load_with_report(BertForXLRetrieval, source, config)
+    elif not config.tie_word_embeddings:  # one bias under two names, of which a checkpoint may hold either
+        head = model.cls.predictions
+        kept = head.bias if "cls.predictions.decoder.bias" in missing else head.decoder.bias
+        head.bias = head.decoder.bias = kept
+    if "bert.pooler.dense.weight" in missing:
+        logger.warning(f"{source} has no pooler: it is newly initialized.")
+    if "classifier.weight" not in missing:
+        set_num_labels(model, num_labels)
+    else:
+        model.config.num_labels = 1 if num_labels is None else num_labels
+        model.config.problem_type = None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model.classifier = nn.Linear(config.hidden_size, model.config.num_labels)
+            nn.init.normal_(model.classifier.weight, std=config.initializer_range)
+            nn.init.zeros_(model.classifier.bias)
+    return model
+
+
+def bert_to_bertlong(
+    model: BertForXLRetrieval, max_position_embeddings: int = 1024, attention_window: int | list[int] = 64
+) -> BertLongForXLRetrieval:
+    """
+    BertLong with the weights of a BERT, as Longformer starts from RoBERTa (Beltagy et al. 2020, section 5): the position
+    embeddings are copied over and over (the last copy is cut), and the global projections start as the local ones, as
+    parameters of their own. Where the window covers the input and nothing is global, the outputs are the BERT's.
+
+    Args:
+        model (`BertForXLRetrieval`): see [`load_bert`]. It is not changed and shares no memory with the result.
+        max_position_embeddings (`int`, *optional*, defaults to 1024): the new length, shorter or longer than the BERT's.
+        attention_window (`int` or `list[int]`, *optional*, defaults to 64): one even number >= 2, or one per layer.
+
+    Raises:
+        `ValueError` for a length below 1 and for windows that [`BertLongConfig`] refuses.
+    """
+    if max_position_embeddings < 1:
+        raise ValueError(f"max_position_embeddings must be at least 1, got {max_position_embeddings}")
+    options = shared_options(model.config, BertLongConfig)
+    options.update(max_position_embeddings=max_position_embeddings, attention_window=attention_window)
+    with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten: leave the caller's generator alone
+        converted = BertLongForXLRetrieval(BertLongConfig(**options))
+    state = model.state_dict()
+    state["cls.predictions.bias"] = state.pop("cls.predictions.decoder.bias")
+    positions = state["bert.embeddings.position_embeddings.weight"]  # (positions, hidden_size)
+    copies = -(-max_position_embeddings // len(positions))
+    state["bert.embeddings.position_embeddings.weight"] = positions.repeat(copies, 1)[:max_position_embeddings]
+    for layer in range(model.config.num_hidden_layers):
+        for projection in PROJECTIONS:
+            prefix = f"bert.encoder.layer.{layer}.attention.self.{projection}"
+            for part in ("weight", "bias"):
+                state[f"{prefix}_global.{part}"] = state[f"{prefix}.{part}"]
+    converted.to(device=model.device, dtype=model.dtype).load_state_dict(state)
+    return converted.train(model.training)
+
+
+def read_config(source: str | Path) -> dict:
+    """The config.json of a folder or of a Hub repository. Raises `ValueError` where there is none."""
+    if Path(source).is_dir():
+        path = Path(source) / "config.json"
+        if not path.is_file():
+            raise ValueError(f"{source} has no config.json: give the folder of a checkpoint")
+        try:
+            with path.open(encoding="utf-8") as file:
+                return json.load(file)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is not JSON: {error}") from None
+    try:
+        return PreTrainedConfig.get_config_dict(str(source))[0]
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{source} does not exist, neither as a folder nor on the Hub: {reason}") from None
+
+
+def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:
+    """
+    The tensors of `model.safetensors` or `pytorch_model.bin`; empty where the folder has neither. A pickle is read with
+    `weights_only=True`: raises `ValueError` where it holds more than tensors.
+    """
+    path = Path(folder) / "model.safetensors"
+    if path.is_file():
+        return load_file(path)
+    path = path.with_name("pytorch_model.bin")
+    if not path.is_file():
+        return {}
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), "not a pickle of tensors")
+        raise ValueError(
+            f"{path} is refused, since it holds more than tensors and could run code when opened ({found}): save its state "
+            "dict alone, where you trust it"
+        ) from None
+    except (RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"{path} cannot be read: {str(error).splitlines()[0] if str(error) else 'it is cut'}"
+        ) from None
+
+
+def load_2021(folder: str | Path, num_labels: int | None = None) -> BertForXLRetrieval | BertLongForXLRetrieval:
+    """
+    A checkpoint of the code of Yu, Fei, Li (2021), whose heads are named `mlm_cls` and `seqcls_classifier`: a
+    `BertLongForXLRetrieval` if it has global projections, else a `BertForXLRetrieval`.
+
+    Args:
+        folder (`str` or `Path`): with config.json and `pytorch_model.bin` or `model.safetensors`.
+        num_labels (`int`, *optional*): 1 keeps the ranking exactly and drops the logit that nothing ranks by.
+
+    Raises:
+        `ValueError` for tensors that are missing, unknown or of another size than config.json says, and for a pickle
+        that holds more than tensors.
+    """
+    options = read_config(folder)
+    state = {}
+    for name, tensor in read_tensors(folder).items():
+        for old, new in RENAMED.items():
+            name = name.replace(old, new) if name.startswith(old) else name
+        if not name.endswith("position_ids"):
+            state[name] = tensor.float()
+    is_long = any("query_global" in name for name in state)
+    if is_long and not options.get("attention_window"):
+        raise ValueError(f"{folder} has global projections, but its config.json has no attention_window: add it")
+    model_class = BertLongForXLRetrieval if is_long else BertForXLRetrieval
+    names = model_class.config_class.__annotations__.keys() - {"tie_word_embeddings"}
+    config = model_class.config_class(
+        **{name: options[name] for name in names if name in options},
+        tie_word_embeddings=False,
+        num_labels=len(state.get("classifier.bias", "01")),
+    )
+    with torch.random.fork_rng(devices=[]):
+        model = model_class(config)
+    if is_long:
+        state.pop("cls.predictions.decoder.bias", None)
+    elif "cls.predictions.bias" in state:
+        state["cls.predictions.decoder.bias"] = state["cls.predictions.bias"]
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    check_shapes({name: tensor.shape for name, tensor in state.items()}, expected, str(folder))
+    for what, names in (("missing", expected.keys() - state.keys()), ("unexpected", state.keys() - expected.keys())):
+        if names:
+            raise ValueError(f"{folder} does not fit its config.json: tensor {min(names)} is {what}")
+    model.load_state_dict(state)
+    set_num_labels(model, num_labels)
+    return model.eval()
+
+
+def bertlong_to_longformer(
+    model: BertLongForXLRetrieval, head: str = "classification"
+) -> LongformerForSequenceClassification | LongformerForMaskedLM:
+    """
+    Hugging Face's Longformer with the weights of a BertLong: equal outputs, given `global_attention_mask`.
+
+    Position row i goes to row i + pad_token_id + 1, where Longformer looks for it; pooler and classifier become its
+    classification head of two layers.
+
+    Args:
+        model (`BertLongForXLRetrieval`): left as it is.
+        head (`str`, *optional*, defaults to `"classification"`): or `"mlm"`, which Longformer computes with gelu only.
+
+    Raises:
+        `ValueError` for what Longformer cannot do: no `pad_token_id`, windows that do not divide the widest one, and for
+        `"mlm"` another `hidden_act` than gelu.
+    """
+    config = model.config
+    if config.pad_token_id is None:
+        raise ValueError("Longformer needs a pad_token_id to number its positions: set it in the source's config.json")
+    for window in config.window_per_layer:
+        if max(config.window_per_layer) % window:
+            raise ValueError(
+                f"Longformer needs windows that divide the widest one, got {config.window_per_layer}: it cannot hold this model"
+            )
+    if head == "mlm" and config.hidden_act != "gelu":
+        raise ValueError(f"Longformer's mlm head has gelu built in, this model has hidden_act {config.hidden_act!r}")
+    offset = config.pad_token_id + 1
+    options = shared_options(config, LongformerConfig)
+    options.update(
+        max_position_embeddings=config.max_position_embeddings + offset,
+        attention_window=config.window_per_layer,
+        bos_token_id=None,
+        eos_token_id=None,
+        sep_token_id=None,
+    )
+    state = model.state_dict()
+    positions = "bert.embeddings.position_embeddings.weight"
+    state[positions] = torch.cat([state[positions].new_zeros(offset, config.hidden_size), state[positions]])
+    if head == "mlm":
+        model_class = LongformerForMaskedLM
+        renamed = {
+            "cls.predictions.transform.LayerNorm.": "lm_head.layer_norm.",
+            "cls.predictions.transform.": "lm_head.",
+        }
+        renamed["cls.predictions."] = "lm_head."
+        state["cls.predictions.decoder.bias"] = state["cls.predictions.bias"]
+    else:
+        model_class = LongformerForSequenceClassification
+        renamed = {"bert.pooler.dense.": "classifier.dense.", "classifier.": "classifier.out_proj."}
+    renamed["bert."] = "longformer."
+    with torch.random.fork_rng(devices=[]):
+        converted = model_class(LongformerConfig(**options)).to(device=model.device, dtype=model.dtype)
+    expected, mapped = converted.state_dict().keys(), {}
+    for name, tensor in state.items():
+        old = next((prefix for prefix in renamed if name.startswith(prefix)), "")
+        new = renamed.get(old, "") + name.removeprefix(old)
+        if new in expected:  # not the other head
+            mapped[new] = tensor
+    converted.load_state_dict(mapped)
+    return converted.train(model.training)
+
+
+def load_tokenizer(source: str, is_2021: bool, vocab_size: int):
+    """The source's tokenizer. Raises `ValueError` where it has none, or one with more tokens than `vocab_size`."""
+    advice = (
+        "save the one that the model was trained with there first, for instance AutoTokenizer.from_pretrained("
+        f"'google-bert/bert-base-multilingual-uncased').save_pretrained({source!r})"
+    )
+    files = ("tokenizer.json", "vocab.txt")
+    if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in files):
+        raise ValueError(f"{source} has no tokenizer: {advice}")
+    try:
+        tokenizer = (BertTokenizerFast if is_2021 else AutoTokenizer).from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"the tokenizer of {source} does not load ({str(error).splitlines()[0]}): {advice}") from None
+    if len(tokenizer) > vocab_size:
+        raise ValueError(
+            f"the tokenizer of {source} has {len(tokenizer)} tokens, but the model has embeddings for {vocab_size}: it is not "
+            "the model's own"
+        )
+    return tokenizer
+
+
+def convert(arguments: argparse.Namespace) -> str:
+    """Convert as the command line says; returns the summary. Raises `ValueError` before anything is written."""
+    source, output, target = arguments.source, arguments.output, arguments.to
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output} exists and is not empty: choose another output folder, or remove it")
+    options = read_config(source)
+    model_type = options.get("model_type")
+    old_names = model_type in (None, "bert") and Path(source).is_dir()
+    is_2021 = old_names and any(name.startswith(tuple(RENAMED)) for name in read_tensors(source))
+    if not is_2021 and model_type not in ("bert", BertLongConfig.model_type):
+        raise ValueError(
+            f"{source} is neither a BERT nor a BertLong nor a checkpoint of 2021: its model_type is {model_type!r}"
+        )
+
+    if is_2021:
+        model = load_2021(source, arguments.num_labels)
+    elif model_type == "bert":
+        model = load_bert(source, arguments.num_labels)
+    else:
+        model, missing = load_with_report(BertLongForXLRetrieval, source, BertLongConfig.from_pretrained(source))
+        needed = "cls.predictions.transform.dense.weight" if arguments.head == "mlm" else "classifier.weight"
+        if lacking := missing & {needed, "bert.pooler.dense.weight" if arguments.head != "mlm" else needed}:
+            raise ValueError(
+                f"{source} has no weights for the {arguments.head} head ({min(lacking)} is missing): see --head"
+            )
+        set_num_labels(model, arguments.num_labels)
+    tokenizer = load_tokenizer(source, is_2021, model.config.vocab_size)
+
+    is_long, before = isinstance(model, BertLongForXLRetrieval), model.config.max_position_embeddings
+    kind = ("2021 " if is_2021 else "") + ("BertLong" if is_long else "BERT")
+    if target is None:
+        target = "bert" if is_2021 and not is_long else "bertlong"
+    if is_long and (target == "bert" or (target == "bertlong" and not is_2021)):
+        raise ValueError(f"{source} is a {kind} already, which becomes no {target}: --to longformer is possible")
+    if not is_long and target == "longformer":
+        raise ValueError(f"{source} is a {kind}: convert it to bertlong first, and the result to longformer")
+    if (is_long or target == "bert") and (arguments.max_position_embeddings or arguments.attention_window):
+        raise ValueError(
+            f"--max_position_embeddings and --attention_window are for BERT to bertlong, not for {kind} to {target}: leave out"
+        )
+    if target == "bertlong" and not is_long:
+        windows = arguments.attention_window or [64]
+        model = bert_to_bertlong(
+            model, arguments.max_position_embeddings or 1024, windows[0] if len(windows) == 1 else windows
+        )
+    positions = tokenizer.model_max_length = model.config.max_position_embeddings
+    if target == "longformer":
+        model = bertlong_to_longformer(model, arguments.head)
+        model.config.sep_token_id = tokenizer.sep_token_id
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    try:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        partial.replace(output)  # an empty folder is replaced too
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    window = getattr(model.config, "attention_window", None)
+    return (
+        f"{kind} -> {type(model).__name__}: positions {before} -> {positions}, window {window}, "
+        f"labels {model.config.num_labels}, {model.num_parameters():,} parameters, saved in {output}"
+    )
+
+
+def even_window(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2 or int(text) % 2:
+        raise argparse.ArgumentTypeError(f"a window must be even and at least 2, got {text}")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
+    return int(text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line. Returns the exit status: 1, with one line on stderr, where the conversion is refused."""
+    description, _, details = __doc__.strip().partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m modeling_clir.convert",
+        description=description,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", help="Hub name or folder")
+    parser.add_argument("output", type=Path, help="folder to write; must not exist, or be empty")
+    parser.add_argument(
+        "--to", choices=["bertlong", "bert", "longformer"], help="bertlong, but bert for a short one of 2021"
+    )
+    parser.add_argument("--max_position_embeddings", type=positive, help="BERT to bertlong: the new length (1024)")
+    parser.add_argument(
+        "--attention_window",
+        type=even_window,
+        nargs="+",
+        help="BERT to bertlong: one even number, or one per layer (64)",
+    )
+    parser.add_argument("--num_labels", type=positive, help="of the classifier; 1 of 2 keeps the relevant one")
+    parser.add_argument(
+        "--head", choices=["classification", "mlm"], default="classification", help="of a longformer (classification)"
+    )
+    try:
+        print(convert(parser.parse_args(argv)))
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+
+__all__ = ["bert_to_bertlong", "bertlong_to_longformer", "load_2021", "load_bert", "main"]

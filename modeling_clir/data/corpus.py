@@ -1,0 +1,261 @@
+"""Building a pretraining corpus (`sections.py` says what it holds) from aligned documents and parallel SQuAD files."""
+
+import json
+import random
+import shutil
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+
+import bm25s
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+from .jsonl import find_file, read_jsonl
+
+
+logger = logging.get_logger(__name__)
+
+SECTION_COLUMNS = ("id", "language", "article", "title", "heading", "text")
+
+
+@dataclass
+class Section:
+    """One section in all its languages."""
+
+    key: str
+    article: str  # sections of an article are hard negatives of each other, and are held out together
+    title: dict[str, str] = field(default_factory=dict)
+    heading: dict[str, str] = field(default_factory=dict)
+    text: dict[str, str] = field(default_factory=dict)
+
+
+def read_documents(folder: Path, languages: list[str], max_sentences: int | None = None) -> list[Section]:
+    """
+    A folder of `{language}.jsonl[.gz]`, aligned by `id`: each line has `id`, `sentences` (a list) or `text`, and may have
+    `article` (else `title`, else the id serves), `title`, `heading`.
+
+    With `max_sentences`, a document whose sentences are parallel (as many, and the same `sentence_ids` where there are any, in
+    all its languages) is cut into sections of at most so many sentences; others stay whole, and their number is logged.
+
+    Raises `FileNotFoundError` for a language without file; `ValueError` with file and line for what does not parse, a
+    missing key, an id that occurs twice, and an empty text.
+    """
+    records = defaultdict(dict)  # id -> language -> record
+    for language in languages:
+        for where, record in read_jsonl(find_file(folder, f"{language}.jsonl"), required=("id",)):
+            if language in records[record["id"]]:
+                raise ValueError(f"{where}: the id {record['id']!r} occurs more than once")
+            sentences = record.get("sentences", record.get("text"))
+            if sentences is None:
+                raise ValueError(f"{where}: neither 'sentences' nor 'text'")
+            record["sentences"] = [sentences] if isinstance(sentences, str) else sentences
+            if not " ".join(record["sentences"]).strip():
+                raise ValueError(f"{where}: the text of {record['id']!r} is empty")
+            records[record["id"]][language] = record
+    sections, whole = [], 0
+    for key, versions in records.items():
+        first = next(iter(versions.values()))
+        article = f"{folder.name}/{first.get('article') or first.get('title') or key}"
+        lengths = {len(record["sentences"]) for record in versions.values()}
+        ids = {tuple(map(str, record.get("sentence_ids") or ())) for record in versions.values()}
+        parallel = len(lengths) == 1 and len(ids) == 1
+        whole += max_sentences is not None and not parallel
+        number = max(lengths)
+        step = max_sentences if max_sentences is not None and parallel else number
+        # Pieces of about equal length, rather than a short one at the end.
+        pieces = -(-number // step)
+        bounds = [round(i * number / pieces) for i in range(pieces + 1)]
+        for part, (start, end) in enumerate(zip(bounds, bounds[1:]), start=1):
+            section = Section(f"{folder.name}/{key}" + (f"#{part}" if pieces > 1 else ""), article)
+            for language, record in versions.items():
+                section.title[language] = record.get("title") or ""
+                section.heading[language] = record.get("heading") or ""
+                section.text[language] = " ".join(record["sentences"][start:end]).strip()
+            if all(section.text.values()):
+                sections.append(section)
+            else:
+                logger.warning(f"{section.key}: the text of a part is empty in some language; left out")
+    if whole:
+        logger.warning(f"{folder}: {whole} of {len(records)} documents are not sentence-parallel and stay whole")
+    return sections
+
+
+def parallel_squad(folder: Path, languages: list[str]) -> dict[str, list[dict]]:
+    """
+    The articles of the SQuAD files `*.{language}.json` of a folder per language, checked to have the same paragraphs and
+    questions in the same order. Languages without a file are passed over, and logged.
+
+    Raises `FileNotFoundError` where no language has a file, `ValueError` for another layout, files that are not parallel,
+    and an empty paragraph.
+    """
+    files = {language: sorted(folder.glob(f"*.{language}.json"))[:1] for language in languages}
+    if missing := [language for language, found in files.items() if not found]:
+        logger.warning(f"{folder}: no file *.{{language}}.json for {', '.join(missing)}")
+    articles, reference = {}, None
+    for language, path in ((language, found[0]) for language, found in files.items() if found):
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))["data"]
+            layout = [[[qa["id"] for qa in p["qas"]] for p in article["paragraphs"]] for article in data]
+            empty = [
+                i for i, article in enumerate(data) if not all(p["context"].strip() for p in article["paragraphs"])
+            ]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: not in SQuAD's layout ({error!r})") from error
+        if empty:
+            raise ValueError(f"{path}: article {empty[0]} has an empty paragraph")
+        reference = reference or (path, layout)
+        if layout != reference[1]:
+            pairs = zip(layout, reference[1])
+            at = next((i for i, (one, other) in enumerate(pairs) if one != other), min(len(layout), len(reference[1])))
+            raise ValueError(
+                f"{path} is not parallel to {reference[0]}: article {at} has other paragraphs or questions"
+            )
+        articles[language] = data
+    if not articles:
+        raise FileNotFoundError(f"{folder}: none of the languages {', '.join(languages)} has a file *.LANGUAGE.json")
+    return articles
+
+
+def read_squad(folder: Path, languages: list[str], articles: slice = slice(None)) -> list[Section]:
+    """Each paragraph of some articles of [`parallel_squad`] files is a section; its key is `folder/article.paragraph`."""
+    sections = {}
+    for language, data in parallel_squad(folder, languages).items():
+        for number in range(len(data))[articles]:
+            for part, paragraph in enumerate(data[number]["paragraphs"]):
+                key = f"{folder.name}/{number}.{part}"
+                section = sections.setdefault(key, Section(key, f"{folder.name}/{number}"))
+                section.title[language] = data[number].get("title", "")
+                section.heading[language] = ""
+                section.text[language] = paragraph["context"]
+    return list(sections.values())
+
+
+def read_questions(folder: Path, languages: list[str], articles: slice = slice(None)):
+    """
+    The questions of the same articles, and for each the paragraph it was asked about.
+
+    Returns:
+        `{language: {question id: text}}` and `{question id: {section key: 1}}`.
+    """
+    questions, relevant = {}, {}
+    for language, data in parallel_squad(folder, languages).items():
+        questions[language] = {}
+        for number in range(len(data))[articles]:
+            for part, paragraph in enumerate(data[number]["paragraphs"]):
+                for qa in paragraph["qas"]:
+                    questions[language][qa["id"]] = qa["question"]
+                    relevant[qa["id"]] = {f"{folder.name}/{number}.{part}": 1}
+    return questions, relevant
+
+
+def hold_out(sections: list[Section], fraction: float, seed: int) -> tuple[list[Section], list[Section]]:
+    """Training and validation sections: whole articles of each source are held out, at least `fraction` of its sections."""
+    sources = defaultdict(lambda: defaultdict(list))
+    for section in sections:
+        sources[section.key.split("/")[0]][section.article].append(section)
+    train, validation = [], []
+    for source, articles in sources.items():
+        names = sorted(articles)
+        random.Random(f"{seed}-{source}").shuffle(names)
+        total, held = sum(map(len, articles.values())), 0
+        for name in names:
+            part = validation if held < fraction * total else train
+            held += len(articles[name]) if part is validation else 0
+            part.extend(articles[name])
+    return train, validation
+
+
+def hard_negatives(sections: list[Section], language: str, number: int, seed: int) -> dict[str, list[str]]:
+    """
+    Up to `number` hard negatives of each section in one language: other sections of its article, sampled; where it is alone
+    in its article, the nearest sections of others by BM25.
+    """
+    sections = [section for section in sections if language in section.text]
+    articles = defaultdict(list)
+    for section in sections:
+        articles[section.article].append(section.key)
+    negatives = {}
+    for section in sections:
+        others = [key for key in articles[section.article] if key != section.key]
+        rng = random.Random(f"{seed}-{language}-{section.key}")
+        negatives[section.key] = rng.sample(others, min(number, len(others)))
+    alone = [section for section in sections if not negatives[section.key]]
+    wanted = min(number, len(sections) - 1)
+    if alone and wanted > 0:
+        index = bm25s.BM25()
+        texts = bm25s.tokenize([section.text[language] for section in sections], stopwords=None, show_progress=False)
+        index.index(texts, show_progress=False)
+        queries = bm25s.tokenize(
+            [s.text[language] for s in alone], stopwords=None, return_ids=False, show_progress=False
+        )
+        nearest, _ = index.retrieve(queries, k=wanted + 1, show_progress=False)
+        for section, rows in zip(alone, nearest):
+            keys = [sections[row].key for row in rows if sections[row].key != section.key]
+            negatives[section.key] = keys[:wanted]
+    return negatives
+
+
+def write_corpus(
+    output: Path,
+    sections: list[Section],
+    languages: list[str],
+    validation_fraction: float = 0.05,
+    num_negatives: int = 5,
+    same_language: bool = False,
+    seed: int = 0,
+) -> dict[str, dict[str, int]]:
+    """
+    Writes the corpus to the folder `output`, which must not exist, all or nothing.
+
+    Returns:
+        `{pair: {split: number of aligned sections}}`.
+    """
+    if output.exists():
+        raise FileExistsError(f"{output} exists; remove it or name another folder")
+    splits = dict(zip(("train", "validation"), hold_out(sections, validation_fraction, seed)))
+    temporary = output.with_name(output.name + ".part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    (temporary / "sections").mkdir(parents=True)
+    pairs = list(combinations(languages, 2)) + [(language, language) for language in languages if same_language]
+    negatives, counts = {}, defaultdict(dict)
+    for language in tqdm(languages, desc="Sections and hard negatives"):
+        rows = [
+            (f"{language}:{s.key}", language, s.article, s.title[language], s.heading[language], s.text[language])
+            for s in sections
+            if language in s.text
+        ]
+        write_table(temporary / f"sections/{language}.parquet", SECTION_COLUMNS, [pa.string()] * 6, rows)
+        for split, part in splits.items():
+            negatives[language, split] = hard_negatives(part, language, num_negatives, seed)
+    strings = pa.list_(pa.string())
+    for source, target in pairs:
+        for split, part in splits.items():
+            rows = [
+                (
+                    f"{source}:{s.key}",
+                    f"{target}:{s.key}",
+                    [f"{source}:{key}" for key in negatives[source, split][s.key]],
+                    [f"{target}:{key}" for key in negatives[target, split][s.key]],
+                )
+                for s in part
+                if source in s.text and target in s.text
+            ]
+            path = temporary / f"pairs/{source}-{target}/{split}.parquet"
+            names = ("source_id", "target_id", "source_negatives", "target_negatives")
+            write_table(path, names, [pa.string(), pa.string(), strings, strings], rows)
+            counts[f"{source}-{target}"][split] = len(rows)
+    temporary.rename(output)
+    return dict(counts)
+
+
+def write_table(path: Path, names: tuple[str, ...], types: list[pa.DataType], rows: list[tuple]):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = list(zip(*rows)) or [()] * len(names)
+    pq.write_table(pa.table([pa.array(c, type=t) for c, t in zip(columns, types)], names=names), path)
+
+
+__all__ = ["Section", "read_documents", "read_questions", "read_squad", "write_corpus"]

@@ -1,0 +1,78 @@
+"""A query and a document as one input of the model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
+
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model")
+
+
+def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model. Raises `ValueError` where the folder has none."""
+    folder = Path(name_or_path)
+    if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise ValueError(
+            f"{name_or_path} has no tokenizer ({' or '.join(TOKENIZER_FILES)}): save it there, or name one"
+        )
+    return AutoTokenizer.from_pretrained(name_or_path)
+
+
+@dataclass
+class PairEncoder:
+    """
+    `[CLS] query [SEP] document [SEP]` for any fast tokenizer. A query is cut to `max_query_length` tokens, at the end of a
+    word; then the document is cut so that the pair has `max_length` tokens at most. Text is text: a literal "[SEP]" in it
+    is no separator.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer.
+        max_length (`int`): longest pair, in tokens, special tokens counted.
+        max_query_length (`int`, defaults to 128): longest query, in tokens, special tokens not counted.
+
+    Calling it with two lists of the same length gives an unpadded `BatchEncoding`, in which `query_cut` and `document_cut`
+    tell of each pair whether something did not fit. Raises `ValueError` where `max_length` leaves no room for a document.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    max_query_length: int = 128
+
+    def __post_init__(self):
+        if not self.tokenizer.is_fast:
+            raise ValueError(f"{type(self.tokenizer).__name__} is not a fast tokenizer, which is needed for offsets")
+        special = self.tokenizer.num_special_tokens_to_add(pair=True)
+        if self.max_length <= self.max_query_length + special:
+            raise ValueError(
+                f"max_length ({self.max_length}) leaves no room for a document after a query of max_query_length "
+                f"({self.max_query_length}) and {special} special tokens"
+            )
+
+    def __call__(self, queries: list[str], documents: list[str]) -> BatchEncoding:
+        queries, query_cut = self.cut(queries)
+        batch = self.tokenizer(
+            queries, documents, truncation="only_second", max_length=self.max_length, split_special_tokens=True
+        )
+        batch["query_cut"] = query_cut
+        batch["document_cut"] = [bool(encoding.overflowing) for encoding in batch.encodings]
+        return batch
+
+    def cut(self, queries: list[str]) -> tuple[list[str], list[bool]]:
+        """The queries, none longer than `max_query_length` tokens, and which of them were cut."""
+        encoded = self.tokenizer(queries, add_special_tokens=False, split_special_tokens=True)
+        limit, kept, cut = self.max_query_length, [], []
+        for query, encoding in zip(queries, encoded.encodings, strict=True):
+            cut.append(len(encoding.ids) > limit)
+            if cut[-1]:
+                words = encoding.word_ids
+                last = limit
+                while last > 0 and words[last - 1] == words[limit]:
+                    last -= 1
+                # One word that fills the whole query is cut inside.
+                query = query[: encoding.offsets[(last or limit) - 1][1]]
+            kept.append(query)
+        return kept, cut
+
+
+__all__ = ["PairEncoder", "load_tokenizer"]

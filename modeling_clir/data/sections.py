@@ -1,0 +1,234 @@
+"""
+The pretraining corpus: sections of multilingual documents and which of them are aligned.
+
+    sections/{language}.parquet                     id, language, article, title, heading, text
+    pairs/{source}-{target}/{train,validation}.parquet
+                                                    source_id, target_id, source_negatives, target_negatives
+
+in a local folder or a dataset repository of the Hub. It is read through `datasets`, so memory-mapped; in memory are only row
+numbers. `scripts/build_corpus.py` writes it.
+"""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset, load_dataset
+from sentencex import segment
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+MAX_QUERY_WORDS = 64
+
+
+def parse_pairs(text: str) -> list[str]:
+    """
+    `"en-de,de-fr"` to `["en-de", "de-fr"]`. Raises `ValueError` for anything that is not two languages joined by a
+    hyphen, and for a pair that is given twice (in either order).
+    """
+    pairs = [pair.strip() for pair in text.split(",") if pair.strip()]
+    seen = set()
+    for pair in pairs:
+        languages = pair.split("-")
+        if len(languages) != 2 or not all(languages):
+            raise ValueError(f"a language pair is two languages joined by a hyphen, as en-de; got {pair!r}")
+        if frozenset(languages) in seen:
+            raise ValueError(f"the language pair {pair!r} is given twice (a pair stands for both directions)")
+        seen.add(frozenset(languages))
+    return pairs
+
+
+def load_parquet(corpus: str, name: str) -> Dataset:
+    """One file of the corpus. Raises `FileNotFoundError` where a local folder does not have it."""
+    if Path(corpus).is_dir() and not (Path(corpus) / name).is_file():
+        raise FileNotFoundError(f"the corpus {corpus} has no {name}; scripts/build_corpus.py writes it")
+    if not Path(corpus).is_dir() and (corpus.startswith((".", "/")) or corpus.count("/") != 1):
+        raise FileNotFoundError(f"{corpus} is neither a folder nor the name of a dataset on the Hub")
+    return load_dataset(corpus, data_files={"train": name}, split="train")
+
+
+def row_numbers(ids: pa.ChunkedArray, sections: Dataset, where: str) -> np.ndarray:
+    """The rows of `sections` that have these ids. Raises `ValueError` that names an id that no section has."""
+    rows = pc.index_in(ids, value_set=sections.data["id"].combine_chunks())
+    if rows.null_count:
+        unknown = ids.filter(pc.is_null(rows))
+        raise ValueError(f"{where}: no section has the id {unknown[0].as_py()!r} ({len(unknown)} unknown ids in all)")
+    return rows.to_numpy().astype(np.int64)
+
+
+class SectionPairs:
+    """
+    The aligned sections of one language pair and split, as row numbers.
+
+    Args:
+        corpus (`str`): folder or Hub name.
+        pair (`str`): `"en-de"`; the corpus may hold it as `de-en`. `"en-en"` pairs every section with itself.
+        split (`str`): `"train"` or `"validation"`.
+        sections (`dict[str, Dataset]`): the sections per language.
+        max_pairs (`int`, *optional*): sample so many of the aligned pairs, by `seed`.
+
+    Side 0 is the pair's first language, side 1 its second; `rows[side]` and `negatives[side]` are of that language.
+    """
+
+    def __init__(self, corpus, pair, split, sections, max_pairs=None, seed=0):
+        self.languages = pair.split("-")
+        self.name = pair
+        self.sections = [sections[language] for language in self.languages]
+        source, target = self.languages
+        file, columns = f"pairs/{pair}/{split}.parquet", ("source", "target")
+        if Path(corpus).is_dir() and (Path(corpus) / f"pairs/{target}-{source}/{split}.parquet").is_file():
+            file, columns = f"pairs/{target}-{source}/{split}.parquet", ("target", "source")
+        elif Path(corpus).is_dir() and not (Path(corpus) / f"pairs/{pair}").is_dir():
+            present = ", ".join(sorted(path.name for path in (Path(corpus) / "pairs").glob("*-*")))
+            raise FileNotFoundError(f"the corpus {corpus} has no language pair {pair}; it has {present or 'none'}")
+        pairs = load_parquet(corpus, file)
+        if max_pairs is not None and max_pairs < len(pairs):
+            chosen = sorted(random.Random(f"{seed}-{pair}-{split}").sample(range(len(pairs)), max_pairs))
+            logger.info(f"{pair} {split}: {max_pairs} of {len(pairs)} aligned pairs sampled (max_pairs)")
+            pairs = pairs.select(chosen).flatten_indices()
+        self.rows, self.negatives, self.offsets, self.pools = [], [], [], []
+        for side, column in enumerate(columns):
+            self.rows.append(row_numbers(pairs.data[f"{column}_id"], self.sections[side], f"{corpus}/{file}"))
+            lists = pairs.data[f"{column}_negatives"].combine_chunks()
+            self.negatives.append(row_numbers(lists.flatten(), self.sections[side], f"{corpus}/{file}"))
+            lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+            self.offsets.append(np.concatenate([[0], np.cumsum(lengths)]))
+            self.pools.append(np.unique(self.rows[side]))
+
+    def __len__(self):
+        return len(self.rows[0])
+
+    def hard_negatives(self, side: int, index: int) -> np.ndarray:
+        return self.negatives[side][self.offsets[side][index] : self.offsets[side][index + 1]]
+
+
+def sample_negatives(positive, hard_negatives, pool, number: int, rng: random.Random) -> list:
+    """
+    With h hard negatives each draw is a random one of the pool with probability (3/4)^h, else a random hard one (Yu, Fei,
+    Li 2021, released code). Never the positive, and nothing twice; where no hard one is left the pool serves.
+    """
+    hard = [negative for negative in dict.fromkeys(hard_negatives) if negative != positive]
+    from_pool = 0.75 ** len(hard)
+    chosen = []
+    while len(chosen) < number:
+        left = [negative for negative in hard if negative not in chosen]
+        if left and rng.random() >= from_pool:
+            chosen.append(rng.choice(left))
+            continue
+        negative = rng.choice(pool)
+        if negative != positive and negative not in chosen:
+            chosen.append(negative)
+    return chosen
+
+
+class ExampleKey(NamedTuple):
+    """What one example is made of: everything random in it follows from this and the seed."""
+
+    task: str  # "qlm" or "rr"
+    pair: str
+    index: int
+    epoch: int = 0
+    query_side: int | None = None  # None: a coin decides which language the query has
+
+
+@dataclass
+class Example:
+    """One query and its documents: the positive first, then (RR) the negatives."""
+
+    task: str
+    pair: str  # "query language-document language"
+    query: str
+    documents: list[str]
+    seed: str  # of what is still to be drawn: the masks
+    query_cut: bool  # was the sentence longer than MAX_QUERY_WORDS?
+
+
+class PretrainingDataset:
+    """
+    Examples of QLM and RR: the query is one random sentence of a section, the document the aligned section in the other
+    language (Yu, Fei, Li 2021, section 3). In a same-language pair the sentence is taken out of the document, unless it is
+    all of it.
+
+    Args:
+        corpus (`str`): folder or Hub name of the corpus.
+        pairs (`dict[str, list[str]]`): the language pairs of each task, `{"qlm": ["en-de"], "rr": ["en-de"]}`.
+        split (`str`, defaults to `"train"`): `"train"` or `"validation"`.
+        num_negatives (`int`, defaults to 1): negatives of an RR example.
+        max_pairs (`int`, *optional*): at most so many aligned pairs per language pair, sampled.
+        seed (`int`, defaults to 0).
+
+    `dataset[ExampleKey(...)]` is an [`Example`]; the same key gives the same example in every process and every run.
+
+    Raises `FileNotFoundError` for a missing file, `ValueError` for an id without section, a section without text, an id
+    that occurs twice, a pair without sections, and a pool too small for `num_negatives`.
+    """
+
+    def __init__(self, corpus, pairs, split="train", num_negatives=1, max_pairs=None, seed=0):
+        self.seed, self.num_negatives = seed, num_negatives
+        names = list(dict.fromkeys(name for task in pairs for name in pairs[task]))
+        languages = dict.fromkeys(language for name in names for language in name.split("-"))
+        self.sections = {language: load_sections(corpus, language) for language in languages}
+        self.pairs = {name: SectionPairs(corpus, name, split, self.sections, max_pairs, seed) for name in names}
+        for name, aligned in self.pairs.items():
+            if not len(aligned):
+                raise ValueError(f"the corpus {corpus} has no aligned sections for {name} in its {split} split")
+            if name in pairs.get("rr", ()) and min(map(len, aligned.pools)) <= num_negatives:
+                raise ValueError(
+                    f"{name} {split}: {num_negatives} negatives cannot be drawn from {min(map(len, aligned.pools))} "
+                    "sections; lower num_negatives"
+                )
+        self.sizes = {(task, name): len(self.pairs[name]) for task in ("qlm", "rr") for name in pairs.get(task, ())}
+
+    def __len__(self):
+        return sum(self.sizes.values())
+
+    def __getitem__(self, key: ExampleKey) -> Example:
+        seed = f"{self.seed}-{key.epoch}-{key.task}-{key.pair}-{key.index}-{key.query_side}"
+        rng = random.Random(seed)
+        pairs = self.pairs[key.pair]
+        side = rng.randrange(2) if key.query_side is None else key.query_side
+        query_row, document_row = pairs.rows[side][key.index], pairs.rows[1 - side][key.index]
+        documents = pairs.sections[1 - side]
+        section = pairs.sections[side][int(query_row)]["text"]
+        sentence = random_sentence(section, pairs.languages[side], rng)
+        document = documents[int(document_row)]["text"]
+        if pairs.languages[0] == pairs.languages[1] and query_row == document_row:
+            document = document.replace(sentence, " ", 1).strip() or document
+        texts = [document]
+        if key.task == "rr":
+            hard = pairs.hard_negatives(1 - side, key.index)
+            negatives = sample_negatives(document_row, hard, pairs.pools[1 - side], self.num_negatives, rng)
+            texts += [documents[int(row)]["text"] for row in negatives]
+        words = sentence.split()
+        query = " ".join(words[:MAX_QUERY_WORDS])
+        direction = f"{pairs.languages[side]}-{pairs.languages[1 - side]}"
+        return Example(key.task, direction, query, texts, seed, len(words) > MAX_QUERY_WORDS)
+
+
+def load_sections(corpus: str, language: str) -> Dataset:
+    """The sections of a language, checked."""
+    name = f"sections/{language}.parquet"
+    sections = load_parquet(corpus, name)
+    ids, texts = sections.data["id"], sections.data["text"]
+    empty = ids.filter(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0))
+    if len(empty):
+        raise ValueError(f"{corpus}/{name}: section {empty[0].as_py()!r} has no text ({len(empty)} such sections)")
+    counts = pc.value_counts(ids.combine_chunks())
+    if len(counts) != len(ids):
+        twice = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"].as_py()
+        raise ValueError(f"{corpus}/{name}: the id {twice!r} occurs more than once")
+    return sections
+
+
+def random_sentence(text: str, language: str, rng: random.Random) -> str:
+    sentences = [sentence.strip() for sentence in segment(language, text)]
+    return rng.choice([sentence for sentence in sentences if sentence] or [text.strip()])
+
+
+__all__ = ["Example", "ExampleKey", "PretrainingDataset", "parse_pairs", "sample_negatives"]

@@ -1,0 +1,86 @@
+"""Model cards of what is trained here."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+
+def write_model_card(
+    folder: Path,
+    name: str,
+    base_model: str | None,
+    languages: list[str],
+    settings: dict[str, object],
+    metrics: dict[str, float],
+    data: list[str],
+    max_length: int,
+) -> Path:
+    """
+    Writes `README.md` for a pretrained checkpoint.
+
+    Args:
+        folder (`Path`): the checkpoint.
+        name (`str`): its name.
+        base_model (`str`, *optional*): what it was trained from.
+        languages (`list[str]`): ISO 639-1 codes.
+        settings (`dict`): the hyperparameters to show.
+        metrics (`dict[str, float]`): of the held-out pairs, as `XLRetrievalTrainer.evaluate` names them.
+        data (`list[str]`): one line per task and language pair.
+        max_length (`int`): positions of the model.
+    """
+    results = [
+        EvalResult(
+            task_type="text-ranking",
+            dataset_type="sections",
+            dataset_name="held-out aligned sections",
+            metric_type=key.removeprefix("eval_"),
+            metric_value=round(value, 4),
+        )
+        for key, value in metrics.items()
+        if key in ("eval_qlm_loss", "eval_qlm_accuracy", "eval_rr_accuracy", "eval_rr_mrr")
+    ]
+    # A folder on somebody's disk is no model of the Hub.
+    on_hub = base_model if base_model and not Path(base_model).exists() else None
+    card_data = ModelCardData(
+        language=languages,
+        license="apache-2.0",
+        library_name="transformers",
+        pipeline_tag="text-ranking",
+        tags=["cross-lingual", "reranker", "bertlong"],
+        base_model=on_hub,
+        model_name=name,
+        eval_results=results or None,
+    )
+    directions = sorted({key.rsplit("_", 1)[1] for key in metrics if "-" in key})
+    columns = [
+        (label, key)
+        for label, key in (
+            ("QLM loss", "eval_qlm_loss"),
+            ("QLM accuracy", "eval_qlm_accuracy"),
+            ("RR accuracy", "eval_rr_accuracy"),
+            ("RR MRR", "eval_rr_mrr"),
+        )
+        if key in metrics
+    ]
+    table = [["query-document", *(label for label, _ in columns)], ["---"] + ["---:"] * len(columns)]
+    for direction in [*directions, None]:
+        keys = [key if direction is None else f"{key}_{direction}" for _, key in columns]
+        table.append([direction or "mean", *(f"{metrics[key]:.3f}" if key in metrics else "-" for key in keys)])
+    card = ModelCard.from_template(
+        card_data,
+        template_path=str(files("modeling_clir") / "templates" / "model_card.md"),
+        name=name,
+        base=Path(base_model).name if base_model and not on_hub else base_model,
+        languages=", ".join(languages),
+        settings=settings,
+        data=data,
+        table=["| " + " | ".join(row) + " |" for row in table] if columns else [],
+        max_length=max_length,
+    )
+    path = folder / "README.md"
+    card.save(path)
+    return path
+
+
+__all__ = ["write_model_card"]

@@ -1,0 +1,214 @@
+"""Pretraining with QLM and RR in a Trainer."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.utils import logging
+
+from ..data.sections import ExampleKey, PretrainingDataset
+from ..model_card import write_model_card
+from .losses import RANKING_LOSSES, ranking_loss, relevance_scores
+from .samplers import TaskBatchSampler
+
+
+logger = logging.get_logger(__name__)
+
+COUNTS = ("queries_cut", "documents_cut", "rows")
+
+
+@dataclass
+class XLRetrievalTrainingArguments(TrainingArguments):
+    """
+    `TrainingArguments` with the options of the two tasks. Other defaults than there: `learning_rate` 1e-5, constant after a
+    warm-up, `weight_decay` 0 and `max_grad_norm` 5 (Yu, Fei, Li 2021).
+
+    Args:
+        rr_loss (`str`, defaults to `"pairwise"`): `"pairwise"`, `"margin"`, `"listwise"` or `"pointwise"`.
+        rr_margin (`float`, defaults to 1.0): of the margin loss.
+        qlm_weight, rr_weight (`float`, default to 1.0): factors of the losses of the tasks.
+    """
+
+    learning_rate: float = 1e-5
+    lr_scheduler_type: str = "constant_with_warmup"
+    max_grad_norm: float = 5.0
+    rr_loss: str = field(default="pairwise", metadata={"help": "pairwise, margin, listwise or pointwise"})
+    rr_margin: float = field(default=1.0, metadata={"help": "margin of the margin loss"})
+    qlm_weight: float = field(default=1.0, metadata={"help": "factor of the QLM loss"})
+    rr_weight: float = field(default=1.0, metadata={"help": "factor of the RR loss"})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.rr_loss not in RANKING_LOSSES:
+            raise ValueError(f"rr_loss must be one of {', '.join(RANKING_LOSSES)}, got {self.rr_loss!r}")
+        self.remove_unused_columns = False
+
+
+class EpochCallback(TrainerCallback):
+    """Tells the sampler the epoch, also where a resumed epoch wraps the data loader anew."""
+
+    def __init__(self, sampler: TaskBatchSampler):
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.sampler.set_epoch(int(state.epoch))
+
+
+class XLRetrievalTrainer(Trainer):
+    """
+    Trains `BertLongForXLRetrieval` or `BertForXLRetrieval` on a [`PretrainingDataset`]; `evaluate` gives the loss and
+    accuracy of QLM and the accuracy and mean reciprocal rank of RR per direction (query language-document language) and
+    their means.
+    """
+
+    args: XLRetrievalTrainingArguments
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.args.n_gpu > 1:
+            raise ValueError(
+                "several GPUs in one process would tear the documents of a query apart: use accelerate launch"
+            )
+        self.totals = self.new_totals()
+
+    def new_totals(self) -> dict[str, torch.Tensor]:
+        return {name: torch.zeros((), device=self.args.device) for name in ("qlm", "qlm_n", "rr", "rr_n", *COUNTS)}
+
+    def get_train_dataloader(self) -> DataLoader:
+        sampler = TaskBatchSampler(
+            self.train_dataset.sizes,
+            self.args.per_device_train_batch_size,
+            num_processes=self.args.world_size,
+            process_index=self.args.process_index,
+            accumulation_steps=self.args.gradient_accumulation_steps,
+            seed=self.args.seed,
+        )
+        self.add_callback(EpochCallback(sampler))
+        # Not prepared by accelerate: the sampler itself gives each process its share.
+        return self.data_loader(self.train_dataset, sampler)
+
+    def data_loader(self, dataset: PretrainingDataset, batches) -> DataLoader:
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+
+    def forward_task(self, model, inputs):
+        """Takes what is not the model's out of the inputs; returns task, loss, outputs, labels and the rest."""
+        rest = {name: inputs.pop(name) for name in ("task", "pairs", "group_size", *COUNTS)}
+        labels = inputs.pop("labels", None)
+        outputs = model(**inputs, labels=labels, task=rest["task"], sparse_prediction=True)
+        loss = outputs.loss
+        if rest["task"] == "rr":
+            loss = ranking_loss(outputs.relevance_logits, rest["group_size"], self.args.rr_loss, self.args.rr_margin)
+        return loss, outputs, labels, rest
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        loss, outputs, labels, rest = self.forward_task(model, dict(inputs))
+        task = rest["task"]
+        weight = self.args.qlm_weight if task == "qlm" else self.args.rr_weight
+        self.totals[task] += loss.detach()
+        self.totals[f"{task}_n"] += 1
+        for name in COUNTS:
+            self.totals[name] += rest[name]
+        if task == "qlm" and num_items_in_batch is not None:
+            # The mean over all masked tokens of the optimizer step: of every process and accumulated batch. The Trainer
+            # divides by the number of accumulated batches only where it did not count items (RR), DDP by the processes.
+            loss = loss * (labels != -100).sum() / num_items_in_batch * self.args.world_size
+        loss = loss * weight
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs, start_time=None):
+        if "loss" in logs:
+            totals = {name: self.accelerator.reduce(value, "sum").item() for name, value in self.totals.items()}
+            for task in ("qlm", "rr"):
+                if totals[f"{task}_n"]:
+                    logs[f"{task}_loss"] = totals[task] / totals[f"{task}_n"]
+            logs["queries_cut"] = int(totals["queries_cut"])
+            logs["documents_cut"] = int(totals["documents_cut"])
+            logs["documents_read"] = int(totals["rows"])
+            self.totals = self.new_totals()
+        super().log(logs, start_time)
+
+    @torch.no_grad()
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        model = self.accelerator.unwrap_model(self.model)
+        model.eval()
+        metrics = {}
+        for (task, pair), size in tqdm(
+            dataset.sizes.items(), desc="Evaluation", leave=False, disable=not self.is_world_process_zero()
+        ):
+            source, target = pair.split("-")
+            for side, direction in enumerate([f"{source}-{target}", f"{target}-{source}"][: 1 + (source != target)]):
+                keys = [ExampleKey(task, pair, index, query_side=side) for index in range(size)]
+                for name, value in self.evaluate_examples(model, dataset, task, keys).items():
+                    metrics[f"{metric_key_prefix}_{task}_{name}_{direction}"] = value
+        for name in ("qlm_loss", "qlm_accuracy", "rr_accuracy", "rr_mrr"):
+            values = [value for key, value in metrics.items() if key.startswith(f"{metric_key_prefix}_{name}_")]
+            if values:
+                metrics[f"{metric_key_prefix}_{name}"] = sum(values) / len(values)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def evaluate_examples(self, model, dataset, task, keys) -> dict[str, float]:
+        """Each process takes its share; the sums are gathered, so the numbers do not depend on how many there are."""
+        size = self.args.per_device_eval_batch_size
+        keys = keys[self.args.process_index :: self.args.world_size]
+        batches = [keys[start : start + size] for start in range(0, len(keys), size)]
+        sums = torch.zeros(
+            3, dtype=torch.float64, device=self.args.device
+        )  # QLM: loss, right, tokens; RR: first, 1/rank, n
+        for inputs in self.data_loader(dataset, batches):
+            with self.compute_loss_context_manager():
+                loss, outputs, labels, rest = self.forward_task(model, self._prepare_inputs(inputs))
+            if task == "qlm":
+                targets = labels[labels != -100]
+                right = (outputs.prediction_logits.argmax(-1) == targets).sum()
+                sums += torch.stack([loss * len(targets), right, torch.tensor(len(targets), device=loss.device)])
+            else:
+                scores = relevance_scores(outputs.relevance_logits.float()).view(-1, rest["group_size"])
+                rank = 1 + (scores[:, 1:] >= scores[:, :1]).sum(1)
+                sums += torch.stack([(rank == 1).sum(), (1 / rank).sum(), torch.tensor(len(rank), device=rank.device)])
+        first, second, number = self.accelerator.reduce(sums, "sum").tolist()
+        names = ("loss", "accuracy") if task == "qlm" else ("accuracy", "mrr")
+        return dict(zip(names, (first / number, second / number)))
+
+    def create_model_card(self, **kwargs):
+        if not self.is_world_process_zero():
+            return
+        args, dataset = self.args, self.train_dataset
+        source = self.model.config._name_or_path
+        collator, config = self.data_collator, self.model.config
+        evaluations = [record for record in self.state.log_history if any(key.startswith("eval_") for key in record)]
+        write_model_card(
+            Path(args.output_dir),
+            name=args.hub_model_id or Path(args.output_dir).resolve().name,
+            base_model=source or None,
+            languages=sorted(dataset.sections),
+            settings={
+                "optimizer steps": self.state.global_step,
+                "batch (queries)": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+                "learning rate": f"{args.learning_rate:g}, {args.lr_scheduler_type}",
+                "RR loss": f"{args.rr_loss}, {dataset.num_negatives} negatives",
+                "QLM masks": f"{collator.mask_mode}, p = {collator.mask_probability}",
+                "longest pair": f"{collator.encoder.max_length} tokens",
+                "attention window": getattr(config, "attention_window", "none"),
+                "precision": "bf16" if args.bf16 else "fp32",
+                "seed": args.seed,
+            },
+            metrics={k: v for k, v in (evaluations[-1] if evaluations else {}).items() if k.startswith("eval_")},
+            data=[f"{task.upper()} {pair}: {size} aligned sections" for (task, pair), size in dataset.sizes.items()],
+            max_length=config.max_position_embeddings,
+        )
+
+
+__all__ = ["XLRetrievalTrainer", "XLRetrievalTrainingArguments"]

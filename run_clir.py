@@ -1,0 +1,106 @@
+#!/usr/bin/env python
+"""
+Reranks collections for cross-lingual retrieval, after finetuning on their training queries with --do_train.
+
+    python run_clir.py --model_name_or_path MODEL --collections data/en-de data/de-en --output_dir results/clir
+
+Writes {collection}.run (TREC) for each collection and metrics.json.
+"""
+
+import json
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
+
+from modeling_clir import BertLongForXLRetrieval
+from modeling_clir.data.collators import PretrainingCollator
+from modeling_clir.data.collections import read_collection
+from modeling_clir.data.pairs import PairEncoder, load_tokenizer
+from modeling_clir.data.queries import QueryDataset
+from modeling_clir.evaluation.ranking import evaluate_run, rank_collection, write_run
+from modeling_clir.training.arguments import parse_arguments
+from modeling_clir.training.trainer import XLRetrievalTrainer, XLRetrievalTrainingArguments
+
+
+logger = logging.getLogger("run_clir")
+
+
+@dataclass
+class Arguments:
+    model_name_or_path: str = field(metadata={"help": "a checkpoint with a relevance head"})
+    collections: list[str] = field(metadata={"help": "folders: documents.jsonl, queries.tsv, qrels.txt"})
+    fold: int | None = field(
+        default=None, metadata={"help": "test on this fold of the queries; --do_train takes others"}
+    )
+    num_negatives: int = field(default=1, metadata={"help": "negatives of a training query"})
+    max_length: int | None = field(default=None, metadata={"help": "longest pair in tokens; defaults to the model's"})
+    max_query_length: int = field(default=128, metadata={"help": "longest query in tokens"})
+
+
+def main():
+    # 1. Arguments and data, checked before the model is loaded
+    args, training_args = parse_arguments((Arguments, XLRetrievalTrainingArguments), sys.argv[1:])
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
+    logger.setLevel(logging.INFO)
+    transformers.utils.logging.enable_default_handler()
+    set_seed(training_args.seed)
+    if training_args.do_train and args.fold is None:
+        raise ValueError("--do_train needs --fold, or it would test on the queries it trains on")
+    collections = [read_collection(Path(folder)) for folder in args.collections]
+    if len({collection.name for collection in collections}) < len(collections):
+        raise ValueError("two of the collections' folders have the same name, which names their results")
+    splits = {c.name: c.split(args.fold, training_args.seed) for c in collections} if args.fold is not None else {}
+
+    # 2. Model and tokenizer
+    tokenizer = load_tokenizer(args.model_name_or_path)
+    limit = AutoConfig.from_pretrained(args.model_name_or_path).max_position_embeddings
+    encoder = PairEncoder(tokenizer, args.max_length or limit, args.max_query_length)
+    output = Path(training_args.output_dir)
+
+    # 3. Finetune with a ranking loss
+    if training_args.do_train:
+        trainer = XLRetrievalTrainer(
+            model=BertLongForXLRetrieval.from_pretrained(args.model_name_or_path, dtype=torch.float32),
+            args=training_args,
+            train_dataset=QueryDataset(
+                collections,
+                {name: train for name, (train, _, _) in splits.items()},
+                args.num_negatives,
+                training_args.seed,
+            ),
+            processing_class=tokenizer,
+            data_collator=PretrainingCollator(encoder),
+        )
+        trainer.train()
+        trainer.save_model()
+    source = training_args.output_dir if training_args.do_train else args.model_name_or_path
+    model = AutoModelForSequenceClassification.from_pretrained(source, dtype=torch.float32).to(training_args.device)
+
+    # 4. Rank and measure
+    output.mkdir(parents=True, exist_ok=True)
+    metrics = {}
+    for collection in collections:
+        queries = splits[collection.name][2] if splits else list(collection.qrels)
+        run, counts = rank_collection(model, encoder, collection, queries, training_args.per_device_eval_batch_size)
+        write_run(run, output / f"{collection.name}.run", tag="modeling_clir")
+        measured = evaluate_run(run, {query: collection.qrels[query] for query in queries})
+        metrics[collection.name] = measured | {"queries": len(queries)} | counts
+        print(
+            collection.name, *(f"{name} {value:.4f}" for name, value in measured.items()), f"({len(queries)} queries)"
+        )
+        if counts["queries_cut"] or counts["documents_cut"]:
+            logger.warning(
+                f"{collection.name}: in {counts['documents_cut']} of {counts['pairs']} pairs the document was cut to fit "
+                f"{encoder.max_length} tokens, in {counts['queries_cut']} the query to {encoder.max_query_length}"
+            )
+    with open(output / "metrics.json", "w", encoding="utf-8") as file:
+        json.dump(metrics, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()

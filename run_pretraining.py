@@ -1,0 +1,166 @@
+#!/usr/bin/env python
+"""
+Pretrains a cross-lingual reranker with query language modelling (QLM) and relevance ranking (RR).
+
+    accelerate launch run_pretraining.py --config recipes/demo.yaml [--flag value ...]
+"""
+
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import AutoConfig, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from modeling_clir import BertForXLRetrieval, BertLongForXLRetrieval
+from modeling_clir.convert import bert_to_bertlong, load_bert
+from modeling_clir.data.collators import MASK_MODES, PretrainingCollator
+from modeling_clir.data.pairs import PairEncoder, load_tokenizer
+from modeling_clir.data.sections import PretrainingDataset, parse_pairs
+from modeling_clir.training.arguments import parse_arguments
+from modeling_clir.training.plots import plot_learning_curve
+from modeling_clir.training.trainer import XLRetrievalTrainer, XLRetrievalTrainingArguments
+
+
+logger = logging.getLogger("run_pretraining")
+
+
+@dataclass
+class ModelArguments:
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "a BertLong checkpoint, or a BERT, which is converted to BertLong on the fly"}
+    )
+    config_name: str | None = field(default=None, metadata={"help": "train from scratch with this config"})
+    tokenizer_name: str | None = field(default=None, metadata={"help": "defaults to the model's"})
+    keep_bert: bool = field(default=False, metadata={"help": "train a BERT as a BERT, without conversion"})
+    max_position_embeddings: int = field(default=1024, metadata={"help": "of a BERT that is converted"})
+    attention_window: int = field(default=64, metadata={"help": "of a BERT that is converted"})
+
+    def __post_init__(self):
+        if (self.model_name_or_path is None) == (self.config_name is None):
+            raise ValueError("pass either --model_name_or_path, or --config_name and --tokenizer_name (from scratch)")
+        if self.config_name is not None and self.tokenizer_name is None:
+            raise ValueError("--config_name needs --tokenizer_name")
+
+
+@dataclass
+class DataArguments:
+    corpus: str = field(metadata={"help": "folder or Hub dataset; scripts/build_corpus.py writes one"})
+    qlm_pairs: str = field(
+        default="", metadata={"help": "language pairs of QLM, as en-de,en-fr; both directions of each"}
+    )
+    rr_pairs: str = field(default="", metadata={"help": "language pairs of RR"})
+    max_pairs: int | None = field(default=None, metadata={"help": "sample so many aligned pairs per language pair"})
+    max_eval_pairs: int | None = field(default=200, metadata={"help": "held-out pairs per language pair"})
+    num_negatives: int = field(default=1, metadata={"help": "negatives of an RR example"})
+    num_eval_negatives: int = field(default=3, metadata={"help": "negatives of a held-out RR example"})
+    mask_mode: str = field(default="query", metadata={"help": "what QLM masks: query, document or mixed"})
+    mask_probability: float = field(default=0.3, metadata={"help": "share of tokens that QLM masks"})
+    max_length: int | None = field(default=None, metadata={"help": "longest pair in tokens; defaults to the model's"})
+    max_query_length: int = field(default=128, metadata={"help": "longest query in tokens"})
+
+    def __post_init__(self):
+        if self.mask_mode not in MASK_MODES:
+            raise ValueError(f"--mask_mode must be one of {', '.join(MASK_MODES)}, got {self.mask_mode!r}")
+        self.pairs = {"qlm": parse_pairs(self.qlm_pairs), "rr": parse_pairs(self.rr_pairs)}
+        if not any(self.pairs.values()):
+            raise ValueError("nothing to train: pass --qlm_pairs, --rr_pairs or both")
+        if self.pairs["rr"] and self.num_negatives < 1:
+            raise ValueError(f"--num_negatives must be at least 1 for RR, got {self.num_negatives}")
+
+
+def main():
+    # 1. Arguments, checked before anything is loaded
+    dataclass_types = (ModelArguments, DataArguments, XLRetrievalTrainingArguments)
+    model_args, data_args, training_args = parse_arguments(dataclass_types, sys.argv[1:])
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
+    logger.setLevel(logging.INFO if training_args.should_log else logging.WARNING)
+    transformers.utils.logging.enable_default_handler()
+    checkpoint = training_args.resume_from_checkpoint
+    if checkpoint is not None and checkpoint.lower() == "true":
+        checkpoint = get_last_checkpoint(training_args.output_dir)
+        if checkpoint is None:
+            raise ValueError(f"--resume_from_checkpoint: {training_args.output_dir} holds no checkpoint")
+    output = Path(training_args.output_dir)
+    if training_args.do_train and checkpoint is None and list(output.glob("checkpoint-*")):
+        raise ValueError(
+            f"{output} holds checkpoints of an earlier run: pass --resume_from_checkpoint true, or another --output_dir"
+        )
+    set_seed(training_args.seed)
+
+    # 2. Data
+    common = dict(corpus=data_args.corpus, pairs=data_args.pairs, seed=training_args.seed)
+    train = PretrainingDataset(num_negatives=data_args.num_negatives, max_pairs=data_args.max_pairs, **common)
+    held_out = PretrainingDataset(
+        split="validation", num_negatives=data_args.num_eval_negatives, max_pairs=data_args.max_eval_pairs, **common
+    )
+    for (task, pair), size in train.sizes.items():
+        logger.info(f"{task} {pair}: {size} aligned sections for training, {held_out.sizes[task, pair]} held out")
+
+    # 3. Model and tokenizer
+    source = model_args.model_name_or_path or model_args.config_name
+    tokenizer = load_tokenizer(model_args.tokenizer_name or source)
+    config = AutoConfig.from_pretrained(source)
+    if model_args.model_name_or_path is None:
+        if config.model_type == "bert":
+            config.num_labels = 1
+        model_class = BertForXLRetrieval if config.model_type == "bert" else BertLongForXLRetrieval
+        model = model_class(config)
+    elif config.model_type == "bert":
+        model = load_bert(source)
+        if not model_args.keep_bert:
+            model = bert_to_bertlong(model, model_args.max_position_embeddings, model_args.attention_window)
+    else:
+        model = BertLongForXLRetrieval.from_pretrained(source, dtype=torch.float32)
+    if len(tokenizer) > model.config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} tokens, the model's embeddings {model.config.vocab_size}: they do not belong together"
+        )
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    max_length = data_args.max_length or model.config.max_position_embeddings
+    if max_length > model.config.max_position_embeddings:
+        raise ValueError(
+            f"--max_length {max_length} is more than the model's {model.config.max_position_embeddings} positions"
+        )
+
+    # 4. Train
+    trainer = XLRetrievalTrainer(
+        model=model,
+        args=training_args,
+        train_dataset=train,
+        eval_dataset=held_out,
+        processing_class=tokenizer,
+        data_collator=PretrainingCollator(
+            PairEncoder(tokenizer, max_length, data_args.max_query_length),
+            data_args.mask_mode,
+            data_args.mask_probability,
+        ),
+    )
+    if training_args.do_train:
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_model()
+        trainer.save_state()
+        trainer.save_metrics("train", result.metrics)
+
+    # 5. Evaluate
+    if training_args.do_eval:
+        metrics = trainer.evaluate()
+        trainer.save_metrics("eval", metrics)
+        if trainer.is_world_process_zero():
+            for name in ("eval_qlm_loss", "eval_qlm_accuracy", "eval_rr_accuracy", "eval_rr_mrr"):
+                if name in metrics:
+                    print(f"{name} {metrics[name]:.4f}")
+
+    # 6. Learning curve, model card, Hub
+    if training_args.do_train and trainer.is_world_process_zero():
+        plot_learning_curve(trainer.state.log_history, output / "learning_curve.png")
+        trainer.create_model_card()
+    if training_args.push_to_hub:
+        trainer.push_to_hub()
+
+
+if __name__ == "__main__":
+    main()

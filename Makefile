@@ -14,7 +14,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/installed  ## convert, pretrain, rerank, MAP before and after; BASE=<Hub name> for another model
-	$(BIN)/python demo.py --base $(BASE) --seed $(SEED)
+	$(BIN)/python scripts/demo.py --base $(BASE) --seed $(SEED)
 
 test: $(VENV)/installed  ## fast tests, offline
 	$(BIN)/python -m pytest -n auto
@@ -26,12 +26,11 @@ style: $(VENV)/installed  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-quality: $(VENV)/installed  ## check format, types, spelling and the model files
+quality: $(VENV)/installed  ## check format, spelling and the model files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/typos
 	$(BIN)/mlinter modeling_clir
-	$(BIN)/ty check modeling_clir run_pretraining.py run_clir.py demo.py
 
 clean:
 	rm -rf $(VENV) output build *.egg-info

@@ -81,7 +81,7 @@ def main():
     transformers.utils.logging.enable_default_handler()
     checkpoint = training_args.resume_from_checkpoint
     if checkpoint is not None and checkpoint.lower() == "true":
-        checkpoint = get_last_checkpoint(training_args.output_dir)
+        checkpoint = get_last_checkpoint(training_args.output_dir) if Path(training_args.output_dir).is_dir() else None
         if checkpoint is None:
             raise ValueError(f"--resume_from_checkpoint: {training_args.output_dir} holds no checkpoint")
     output = Path(training_args.output_dir)
@@ -92,7 +92,7 @@ def main():
     set_seed(training_args.seed)
 
     # 2. Data
-    common = dict(corpus=data_args.corpus, pairs=data_args.pairs, seed=training_args.seed)
+    common = {"corpus": data_args.corpus, "pairs": data_args.pairs, "seed": training_args.seed}
     train = PretrainingDataset(num_negatives=data_args.num_negatives, max_pairs=data_args.max_pairs, **common)
     held_out = PretrainingDataset(
         split="validation", num_negatives=data_args.num_eval_negatives, max_pairs=data_args.max_eval_pairs, **common
@@ -142,7 +142,6 @@ def main():
     if training_args.do_train:
         result = trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model()
-        trainer.save_state()
         trainer.save_metrics("train", result.metrics)
 
     # 5. Evaluate
@@ -154,7 +153,9 @@ def main():
                 if name in metrics:
                     print(f"{name} {metrics[name]:.4f}")
 
-    # 6. Learning curve, model card, Hub
+    # 6. Log history, learning curve, model card, Hub
+    if training_args.do_train:
+        trainer.save_state()
     if training_args.do_train and trainer.is_world_process_zero():
         plot_learning_curve(trainer.state.log_history, output / "learning_curve.png")
         trainer.create_model_card()

@@ -2,12 +2,14 @@
 Conversion of checkpoints: `python -m modeling_clir.convert SOURCE OUTPUT [--to {bertlong,bert,longformer}]`.
 
     a BERT (Hub name or folder)           -> BertLong (or plain BERT with both heads, `--to bert`)
-    a folder written by the code of 2021  -> BertLong if it is long, plain BERT if it is short (`--to bertlong`: further on)
-    a BertLong                            -> `--to longformer`: Hugging Face's own Longformer, which needs none of our code
+    a folder written by the code of 2021  -> BertLong if it is long, plain BERT if it is short (`--to bertlong`:
+    further on) a BertLong                            -> `--to longformer`: Hugging Face's own Longformer, which needs
+    none of our code
 
-Longformer does not find the query's tokens by itself: `LongformerForSequenceClassification` makes [CLS] alone global where
-`global_attention_mask` is not given. Pass `global_attention_mask=(token_type_ids == 0) & (attention_mask == 1)` as integers to
-get BertLong's scores, and pad on the right (its classification head reads the first column).
+Longformer does not find the query's tokens by itself: `LongformerForSequenceClassification` makes [CLS] alone global
+where
+`global_attention_mask` is not given. Pass `global_attention_mask=(token_type_ids == 0) & (attention_mask == 1)` as
+integers to get BertLong's scores, and pad on the right (its classification head reads the first column).
 """
 
 import argparse
@@ -481,8 +483,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+__all__ = ["bert_to_bertlong", "bertlong_to_longformer", "load_2021", "load_bert", "main"]
+
+
 if __name__ == "__main__":
     sys.exit(main())
-
-
-__all__ = ["bert_to_bertlong", "bertlong_to_longformer", "load_2021", "load_bert", "main"]

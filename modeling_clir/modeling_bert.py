@@ -58,8 +58,8 @@ class BertForXLRetrieval(BertPreTrainedModel):
         """
         if attention_mask is not None and not torch.compiler.is_compiling() and (attention_mask > 1).any():
             raise ValueError(
-                "attention_mask has values above 1: they mark global tokens, which plain BERT does not have. Pass a mask "
-                "of 0 and 1, or use BertLongForXLRetrieval"
+                "attention_mask has values above 1: they mark global tokens, which plain BERT does not have. Pass a "
+                "mask of 0 and 1, or use BertLongForXLRetrieval"
             )
         outputs = self.bert(
             input_ids,

@@ -32,8 +32,8 @@ from .configuration_bertlong import BertLongConfig
 
 logger = logging.get_logger(__name__)
 
-# Slots of a block where the window does not ask for more: large enough for efficient matrix products, small enough that
-# few keys outside the window are met.
+# Slots of a block where the window does not ask for more: large enough for efficient matrix products, small enough
+# that few keys outside the window are met.
 BLOCK_SIZE = 64
 
 
@@ -72,7 +72,9 @@ def global_tokens(
 
 
 def within_window(query_rank: torch.Tensor, key_rank: torch.Tensor, window: int) -> torch.Tensor:
-    """`(..., queries)` and `(..., keys)`, positions in the row, to `(..., queries, keys)`: is the distance <= window / 2?"""
+    """
+    `(..., queries)` and `(..., keys)`, positions in the row, to `(..., queries, keys)`: is the distance <= window / 2?
+    """
     return (query_rank[..., :, None] - key_rank[..., None, :]).abs() <= window // 2
 
 
@@ -242,8 +244,8 @@ def eager_attention_forward(
 
 class BertLongSelfAttention(nn.Module):
     """
-    A local token i attends to the tokens j of its row with |i - j| <= attention_window / 2 and to all global tokens, by
-    `query`, `key`, `value`. A global token attends to all tokens of its row, by `query_global`, `key_global`,
+    A local token i attends to the tokens j of its row with |i - j| <= attention_window / 2 and to all global tokens,
+    by `query`, `key`, `value`. A global token attends to all tokens of its row, by `query_global`, `key_global`,
     `value_global`. Scores are divided by the square root of the head size. Padding is not counted in i and j and is
     attended by nobody, wherever it lies (Beltagy et al. 2020, Longformer, section 3.1).
     """
@@ -497,25 +499,26 @@ class BertLongModel(BertLongPreTrainedModel):
             input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
                 Token ids. They or `inputs_embeds` must be given.
             attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
-                0 for padding, 1 for a token; 2 for a global token (the convention of 2021). Padding may lie anywhere and
-                changes nothing.
+                0 for padding, 1 for a token; 2 for a global token (the convention of 2021). Padding may lie anywhere
+                and changes nothing.
             token_type_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
                 0 for the query (`[CLS] query [SEP]`), 1 for the document.
-            position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)` or `(1, sequence_length)`, *optional*):
+            position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)` or `(1, sequence_length)`,
+            *optional*):
                 Defaults to the number of tokens before this one in its row, padding not counted.
             inputs_embeds (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*):
                 Word embeddings, in place of `input_ids`.
             global_attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
                 1 for a global token. By default the model finds the query's tokens itself, see [`global_tokens`].
             output_attentions (`bool`, *optional*):
-                Return attention weights of shape `(batch_size, num_heads, sequence_length, sequence_length)` per layer,
-                computed by the eager implementation.
+                Return attention weights of shape `(batch_size, num_heads, sequence_length, sequence_length)` per
+                layer, computed by the eager implementation.
             output_hidden_states (`bool`, *optional*):
                 Return the embeddings and the output of every layer.
 
         Returns:
-            `BaseModelOutputWithPooling`; `last_hidden_state` is 0 at padding, `pooler_output` is of the first token that
-            is not padding.
+            `BaseModelOutputWithPooling`; `last_hidden_state` is 0 at padding, `pooler_output` is of the first token
+            that is not padding.
 
         Raises:
             `ValueError` where a row has more tokens than `max_position_embeddings`, or shapes do not fit together.
@@ -552,10 +555,7 @@ class BertLongModel(BertLongPreTrainedModel):
         )
         attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
 
-        if position_ids is None:
-            positions = layout.rank.clamp_min(0)
-        else:
-            positions = layout.pack(position_ids.expand(shape))
+        positions = layout.rank.clamp_min(0) if position_ids is None else layout.pack(position_ids.expand(shape))
         self.check_length(attention_mask, position_ids, fixed_shapes)
         if token_type_ids is None:
             token_type_ids = torch.zeros(shape, dtype=torch.long, device=words.device)

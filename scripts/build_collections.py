@@ -1,12 +1,14 @@
 #!/usr/bin/env python
 """
-Builds collections for cross-lingual retrieval, a folder OUTPUT/{query language}-{document language} each, from parallel data.
+Builds collections for cross-lingual retrieval, a folder OUTPUT/{query language}-{document language} each, from
+parallel data.
 
     python scripts/build_collections.py OUTPUT --pairs en-de,de-en --squad FOLDER --squad_articles 24:36
     python scripts/build_collections.py OUTPUT --pairs en-de,de-en --documents FOLDER
 
 --squad: files *.{language}.json with the same paragraphs in the same order; questions are queries, paragraphs documents.
---documents: {language}.jsonl aligned by "id", queries.{language}.tsv (id, tab, text) and qrels.txt, the ids the same in all languages.
+--documents: {language}.jsonl aligned by "id", queries.{language}.tsv (id, tab, text) and qrels.txt, with
+the same ids in all languages.
 """
 
 import argparse

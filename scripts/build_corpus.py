@@ -2,10 +2,11 @@
 """
 Builds a pretraining corpus from folders of aligned documents and of parallel SQuAD files.
 
-    python scripts/build_corpus.py OUTPUT --languages en,de,fr,es --documents FOLDER [FOLDER ...] --squad FOLDER [FOLDER ...]
+    python scripts/build_corpus.py OUTPUT --languages en,de,fr,es --documents FOLDER ... --squad FOLDER ...
 
-A folder of documents has {language}.jsonl[.gz], aligned by "id", each line with "id", "sentences" (or "text") and optionally
-"article", "title", "heading". A folder of SQuAD files has *.{language}.json with the same paragraphs in the same order.
+A folder of documents has {language}.jsonl[.gz], aligned by "id", each line with "id", "sentences" (or "text") and
+optionally "article", "title", "heading". A folder of SQuAD files has *.{language}.json with the same paragraphs in
+the same order.
 """
 
 import argparse

@@ -1,50 +1,190 @@
 #!/usr/bin/env python
 """
-Writes a small multilingual BERT that has learned nothing yet but which words belong together across languages: a WordPiece
-vocabulary, word embeddings from a cross-lingual latent semantic index, and a first layer that attends to related words.
+Writes a small multilingual BERT that knows nothing yet but which words belong together across languages.
 
     python scripts/initialize_base.py CORPUS OUTPUT
 
-From random weights matching across languages does not emerge in hours of CPU time; from here it does in minutes.
+From random weights, matching across languages does not emerge in hours of CPU time; from here it does in minutes:
+
+- the WordPiece vocabulary is trained on the corpus;
+- word embeddings come from a cross-lingual latent semantic index, so that words of the same aligned sections are near each
+  other, whatever their language; the finer the sections of CORPUS (build it with --max_sentences 1), the better;
+- in the first layer query and key share one orthogonal matrix, so that a token attends to the tokens most like it, and a
+  share of the segment's sign makes it look into the other segment; value and output take away a part of what was found, so
+  that what is left tells how well a token is matched.
+
+Training does the rest (recipes/base.yaml).
 """
 
+import argparse
+import math
+import sys
+from pathlib import Path
+
 import numpy as np
-from scipy.sparse import csr_matrix
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from scipy.sparse import coo_matrix, csr_matrix, diags
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import svds
 from tokenizers import BertWordPieceTokenizer
-from transformers import BertTokenizerFast
+from transformers import BertConfig, BertTokenizerFast, set_seed
+
+from modeling_clir import BertForXLRetrieval
 
 
-def train_tokenizer(texts: list[str], vocab_size: int, max_length: int) -> BertTokenizerFast:
-    """An uncased WordPiece vocabulary; accents are kept apart from letters in none of the languages, as in mBERT uncased."""
+def aligned_texts(corpus: Path) -> list[str]:
+    """The texts of each group of aligned sections, of all languages, joined; training sections only."""
+    tables = [pq.read_table(path, columns=["id", "text"]) for path in sorted(corpus.glob("sections/*.parquet"))]
+    pairs = [
+        pq.read_table(path, columns=["source_id", "target_id"])
+        for path in sorted(corpus.glob("pairs/*/train.parquet"))
+    ]
+    if not tables or not pairs:
+        raise FileNotFoundError(f"{corpus} is no corpus: it needs sections/*.parquet and pairs/*/train.parquet")
+    sections = pa.concat_tables(tables)
+    rows = [
+        pc.index_in(
+            pa.chunked_array([c for pair in pairs for c in pair[name].chunks]), sections["id"].combine_chunks()
+        )
+        for name in ("source_id", "target_id")
+    ]
+    source, target = (row.to_numpy() for row in rows)
+    graph = coo_matrix((np.ones(len(source)), (source, target)), shape=(len(sections), len(sections)))
+    _, group = connected_components(graph, directed=False)
+    texts = {}
+    aligned = np.unique(np.concatenate([source, target]))
+    for row, text in zip(aligned, sections["text"].take(aligned).to_pylist()):
+        texts.setdefault(group[row], []).append(text)
+    return [" ".join(part) for part in texts.values()]
+
+
+def train_tokenizer(texts: list[str], vocab_size: int, folder: Path, max_length: int) -> BertTokenizerFast:
+    """Uncased WordPiece without accents, as multilingual BERT's uncased vocabulary."""
     trainer = BertWordPieceTokenizer(lowercase=True, strip_accents=True)
-    trainer.train_from_iterator(texts, vocab_size=vocab_size, min_frequency=2, limit_alphabet=400, show_progress=True)
-    vocabulary = [word for word, _ in sorted(trainer.get_vocab().items(), key=lambda item: item[1])]
-    return vocabulary
+    trainer.train_from_iterator(texts, vocab_size=vocab_size, min_frequency=2, limit_alphabet=200, show_progress=False)
+    trainer.save_model(str(folder))
+    return BertTokenizerFast(str(folder / "vocab.txt"), do_lower_case=True, model_max_length=max_length)
 
 
-def latent_semantic_index(rows: list[list[int]], vocab_size: int, width: int, seed: int) -> np.ndarray:
+def latent_semantic_index(rows: list[np.ndarray], vocab_size: int, width: int) -> np.ndarray:
     """
-    Word vectors in which words that occur in the same aligned sections, of whatever language, are near: truncated SVD of the
-    idf-weighted matrix of sections by tokens (Littman, Dumais, Landauer 1998).
+    Word vectors of unit norm, `(vocab_size, width)`: truncated SVD of the matrix of log counts, sections (in all languages) by
+    tokens, whose columns have unit norm (Littman, Dumais, Landauer 1998, cross-language latent semantic indexing). A token
+    that does not occur gets a random vector.
+    """
+    indices = np.concatenate(rows)
+    row_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+    counts = csr_matrix((np.ones(len(indices)), (row_of, indices)), shape=(len(rows), vocab_size))
+    counts.data = np.log1p(counts.data)
+    norms = np.sqrt(np.asarray(counts.multiply(counts).sum(0)).ravel())
+    generator = np.random.default_rng(0)
+    _, strength, right = svds(
+        counts @ diags(1 / np.maximum(norms, 1e-9)), k=width, v0=generator.random(min(counts.shape))
+    )
+    vectors = right.T * strength
+    absent = norms == 0
+    vectors[absent] = generator.standard_normal((absent.sum(), width))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
+
+@torch.no_grad()
+def initialize(
+    model: BertForXLRetrieval,
+    vectors: np.ndarray,
+    counts: np.ndarray,
+    sharpness: float,
+    crossing: float,
+    removal: float,
+):
+    """
     Args:
-        rows (`list[list[int]]`): token ids of each section in all its languages.
-
-    Returns:
-        `(vocab_size, width)`, rows of unit norm; 0 for tokens that do not occur.
+        counts: occurrences of each token, `(vocab_size,)`; their logarithm is the bias of the language model.
+        vectors: word vectors, `(vocab_size, hidden_size)`; the last dimension is taken for the segment's sign.
+        sharpness: factor of the similarity of two tokens in the first layer's attention scores.
+        crossing: how much a token of one segment prefers the other.
+        removal: share of the attended token that is taken away (negative) or added (positive).
     """
-    ids, places, counts = [], [0], []
-    for row in rows:
-        words, numbers = np.unique(row, return_counts=True)
-        ids.append(words)
-        counts.append(1 + np.log(numbers))
-        places.append(places[-1] + len(words))
-    matrix = csr_matrix((np.concatenate(counts), np.concatenate(ids), places), shape=(len(rows), vocab_size))
-    document_frequency = np.bincount(matrix.indices, minlength=vocab_size)
-    idf = np.log((1 + len(rows)) / (1 + document_frequency))
-    matrix = matrix.multiply(idf[None]).tocsr()
-    matrix = matrix.multiply(1 / np.maximum(np.sqrt(matrix.multiply(matrix).sum(1)), 1e-9)).tocsr()
-    _, _, right = svds(matrix, k=width, rng=np.random.default_rng(seed))
-    vectors = right.T
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    size, heads = model.config.hidden_size, model.config.num_attention_heads
+    head = size // heads
+    embeddings, layer = model.bert.embeddings, model.bert.encoder.layer[0].attention
+    words = torch.tensor(vectors, dtype=torch.float32)
+    words[:, -1] = 0
+    embeddings.word_embeddings.weight.copy_(words / words.norm(dim=1, keepdim=True) * math.sqrt(size))
+    embeddings.token_type_embeddings.weight[:, -1] = torch.tensor([1.0, -1.0])
+    bias = torch.log(torch.tensor(counts + 1.0) / (counts.sum() + len(counts)))
+    model.cls.predictions.bias.copy_(bias - bias.mean())
+    torch.nn.init.orthogonal_(model.cls.predictions.transform.dense.weight)
+    torch.nn.init.constant_(model.cls.predictions.transform.LayerNorm.weight, 0.1)  # the embeddings are long
+    rotation = torch.linalg.qr(torch.randn(size - 1, size - 1))[0]
+    query, key, value, output = layer.self.query, layer.self.key, layer.self.value, layer.output.dense
+    for linear in (query, key, value, output):
+        linear.weight.mul_(0.1)
+    output.weight[-1] = 0
+    for i in range(heads):
+        part, sign = slice(i * head, (i + 1) * head - 1), (i + 1) * head - 1
+        rows = rotation[i * (head - 1) : (i + 1) * (head - 1)]
+        for linear, direction in ((query, 1), (key, -1)):
+            linear.weight[part, :-1] = math.sqrt(sharpness) * rows
+            linear.weight[sign] = 0
+            linear.weight[sign, -1] = direction * math.sqrt(crossing * math.sqrt(head))
+        value.weight[part, :-1] = rows
+        value.weight[sign] = 0
+        output.weight[:-1, part] = removal * rows.T
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--vocab_size", type=int, default=12000)
+    parser.add_argument("--hidden_size", type=int, default=192)
+    parser.add_argument("--num_hidden_layers", type=int, default=3)
+    parser.add_argument("--num_attention_heads", type=int, default=3)
+    parser.add_argument("--intermediate_size", type=int, default=384)
+    parser.add_argument("--sharpness", type=float, default=1.5)
+    parser.add_argument("--crossing", type=float, default=3.0)
+    parser.add_argument("--removal", type=float, default=-0.7)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    if args.output.exists():
+        sys.exit(f"error: {args.output} exists; remove it or name another folder")
+
+    # 1. Texts, vocabulary
+    texts = aligned_texts(args.corpus)
+    args.output.mkdir(parents=True)
+    tokenizer = train_tokenizer(texts, args.vocab_size, args.output, max_length=512)
+    print(f"{len(texts)} groups of aligned sections, {len(tokenizer)} tokens")
+
+    # 2. Word vectors
+    encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    rows = [np.asarray(ids, dtype=np.int64) for ids in encoded]
+    vectors = latent_semantic_index(rows, len(tokenizer), args.hidden_size)
+
+    # 3. Model
+    set_seed(args.seed)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=args.hidden_size,
+        num_hidden_layers=args.num_hidden_layers,
+        num_attention_heads=args.num_attention_heads,
+        intermediate_size=args.intermediate_size,
+        hidden_dropout_prob=0.0,  # a small model on a small corpus for a short time learns too little rather than too much
+        attention_probs_dropout_prob=0.0,
+        initializer_range=0.04,
+        num_labels=1,
+    )
+    model = BertForXLRetrieval(config)
+    torch.nn.init.normal_(model.bert.embeddings.position_embeddings.weight, std=0.02)
+    torch.nn.init.normal_(model.bert.embeddings.token_type_embeddings.weight, std=0.02)
+    counts = np.bincount(np.concatenate(rows), minlength=len(tokenizer))
+    initialize(model, vectors, counts, args.sharpness, args.crossing, args.removal)
+    model.save_pretrained(args.output)
+    tokenizer.save_pretrained(args.output)
+    print(f"{args.output}: {model.num_parameters():,} parameters")
+
+
+if __name__ == "__main__":
+    main()

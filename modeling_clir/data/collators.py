@@ -57,8 +57,8 @@ class PretrainingCollator:
     """
     A batch of examples of one task and one language pair to tensors, padded to the longest row:
 
-    - QLM: `input_ids`, `attention_mask`, `token_type_ids`, `labels`, each of shape `(examples, length)`; `labels` is -100 but
-      at the masked tokens, of which every row has at least one.
+    - QLM: `input_ids`, `attention_mask`, `token_type_ids`, `labels`, each of shape `(examples, length)`; `labels` is
+      -100 but at the masked tokens, of which every row has at least one.
     - RR: the first three, of shape `(examples * documents, length)`: the rows of an example follow each other, the
       positive first.
 

@@ -30,7 +30,8 @@ class Collection:
         documents (`dict[str, str]`): id to text; a title stands before it.
         queries (`dict[str, str]`): id to text.
         qrels (`dict[str, dict[str, int]]`): query id to document id to relevance; relevant is > 0.
-        candidates (`dict[str, list[str]]`): query id to the documents to rank: of `candidates.run`, else all documents.
+        candidates (`dict[str, list[str]]`): query id to the documents to rank: of `candidates.run`, else all
+        documents.
         folds (`list[list[str]]`, *optional*): query ids.
     """
 
@@ -43,8 +44,8 @@ class Collection:
 
     def split(self, fold: int, seed: int = 0) -> tuple[list[str], list[str], list[str]]:
         """
-        Training, development and test queries where `fold` is the test fold: the next one is for development, the others
-        for training. Without `folds.json` five folds are made by `seed`.
+        Training, development and test queries where `fold` is the test fold: the next one is for development, the
+        others for training. Without `folds.json` five folds are made by `seed`.
         """
         folds = self.folds
         if folds is None:
@@ -60,9 +61,10 @@ class Collection:
 
 def read_collection(folder: Path) -> Collection:
     """
-    Reads and checks a collection folder. Raises `FileNotFoundError` for a missing file, `ValueError` with file and line for
-    what does not parse, an id that occurs twice, an empty text, and an id in qrels, candidates or folds that no document or
-    query has. Queries without a judgement, and judged ones without a relevant document, are counted in the log.
+    Reads and checks a collection folder. Raises `FileNotFoundError` for a missing file, `ValueError` with file and
+    line for what does not parse, an id that occurs twice, an empty text, and an id in qrels, candidates or folds that
+    no document or query has. Queries without a judgement, and judged ones without a relevant document, are counted in
+    the log.
     """
     documents = {}
     for where, record in read_jsonl(find_file(folder, "documents.jsonl"), required=("id", "text")):

@@ -5,7 +5,7 @@ import random
 import shutil
 from collections import defaultdict
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import bm25s
@@ -35,11 +35,12 @@ class Section:
 
 def read_documents(folder: Path, languages: list[str], max_sentences: int | None = None) -> list[Section]:
     """
-    A folder of `{language}.jsonl[.gz]`, aligned by `id`: each line has `id`, `sentences` (a list) or `text`, and may have
-    `article` (else `title`, else the id serves), `title`, `heading`.
+    A folder of `{language}.jsonl[.gz]`, aligned by `id`: each line has `id`, `sentences` (a list) or `text`, and may
+    have `article` (else `title`, else the id serves), `title`, `heading`.
 
-    With `max_sentences`, a document whose sentences are parallel (as many, and the same `sentence_ids` where there are any, in
-    all its languages) is cut into sections of at most so many sentences; others stay whole, and their number is logged.
+    With `max_sentences`, a document whose sentences are parallel (as many, and the same `sentence_ids` where there
+    are any, in all its languages) is cut into sections of at most so many sentences; others stay whole, and their
+    number is logged.
 
     Raises `FileNotFoundError` for a language without file; `ValueError` with file and line for what does not parse, a
     missing key, an id that occurs twice, and an empty text.
@@ -69,7 +70,7 @@ def read_documents(folder: Path, languages: list[str], max_sentences: int | None
         # Pieces of about equal length, rather than a short one at the end.
         pieces = -(-number // step)
         bounds = [round(i * number / pieces) for i in range(pieces + 1)]
-        for part, (start, end) in enumerate(zip(bounds, bounds[1:]), start=1):
+        for part, (start, end) in enumerate(pairwise(bounds), start=1):
             section = Section(f"{folder.name}/{key}" + (f"#{part}" if pieces > 1 else ""), article)
             for language, record in versions.items():
                 section.title[language] = record.get("title") or ""
@@ -86,11 +87,11 @@ def read_documents(folder: Path, languages: list[str], max_sentences: int | None
 
 def parallel_squad(folder: Path, languages: list[str]) -> dict[str, list[dict]]:
     """
-    The articles of the SQuAD files `*.{language}.json` of a folder per language, checked to have the same paragraphs and
-    questions in the same order. Languages without a file are passed over, and logged.
+    The articles of the SQuAD files `*.{language}.json` of a folder per language, checked to have the same paragraphs
+    and questions in the same order. Languages without a file are passed over, and logged.
 
-    Raises `FileNotFoundError` where no language has a file, `ValueError` for another layout, files that are not parallel,
-    and an empty paragraph.
+    Raises `FileNotFoundError` where no language has a file, `ValueError` for another layout, files that are not
+    parallel, and an empty paragraph.
     """
     files = {language: sorted(folder.glob(f"*.{language}.json"))[:1] for language in languages}
     if missing := [language for language, found in files.items() if not found]:
@@ -121,7 +122,9 @@ def parallel_squad(folder: Path, languages: list[str]) -> dict[str, list[dict]]:
 
 
 def read_squad(folder: Path, languages: list[str], articles: slice = slice(None)) -> list[Section]:
-    """Each paragraph of some articles of [`parallel_squad`] files is a section; its key is `folder/article.paragraph`."""
+    """
+    Each paragraph of some articles of [`parallel_squad`] files is a section; its key is `folder/article.paragraph`.
+    """
     sections = {}
     for language, data in parallel_squad(folder, languages).items():
         for number in range(len(data))[articles]:
@@ -153,7 +156,9 @@ def read_questions(folder: Path, languages: list[str], articles: slice = slice(N
 
 
 def hold_out(sections: list[Section], fraction: float, seed: int) -> tuple[list[Section], list[Section]]:
-    """Training and validation sections: whole articles of each source are held out, at least `fraction` of its sections."""
+    """
+    Training and validation sections: whole articles of each source are held out, at least `fraction` of its sections.
+    """
     sources = defaultdict(lambda: defaultdict(list))
     for section in sections:
         sources[section.key.split("/")[0]][section.article].append(section)
@@ -171,8 +176,8 @@ def hold_out(sections: list[Section], fraction: float, seed: int) -> tuple[list[
 
 def hard_negatives(sections: list[Section], language: str, number: int, seed: int) -> dict[str, list[str]]:
     """
-    Up to `number` hard negatives of each section in one language: other sections of its article, sampled; where it is alone
-    in its article, the nearest sections of others by BM25.
+    Up to `number` hard negatives of each section in one language: other sections of its article, sampled; where it is
+    alone in its article, the nearest sections of others by BM25.
     """
     sections = [section for section in sections if language in section.text]
     articles = defaultdict(list)

@@ -22,8 +22,8 @@ def find_file(folder: Path, *names: str) -> Path:
 
 def read_jsonl(path: Path, required: tuple[str, ...] = ()) -> Iterator[tuple[str, dict]]:
     """
-    `(where, record)` for each line; `where` is `file:line`. Empty lines are passed over. Raises `ValueError` for a line
-    that is no JSON object or lacks a required key.
+    `(where, record)` for each line; `where` is `file:line`. Empty lines are passed over. Raises `ValueError` for a
+    line that is no JSON object or lacks a required key.
     """
     with open_text(path) as file:
         for number, line in enumerate(file, start=1):

@@ -22,17 +22,18 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
 @dataclass
 class PairEncoder:
     """
-    `[CLS] query [SEP] document [SEP]` for any fast tokenizer. A query is cut to `max_query_length` tokens, at the end of a
-    word; then the document is cut so that the pair has `max_length` tokens at most. Text is text: a literal "[SEP]" in it
-    is no separator.
+    `[CLS] query [SEP] document [SEP]` for any fast tokenizer. A query is cut to `max_query_length` tokens, at the end
+    of a word; then the document is cut so that the pair has `max_length` tokens at most. Text is text: a literal
+    "[SEP]" in it is no separator.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer.
         max_length (`int`): longest pair, in tokens, special tokens counted.
         max_query_length (`int`, defaults to 128): longest query, in tokens, special tokens not counted.
 
-    Calling it with two lists of the same length gives an unpadded `BatchEncoding`, in which `query_cut` and `document_cut`
-    tell of each pair whether something did not fit. Raises `ValueError` where `max_length` leaves no room for a document.
+    Calling it with two lists of the same length gives an unpadded `BatchEncoding`, in which `query_cut` and
+    `document_cut` tell of each pair whether something did not fit. Raises `ValueError` where `max_length` leaves no
+    room for a document.
     """
 
     tokenizer: PreTrainedTokenizerBase

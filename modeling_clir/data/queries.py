@@ -8,8 +8,8 @@ from .sections import Example, ExampleKey, sample_negatives
 
 class QueryDataset:
     """
-    RR examples for finetuning: a query, one of its relevant documents, and negatives sampled from its documents that are
-    judged not relevant, else from the documents that are not judged for it.
+    RR examples for finetuning: a query, one of its relevant documents, and negatives sampled from its documents that
+    are judged not relevant, else from the documents that are not judged for it.
 
     Args:
         collections (`list[Collection]`).
@@ -17,8 +17,8 @@ class QueryDataset:
         num_negatives (`int`).
         seed (`int`).
 
-    Indexed by [`ExampleKey`], whose pair is the collection's name. Raises `ValueError` where a collection's training queries
-    have no relevant document.
+    Indexed by [`ExampleKey`], whose pair is the collection's name. Raises `ValueError` where a collection's training
+    queries have no relevant document.
     """
 
     def __init__(self, collections: list[Collection], queries: dict[str, list[str]], num_negatives: int, seed: int):

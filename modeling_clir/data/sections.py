@@ -5,8 +5,8 @@ The pretraining corpus: sections of multilingual documents and which of them are
     pairs/{source}-{target}/{train,validation}.parquet
                                                     source_id, target_id, source_negatives, target_negatives
 
-in a local folder or a dataset repository of the Hub. It is read through `datasets`, so memory-mapped; in memory are only row
-numbers. `scripts/build_corpus.py` writes it.
+in a local folder or a dataset repository of the Hub. It is read through `datasets`, so memory-mapped; in memory are
+only row numbers. `scripts/build_corpus.py` writes it.
 """
 
 import random
@@ -84,9 +84,6 @@ class SectionPairs:
         file, columns = f"pairs/{pair}/{split}.parquet", ("source", "target")
         if Path(corpus).is_dir() and (Path(corpus) / f"pairs/{target}-{source}/{split}.parquet").is_file():
             file, columns = f"pairs/{target}-{source}/{split}.parquet", ("target", "source")
-        elif Path(corpus).is_dir() and not (Path(corpus) / f"pairs/{pair}").is_dir():
-            present = ", ".join(sorted(path.name for path in (Path(corpus) / "pairs").glob("*-*")))
-            raise FileNotFoundError(f"the corpus {corpus} has no language pair {pair}; it has {present or 'none'}")
         pairs = load_parquet(corpus, file)
         if max_pairs is not None and max_pairs < len(pairs):
             chosen = sorted(random.Random(f"{seed}-{pair}-{split}").sample(range(len(pairs)), max_pairs))
@@ -110,8 +107,8 @@ class SectionPairs:
 
 def sample_negatives(positive, hard_negatives, pool, number: int, rng: random.Random) -> list:
     """
-    With h hard negatives each draw is a random one of the pool with probability (3/4)^h, else a random hard one (Yu, Fei,
-    Li 2021, released code). Never the positive, and nothing twice; where no hard one is left the pool serves.
+    With h hard negatives each draw is a random one of the pool with probability (3/4)^h, else a random hard one (Yu,
+    Fei, Li 2021, released code). Never the positive, and nothing twice; where no hard one is left the pool serves.
     """
     hard = [negative for negative in dict.fromkeys(hard_negatives) if negative != positive]
     from_pool = 0.75 ** len(hard)
@@ -151,9 +148,9 @@ class Example:
 
 class PretrainingDataset:
     """
-    Examples of QLM and RR: the query is one random sentence of a section, the document the aligned section in the other
-    language (Yu, Fei, Li 2021, section 3). In a same-language pair the sentence is taken out of the document, unless it is
-    all of it.
+    Examples of QLM and RR: the query is one random sentence of a section, the document the aligned section in the
+    other language (Yu, Fei, Li 2021, section 3). In a same-language pair the sentence is taken out of the document,
+    unless it is all of it.
 
     Args:
         corpus (`str`): folder or Hub name of the corpus.
@@ -165,13 +162,19 @@ class PretrainingDataset:
 
     `dataset[ExampleKey(...)]` is an [`Example`]; the same key gives the same example in every process and every run.
 
-    Raises `FileNotFoundError` for a missing file, `ValueError` for an id without section, a section without text, an id
-    that occurs twice, a pair without sections, and a pool too small for `num_negatives`.
+    Raises `FileNotFoundError` for a missing file, `ValueError` for an id without section, a section without text, an
+    id that occurs twice, a pair without sections, and a pool too small for `num_negatives`.
     """
 
     def __init__(self, corpus, pairs, split="train", num_negatives=1, max_pairs=None, seed=0):
         self.seed, self.num_negatives = seed, num_negatives
         names = list(dict.fromkeys(name for task in pairs for name in pairs[task]))
+        if Path(corpus).is_dir():
+            present = {path.name for path in (Path(corpus) / "pairs").glob("*-*")}
+            for name in names:
+                if not {name, "-".join(reversed(name.split("-")))} & present:
+                    known = ", ".join(sorted(present)) or "none"
+                    raise FileNotFoundError(f"the corpus {corpus} has no language pair {name}; it has {known}")
         languages = dict.fromkeys(language for name in names for language in name.split("-"))
         self.sections = {language: load_sections(corpus, language) for language in languages}
         self.pairs = {name: SectionPairs(corpus, name, split, self.sections, max_pairs, seed) for name in names}

@@ -32,7 +32,8 @@ def rank_collection(
     Scores every candidate document of the queries.
 
     Args:
-        model (`PreTrainedModel`): with sequence classification logits `(batch_size, num_labels)`; the last one is the score.
+        model (`PreTrainedModel`): with sequence classification logits `(batch_size, num_labels)`; the last one is the
+        score.
         encoder (`PairEncoder`): tokenizer and lengths.
         collection (`Collection`): what is ranked.
         queries (`list[str]`, *optional*): ids; all judged queries by default.

@@ -9,8 +9,9 @@ from transformers import HfArgumentParser
 
 def parse_arguments(dataclass_types: Sequence[type], argv: list[str]) -> tuple:
     """
-    One instance of each dataclass from `--flag value` and, where there is `--config recipe.yaml`, from the recipe: a flat
-    mapping of the same names. Flags override the recipe. Raises `ValueError` for a name in the recipe that is no flag.
+    One instance of each dataclass from `--flag value` and, where there is `--config recipe.yaml`, from the recipe: a
+    flat mapping of the same names. Flags override the recipe. Raises `ValueError` for a name in the recipe that is no
+    flag.
     """
     parser = HfArgumentParser(dataclass_types)
     argv = list(argv)

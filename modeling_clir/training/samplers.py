@@ -11,9 +11,9 @@ class TaskBatchSampler:
     Batches of one task and one language pair, the same task and pair in every process and in all batches that are
     accumulated into one optimizer step.
 
-    An epoch is a sequence of rounds; in a round each language pair has one QLM step, in random order, and then each one RR
-    step (Yu, Fei, Li 2021, released code), as long as it has examples left. The last step of a pair is filled up with its
-    first examples.
+    An epoch is a sequence of rounds; in a round each language pair has one QLM step, in random order, and then each
+    one RR step (Yu, Fei, Li 2021, released code), as long as it has examples left. The last step of a pair is filled
+    up with its first examples.
 
     Args:
         sizes (`dict[tuple[str, str], int]`): number of examples of each (task, pair).

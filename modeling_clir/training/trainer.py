@@ -23,8 +23,8 @@ COUNTS = ("queries_cut", "documents_cut", "rows")
 @dataclass
 class XLRetrievalTrainingArguments(TrainingArguments):
     """
-    `TrainingArguments` with the options of the two tasks. Other defaults than there: `learning_rate` 1e-5, constant after a
-    warm-up, `weight_decay` 0 and `max_grad_norm` 5 (Yu, Fei, Li 2021).
+    `TrainingArguments` with the options of the two tasks. Other defaults than there: `learning_rate` 1e-5, constant
+    after a warm-up, `weight_decay` 0 and `max_grad_norm` 5 (Yu, Fei, Li 2021).
 
     Args:
         rr_loss (`str`, defaults to `"pairwise"`): `"pairwise"`, `"margin"`, `"listwise"` or `"pointwise"`.
@@ -60,8 +60,8 @@ class EpochCallback(TrainerCallback):
 class XLRetrievalTrainer(Trainer):
     """
     Trains `BertLongForXLRetrieval` or `BertForXLRetrieval` on a [`PretrainingDataset`]; `evaluate` gives the loss and
-    accuracy of QLM and the accuracy and mean reciprocal rank of RR per direction (query language-document language) and
-    their means.
+    accuracy of QLM and the accuracy and mean reciprocal rank of RR per direction (query language-document language)
+    and their means.
     """
 
     args: XLRetrievalTrainingArguments
@@ -119,8 +119,9 @@ class XLRetrievalTrainer(Trainer):
         for name in COUNTS:
             self.totals[name] += rest[name]
         if task == "qlm" and num_items_in_batch is not None:
-            # The mean over all masked tokens of the optimizer step: of every process and accumulated batch. The Trainer
-            # divides by the number of accumulated batches only where it did not count items (RR), DDP by the processes.
+            # The mean over all masked tokens of the optimizer step: of every process and accumulated batch. The
+            # Trainer divides by the number of accumulated batches only where it did not count items (RR), DDP by the
+            # processes.
             loss = loss * (labels != -100).sum() / num_items_in_batch * self.args.world_size
         loss = loss * weight
         return (loss, outputs) if return_outputs else loss

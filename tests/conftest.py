@@ -1,0 +1,74 @@
+"""A tiny random BERT and the sample corpus in the form that the runners read; both made once per test process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def run(*command, processes: int = 1, check: bool = True) -> subprocess.CompletedProcess:
+    """Runs one of the project's programs as a user would, on one thread a process."""
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, *map(str, command)], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300
+    )
+    if check and done.returncode:
+        raise AssertionError(f"{command} exited with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return done
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory) -> Path:
+    """Checkpoint and tokenizer of a random BERT; 32 wide, 2 layers, no dropout."""
+    import torch
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertConfig, BertTokenizerFast
+
+    from modeling_clir import BertForXLRetrieval
+
+    folder = tmp_path_factory.mktemp("tiny") / "bert"
+    folder.mkdir()
+    trainer = BertWordPieceTokenizer(lowercase=True)
+    trainer.train([str(path) for path in sorted((REPOSITORY / "sample/train").glob("*.jsonl"))], vocab_size=800)
+    trainer.save_model(str(folder))
+    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"), do_lower_case=True, model_max_length=128)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=128,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=0.1,
+        num_labels=1,
+    )
+    BertForXLRetrieval(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample_corpus(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sample") / "corpus"
+    languages = ("--languages", "en,de,fr,es", "--validation_fraction", "0.1", "--same_language")
+    run("scripts/build_corpus.py", folder, *languages, "--documents", "sample/train")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample_collection(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sample")
+    run("scripts/build_collections.py", folder, "--pairs", "en-de,de-en", "--documents", "sample/test")
+    return folder

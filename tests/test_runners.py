@@ -1,0 +1,180 @@
+"""The runners, by their command lines: a user's first steps, runs that must be equivalent, and bad input."""
+
+import json
+
+import ir_measures
+import pytest
+from ir_measures import AP
+from safetensors.torch import load_file
+
+from .conftest import REPOSITORY, run
+
+
+COMMON = ("--use_cpu", "--report_to", "none", "--disable_tqdm", "true", "--max_length", "100", "--max_query_length", "30")
+TRAIN = ("--do_train", "--do_eval", "--qlm_pairs", "en-de", "--rr_pairs", "en-de,fr-es", "--max_pairs", "32",
+         "--max_eval_pairs", "6", "--learning_rate", "1e-3", "--num_train_epochs", "2", "--save_strategy", "no",
+         "--max_position_embeddings", "128", "--attention_window", "16")  # fmt: skip
+
+
+def pretrain(model, corpus, output, *flags, processes=1):
+    where = ("--model_name_or_path", model, "--corpus", corpus, "--output_dir", output)
+    return run("run_pretraining.py", *where, *COMMON, *TRAIN, *flags, processes=processes)
+
+
+def evaluation(folder) -> dict:
+    metrics = json.loads((folder / "eval_results.json").read_text(encoding="utf-8"))
+    return {name: value for name, value in metrics.items() if "qlm" in name or "rr" in name}
+
+
+@pytest.fixture(scope="module")
+def pretrained(tiny_bert, sample_corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pretrained") / "clir-bertlong"
+    pretrain(tiny_bert, sample_corpus, folder, "--per_device_train_batch_size", "8")
+    return folder
+
+
+def test_pretraining_writes_a_checkpoint_that_opens_anywhere(pretrained):
+    names = {path.name for path in pretrained.iterdir()}
+    assert {"model.safetensors", "modeling_bertlong.py", "configuration_bertlong.py", "tokenizer.json"} <= names
+    assert {"README.md", "learning_curve.png", "trainer_state.json", "eval_results.json"} <= names
+    config = json.loads((pretrained / "config.json").read_text(encoding="utf-8"))
+    assert len(config["auto_map"]) == 6 and config["num_labels" if "num_labels" in config else "model_type"]
+    card = (pretrained / "README.md").read_text(encoding="utf-8")
+    metrics = evaluation(pretrained)
+    assert f"| mean | {metrics['eval_qlm_loss']:.3f} |" in card and "| de-en |" in card
+    assert {"eval_rr_mrr_fr-es", "eval_rr_mrr_es-fr", "eval_qlm_loss_de-en", "eval_qlm_accuracy_en-de"} <= set(metrics)
+    history = json.loads((pretrained / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    assert any("eval_rr_mrr" in record for record in history)
+
+
+@pytest.mark.parametrize(
+    ("flags", "processes"),
+    [
+        (("--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "4"), 1),
+        (("--per_device_train_batch_size", "4"), 2),
+        (("--per_device_train_batch_size", "8", "--dataloader_num_workers", "2"), 1),
+        (("--per_device_train_batch_size", "8", "--per_device_eval_batch_size", "3"), 1),
+    ],
+    ids=["accumulation", "two processes", "workers", "evaluation batch"],
+)
+def test_equivalent_runs(flags, processes, pretrained, tiny_bert, sample_corpus, tmp_path):
+    pretrain(tiny_bert, sample_corpus, tmp_path / "out", *flags, processes=processes)
+    expected, found = evaluation(pretrained), evaluation(tmp_path / "out")
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_resumed_run_equals_uninterrupted(pretrained, tiny_bert, sample_corpus, tmp_path):
+    flags = ("--per_device_train_batch_size", "8", "--save_strategy", "steps", "--save_steps", "15")
+    pretrain(tiny_bert, sample_corpus, tmp_path / "out", *flags, "--max_steps", "15")
+    pretrain(tiny_bert, sample_corpus, tmp_path / "out", *flags, "--resume_from_checkpoint", "true")
+    one, other = (load_file(folder / "model.safetensors") for folder in (pretrained, tmp_path / "out"))
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert (tensor - other[name]).abs().max() < 1e-6, name
+    assert evaluation(tmp_path / "out") == pytest.approx(evaluation(pretrained), abs=1e-6)
+
+
+def test_trainer_checkpoints_carry_the_hub_files(tiny_bert, sample_corpus, tmp_path):
+    flags = ("--per_device_train_batch_size", "8", "--max_steps", "2", "--save_strategy", "steps", "--save_steps", "2")
+    pretrain(tiny_bert, sample_corpus, tmp_path / "out", *flags)
+    checkpoint = tmp_path / "out/checkpoint-2"
+    assert (checkpoint / "modeling_bertlong.py").is_file()
+    assert len(json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))["auto_map"]) == 6
+    done = run(
+        "run_pretraining.py", "--model_name_or_path", tiny_bert, "--corpus", sample_corpus, "--output_dir",
+        tmp_path / "out", *COMMON, *TRAIN, check=False,
+    )  # fmt: skip
+    assert done.returncode and "holds checkpoints of an earlier run" in done.stderr
+
+
+def test_short_model_stays_a_bert(tiny_bert, sample_corpus, tmp_path):
+    flags = ("--keep_bert", "true", "--per_device_train_batch_size", "8", "--max_steps", "2")
+    pretrain(tiny_bert, sample_corpus, tmp_path / "out", *flags)
+    config = json.loads((tmp_path / "out/config.json").read_text(encoding="utf-8"))
+    assert config["model_type"] == "bert" and "auto_map" not in config
+
+
+def test_reranking(pretrained, sample_collection, tmp_path):
+    folders = [sample_collection / "en-de", sample_collection / "de-en"]
+    model = ("--model_name_or_path", pretrained)
+    done = run("run_clir.py", *model, "--collections", *folders, "--output_dir", tmp_path, *COMMON[:1], *COMMON[5:])
+    metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert set(metrics) == {"en-de", "de-en"} and metrics["en-de"]["queries"] == 24
+    assert "en-de MAP" in done.stdout and "pair/s" in done.stderr
+    qrels = list(ir_measures.read_trec_qrels(str(folders[0] / "qrels.txt")))
+    written = list(ir_measures.read_trec_run(str(tmp_path / "en-de.run")))
+    assert len(written) == 24 * 37
+    assert ir_measures.calc_aggregate([AP], qrels, written)[AP] == pytest.approx(metrics["en-de"]["MAP"], abs=1e-9)
+
+
+def test_finetuning_learns_its_training_queries_and_tests_on_others(pretrained, sample_collection, tmp_path):
+    flags = ("--do_train", "--fold", "1", "--max_query_length", "30", "--num_train_epochs", "1", "--per_device_train_batch_size", "8")
+    run("run_clir.py", "--model_name_or_path", pretrained, "--collections", sample_collection / "en-de", "--output_dir",
+        tmp_path, "--use_cpu", "--report_to", "none", "--save_strategy", "no", *flags)  # fmt: skip
+    metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["en-de"]["queries"] == 5 and (tmp_path / "model.safetensors").is_file()
+    before, after = (load_file(folder / "model.safetensors") for folder in (pretrained, tmp_path))
+    assert (before["classifier.weight"] - after["classifier.weight"]).abs().max() > 0
+
+
+BAD_INPUT = {
+    "unknown mask mode": (("--mask_mode", "queries"), "mask_mode must be one of query, document, mixed, got 'queries'"),
+    "no pair": (("--qlm_pairs", "", "--rr_pairs", ""), "pass --qlm_pairs, --rr_pairs or both"),
+    "not a pair": (("--rr_pairs", "ende"), "two languages joined by a hyphen, as en-de; got 'ende'"),
+    "unknown pair": (("--rr_pairs", "en-zh"), "has no language pair en-zh; it has"),
+    "unknown loss": (("--rr_loss", "hinge"), "rr_loss must be one of pairwise, margin, listwise, pointwise"),
+    "missing corpus": (("--corpus", "/nowhere"), "neither a folder nor the name of a dataset"),
+    "too long": (("--max_length", "4000"), "--max_length 4000 is more than the model's 128 positions"),
+    "nothing to resume": (("--resume_from_checkpoint", "true"), "holds no checkpoint"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input(name, tiny_bert, sample_corpus, tmp_path):
+    flags, message = BAD_INPUT[name]
+    where = ("--model_name_or_path", tiny_bert, "--corpus", sample_corpus, "--output_dir", tmp_path / "out")
+    done = run("run_pretraining.py", *where, *COMMON, *TRAIN, *flags, check=False)
+    assert done.returncode and message in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_model_without_tokenizer(tiny_bert, sample_corpus, tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (model / name).write_bytes((tiny_bert / name).read_bytes())
+    where = ("--model_name_or_path", model, "--corpus", sample_corpus, "--output_dir", tmp_path / "out")
+    done = run("run_pretraining.py", *where, *COMMON, *TRAIN, check=False)
+    assert done.returncode and "has no tokenizer" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_checkpoint_of_another_size(tiny_bert, sample_corpus, tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    for path in tiny_bert.iterdir():
+        (model / path.name).write_bytes(path.read_bytes())
+    config = json.loads((model / "config.json").read_text(encoding="utf-8")) | {"intermediate_size": 64}
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    where = ("--model_name_or_path", model, "--corpus", sample_corpus, "--output_dir", tmp_path / "out")
+    done = run("run_pretraining.py", *where, *COMMON, *TRAIN, check=False)
+    assert done.returncode and "another size" in done.stderr and "(48, 32)" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "recipes").glob("*.yaml")), ids=lambda path: path.name)
+def test_recipe_parses(path):
+    from modeling_clir.training.arguments import parse_arguments
+    from modeling_clir.training.trainer import XLRetrievalTrainingArguments
+    from run_pretraining import DataArguments, ModelArguments
+
+    types = (ModelArguments, DataArguments, XLRetrievalTrainingArguments)
+    model, data, training = parse_arguments(types, ["--config", str(path), "--seed", "7", "--bf16", "false"])
+    assert training.seed == 7 and data.corpus and model.model_name_or_path
+
+
+def test_recipe_with_unknown_option(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("corpus: x\nmask_mod: query\n", encoding="utf-8")
+    done = run("run_pretraining.py", "--config", recipe, check=False)
+    assert done.returncode and "'mask_mod' is not an option" in done.stderr.splitlines()[-1]

@@ -1,15 +1,15 @@
 """
 Conversion of checkpoints: `python -m modeling_clir.convert SOURCE OUTPUT [--to {bertlong,bert,longformer}]`.
 
-    a BERT (Hub name or folder)           -> BertLong (or plain BERT with both heads, `--to bert`)
-    a folder written by the code of 2021  -> BertLong if it is long, plain BERT if it is short (`--to bertlong`:
-    further on) a BertLong                            -> `--to longformer`: Hugging Face's own Longformer, which needs
-    none of our code
+- A BERT (Hub name or folder) becomes a BertLong, or with `--to bert` a plain BERT with both heads.
+- A folder written by the code of 2021 becomes a BertLong if it is long, a plain BERT if it is short; with
+  `--to bertlong` a short one goes on to BertLong.
+- A BertLong becomes, with `--to longformer`, Hugging Face's own Longformer, which opens without this package.
 
 Longformer does not find the query's tokens by itself: `LongformerForSequenceClassification` makes [CLS] alone global
-where
-`global_attention_mask` is not given. Pass `global_attention_mask=(token_type_ids == 0) & (attention_mask == 1)` as
-integers to get BertLong's scores, and pad on the right (its classification head reads the first column).
+where no `global_attention_mask` is given. For BertLong's scores pass
+`global_attention_mask=((token_type_ids == 0) & (attention_mask == 1)).long()`, and pad on the right: its
+classification head reads the first column.
 """
 
 import argparse
@@ -21,6 +21,8 @@ import sys
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from transformers import (
@@ -60,8 +62,8 @@ def check_shapes(found: dict[str, torch.Size], expected: dict[str, torch.Size], 
     for name, shape in expected.items():
         if name in found and tuple(found[name]) != tuple(shape):
             raise ValueError(
-                f"{source} is a checkpoint of another size than its config.json: {name} has shape {tuple(found[name])}, "
-                f"the configuration asks for {tuple(shape)}"
+                f"{source} is a checkpoint of another size than its config.json: {name} has shape "
+                f"{tuple(found[name])}, the configuration asks for {tuple(shape)}"
             )
 
 
@@ -88,11 +90,11 @@ def set_num_labels(model: BertForXLRetrieval | BertLongForXLRetrieval, num_label
 
 def load_with_report(model_class: type[PreTrainedModel], source: str, config: PreTrainedConfig):
     """
-    The model in float32 and the names of the tensors that the checkpoint lacks. Weights that it lacks are drawn with a fixed
+    The model in float32 and the names of the tensors that the checkpoint lacks; they are drawn with a fixed
     seed. Raises `ValueError` where an encoder's tensor is missing, has another shape, or belongs to no layer.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         verbosity = logging.get_verbosity()
         logging.set_verbosity_error()  # its table of what is missing: said below, in words
         try:
@@ -109,6 +111,10 @@ def load_with_report(model_class: type[PreTrainedModel], source: str, config: Pr
         for name in sorted(report[f"{what}_keys"]):
             if name.startswith(("bert.", "encoder.", "embeddings.")) and ".pooler." not in name:
                 raise ValueError(f"{source} does not fit its config.json: tensor {name} is {what}")
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    if model.config.tie_word_embeddings and not tied:
+        logger.warning(f"{source} says that its decoder is tied, but stores another one: it is kept, untied.")
+        model.config.tie_word_embeddings = False
     return model, set(report["missing_keys"])
 
 
@@ -123,8 +129,8 @@ def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRet
             classifier is newly initialized, with a fixed seed.
 
     Raises:
-        `ValueError` for another model type, a decoder, tensors that do not fit the configuration, and a number of labels that
-        the source's classifier cannot give.
+        `ValueError` for another model type, a decoder, tensors that do not fit the configuration, and a number of
+        labels that the source's classifier cannot give.
     """
     source = str(source)
     options = read_config(source)
@@ -142,10 +148,10 @@ def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRet
     model, missing = load_with_report(BertForXLRetrieval, source, config)
     if "cls.predictions.transform.dense.weight" in missing:
         logger.warning(f"{source} has no masked language model head: its transform and bias are newly initialized.")
-        if not config.tie_word_embeddings:
+        if not model.config.tie_word_embeddings:
             config.tie_word_embeddings = True
             model, missing = load_with_report(BertForXLRetrieval, source, config)
-    elif not config.tie_word_embeddings:  # one bias under two names, of which a checkpoint may hold either
+    elif not model.config.tie_word_embeddings:  # one bias under two names, of which a checkpoint may hold either
         head = model.cls.predictions
         kept = head.bias if "cls.predictions.decoder.bias" in missing else head.decoder.bias
         head.bias = head.decoder.bias = kept
@@ -157,7 +163,7 @@ def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRet
         model.config.num_labels = 1 if num_labels is None else num_labels
         model.config.problem_type = None
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             model.classifier = nn.Linear(config.hidden_size, model.config.num_labels)
             nn.init.normal_(model.classifier.weight, std=config.initializer_range)
             nn.init.zeros_(model.classifier.bias)
@@ -168,13 +174,13 @@ def bert_to_bertlong(
     model: BertForXLRetrieval, max_position_embeddings: int = 1024, attention_window: int | list[int] = 64
 ) -> BertLongForXLRetrieval:
     """
-    BertLong with the weights of a BERT, as Longformer starts from RoBERTa (Beltagy et al. 2020, section 5): the position
+    BertLong with the weights of a BERT, as Longformer starts from RoBERTa (Beltagy et al. 2020, section 5): position
     embeddings are copied over and over (the last copy is cut), and the global projections start as the local ones, as
     parameters of their own. Where the window covers the input and nothing is global, the outputs are the BERT's.
 
     Args:
         model (`BertForXLRetrieval`): see [`load_bert`]. It is not changed and shares no memory with the result.
-        max_position_embeddings (`int`, *optional*, defaults to 1024): the new length, shorter or longer than the BERT's.
+        max_position_embeddings (`int`, *optional*, defaults to 1024): the new length, shorter or longer than BERT's.
         attention_window (`int` or `list[int]`, *optional*, defaults to 64): one even number >= 2, or one per layer.
 
     Raises:
@@ -215,32 +221,33 @@ def read_config(source: str | Path) -> dict:
         return PreTrainedConfig.get_config_dict(str(source))[0]
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{source} does not exist, neither as a folder nor on the Hub: {reason}") from None
+        raise ValueError(f"{source} is neither a folder nor found on the Hub: {reason}") from None
 
 
 def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:
     """
-    The tensors of `model.safetensors` or `pytorch_model.bin`; empty where the folder has neither. A pickle is read with
-    `weights_only=True`: raises `ValueError` where it holds more than tensors.
+    The tensors of `model.safetensors` or `pytorch_model.bin`; empty where the folder has neither. A pickle is read
+    with `weights_only=True`: raises `ValueError` where it holds more than tensors.
     """
     path = Path(folder) / "model.safetensors"
-    if path.is_file():
-        return load_file(path)
-    path = path.with_name("pytorch_model.bin")
-    if not path.is_file():
-        return {}
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if path.is_file():
+            return load_file(path)
+        path = path.with_name("pytorch_model.bin")
+        if not path.is_file():
+            return {}
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), "not a pickle of tensors")
         raise ValueError(
-            f"{path} is refused, since it holds more than tensors and could run code when opened ({found}): save its state "
-            "dict alone, where you trust it"
+            f"{path} is refused, since it holds more than tensors and could run code when opened ({found}): save "
+            "its state dict alone, where you trust it"
         ) from None
-    except (RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{path} cannot be read: {str(error).splitlines()[0] if str(error) else 'it is cut'}"
-        ) from None
+    except (RuntimeError, EOFError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read, it may be cut: {str(error).partition(chr(10))[0]}") from None
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise ValueError(f"{path} is not a state dict: save model.state_dict() alone")
+    return state
 
 
 def load_2021(folder: str | Path, num_labels: int | None = None) -> BertForXLRetrieval | BertLongForXLRetrieval:
@@ -271,7 +278,7 @@ def load_2021(folder: str | Path, num_labels: int | None = None) -> BertForXLRet
     config = model_class.config_class(
         **{name: options[name] for name in names if name in options},
         tie_word_embeddings=False,
-        num_labels=len(state.get("classifier.bias", "01")),
+        num_labels=len(state.get("classifier.bias", torch.zeros(2))),
     )
     with torch.random.fork_rng(devices=[]):
         model = model_class(config)
@@ -303,8 +310,8 @@ def bertlong_to_longformer(
         head (`str`, *optional*, defaults to `"classification"`): or `"mlm"`, which Longformer computes with gelu only.
 
     Raises:
-        `ValueError` for what Longformer cannot do: no `pad_token_id`, windows that do not divide the widest one, and for
-        `"mlm"` another `hidden_act` than gelu.
+        `ValueError` for what Longformer cannot do: no `pad_token_id`, windows that do not divide the widest one, and
+        for `"mlm"` another `hidden_act` than gelu.
     """
     config = model.config
     if config.pad_token_id is None:
@@ -312,7 +319,8 @@ def bertlong_to_longformer(
     for window in config.window_per_layer:
         if max(config.window_per_layer) % window:
             raise ValueError(
-                f"Longformer needs windows that divide the widest one, got {config.window_per_layer}: it cannot hold this model"
+                f"Longformer needs windows that divide the widest one, got {config.window_per_layer}: it cannot hold "
+                "this model"
             )
     if head == "mlm" and config.hidden_act != "gelu":
         raise ValueError(f"Longformer's mlm head has gelu built in, this model has hidden_act {config.hidden_act!r}")
@@ -358,17 +366,16 @@ def load_tokenizer(source: str, is_2021: bool, vocab_size: int):
         "save the one that the model was trained with there first, for instance AutoTokenizer.from_pretrained("
         f"'google-bert/bert-base-multilingual-uncased').save_pretrained({source!r})"
     )
-    files = ("tokenizer.json", "vocab.txt")
-    if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in files):
-        raise ValueError(f"{source} has no tokenizer: {advice}")
     try:
         tokenizer = (BertTokenizerFast if is_2021 else AutoTokenizer).from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"the tokenizer of {source} does not load ({str(error).splitlines()[0]}): {advice}") from None
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where there is none
+        raise ValueError(f"{source} has no tokenizer: {advice}")
     if len(tokenizer) > vocab_size:
         raise ValueError(
-            f"the tokenizer of {source} has {len(tokenizer)} tokens, but the model has embeddings for {vocab_size}: it is not "
-            "the model's own"
+            f"the tokenizer of {source} has {len(tokenizer)} tokens, but the model has embeddings for {vocab_size}: "
+            "it is not the model's own"
         )
     return tokenizer
 
@@ -411,7 +418,8 @@ def convert(arguments: argparse.Namespace) -> str:
         raise ValueError(f"{source} is a {kind}: convert it to bertlong first, and the result to longformer")
     if (is_long or target == "bert") and (arguments.max_position_embeddings or arguments.attention_window):
         raise ValueError(
-            f"--max_position_embeddings and --attention_window are for BERT to bertlong, not for {kind} to {target}: leave out"
+            f"--max_position_embeddings and --attention_window are for BERT to bertlong, not for {kind} to {target}: "
+            "leave them out"
         )
     if target == "bertlong" and not is_long:
         windows = arguments.attention_window or [64]
@@ -477,7 +485,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     try:
         print(convert(parser.parse_args(argv)))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, StrictDataclassError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0

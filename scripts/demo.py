@@ -30,7 +30,9 @@ def run(*command: str | Path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", default="base", help="a BERT: folder or Hub name (default: the base in the repository)")
+    parser.add_argument(
+        "--base", default="base", help="a BERT: folder or Hub name (default: the base in the repository)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("output/demo"))
     args = parser.parse_args()
@@ -43,8 +45,23 @@ def main():
 
     # 1. Data: a pretraining corpus of 28 topics, one collection per language pair of the other 12
     languages = ("--languages", ",".join(LANGUAGES))
-    run("scripts/build_corpus.py", output / "corpus", *languages, "--documents", "sample/train", "--validation_fraction", "0.1")
-    run("scripts/build_collections.py", output / "collections", "--pairs", ",".join(pairs), "--documents", "sample/test")
+    run(
+        "scripts/build_corpus.py",
+        output / "corpus",
+        *languages,
+        "--documents",
+        "sample/train",
+        "--validation_fraction",
+        "0.1",
+    )
+    run(
+        "scripts/build_collections.py",
+        output / "collections",
+        "--pairs",
+        ",".join(pairs),
+        "--documents",
+        "sample/test",
+    )
 
     # 2. BERT to BertLong
     run("-m", "modeling_clir.convert", args.base, output / "bertlong")
@@ -64,7 +81,9 @@ def main():
     before, after = (
         json.loads((output / name / "metrics.json").read_text(encoding="utf-8")) for name in ("before", "after")
     )
-    print(f"\nMAP, {after[pairs[0]]['queries']} queries, 37 documents each (seed {args.seed})\nquery-document  before  after")
+    print(
+        f"\nMAP, {after[pairs[0]]['queries']} queries, 37 documents each (seed {args.seed})\nquery-document  before  after"
+    )
     for pair in pairs:
         print(f"{pair:14}  {before[pair]['MAP']:6.3f}  {after[pair]['MAP']:5.3f}")
     means = [sum(metrics[pair]["MAP"] for pair in pairs) / len(pairs) for metrics in (before, after)]

@@ -10,7 +10,17 @@ from safetensors.torch import load_file
 from .conftest import REPOSITORY, run
 
 
-COMMON = ("--use_cpu", "--report_to", "none", "--disable_tqdm", "true", "--max_length", "100", "--max_query_length", "30")
+COMMON = (
+    "--use_cpu",
+    "--report_to",
+    "none",
+    "--disable_tqdm",
+    "true",
+    "--max_length",
+    "100",
+    "--max_query_length",
+    "30",
+)
 TRAIN = ("--do_train", "--do_eval", "--qlm_pairs", "en-de", "--rr_pairs", "en-de,fr-es", "--max_pairs", "32",
          "--max_eval_pairs", "6", "--learning_rate", "1e-3", "--num_train_epochs", "2", "--save_strategy", "no",
          "--max_position_embeddings", "128", "--attention_window", "16")  # fmt: skip
@@ -108,7 +118,17 @@ def test_reranking(pretrained, sample_collection, tmp_path):
 
 
 def test_finetuning_learns_its_training_queries_and_tests_on_others(pretrained, sample_collection, tmp_path):
-    flags = ("--do_train", "--fold", "1", "--max_query_length", "30", "--num_train_epochs", "1", "--per_device_train_batch_size", "8")
+    flags = (
+        "--do_train",
+        "--fold",
+        "1",
+        "--max_query_length",
+        "30",
+        "--num_train_epochs",
+        "1",
+        "--per_device_train_batch_size",
+        "8",
+    )
     run("run_clir.py", "--model_name_or_path", pretrained, "--collections", sample_collection / "en-de", "--output_dir",
         tmp_path, "--use_cpu", "--report_to", "none", "--save_strategy", "no", *flags)  # fmt: skip
     metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
@@ -118,7 +138,10 @@ def test_finetuning_learns_its_training_queries_and_tests_on_others(pretrained, 
 
 
 BAD_INPUT = {
-    "unknown mask mode": (("--mask_mode", "queries"), "mask_mode must be one of query, document, mixed, got 'queries'"),
+    "unknown mask mode": (
+        ("--mask_mode", "queries"),
+        "mask_mode must be one of query, document, mixed, got 'queries'",
+    ),
     "no pair": (("--qlm_pairs", "", "--rr_pairs", ""), "pass --qlm_pairs, --rr_pairs or both"),
     "not a pair": (("--rr_pairs", "ende"), "two languages joined by a hyphen, as en-de; got 'ende'"),
     "unknown pair": (("--rr_pairs", "en-zh"), "has no language pair en-zh; it has"),

@@ -1,9 +1,6 @@
 """Training: the trajectory of the 2021 code, and runs that must be equivalent."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +9,6 @@ import torch
 from torch.utils.data import DataLoader
 
 from modeling_clir import BertForXLRetrieval, BertLongConfig, BertLongForXLRetrieval
-from modeling_clir.data.pairs import PairEncoder
 from modeling_clir.training.trainer import XLRetrievalTrainer, XLRetrievalTrainingArguments
 
 from .shared import shared_path

@@ -1,3 +1,16 @@
+# Copyright 2026 The modeling_clir developers.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """BertLong configuration."""
 
 from difflib import get_close_matches
@@ -17,7 +30,7 @@ AUTO_MAP = {
 
 
 @strict
-class BertLongConfig(PreTrainedConfig):
+class BertLongConfig(PreTrainedConfig):  # trf-ignore: TRF057
     r"""
     Configuration of BertLong: BERT with local attention in a window and global attention of the query's tokens.
 

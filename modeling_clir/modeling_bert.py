@@ -1,3 +1,16 @@
+# Copyright 2026 The modeling_clir developers.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Plain BERT (up to 512 tokens) with both heads of the pretraining: the "short" model."""
 
 import torch
@@ -9,7 +22,7 @@ from transformers.utils.generic import can_return_tuple
 from .modeling_bertlong import XLRetrievalOutput, classifier_dropout, retrieval_heads
 
 
-class BertForXLRetrieval(BertPreTrainedModel):
+class BertForXLRetrieval(BertPreTrainedModel):  # trf-ignore: TRF057
     """
     BERT with the heads of [`BertLongForXLRetrieval`]. Its checkpoint is a plain BERT to every other tool: it opens as
     `BertModel`, `BertForMaskedLM` and `BertForSequenceClassification` without this package.
@@ -38,7 +51,7 @@ class BertForXLRetrieval(BertPreTrainedModel):
         self.cls.predictions.bias = new_embeddings.bias
 
     @can_return_tuple
-    def forward(
+    def forward(  # trf-ignore: TRF057
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,

@@ -1,3 +1,16 @@
+# Copyright 2026 The modeling_clir developers.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 BertLong: BERT for long documents, with local attention in a window and global attention of the query's tokens.
 
@@ -30,6 +43,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_bertlong import BertLongConfig
 
 
+# TRF057 asks for `auto_docstring`, which outside Transformers writes "The None Model" over these docstrings.
 logger = logging.get_logger(__name__)
 
 # Slots of a block where the window does not ask for more: large enough for efficient matrix products, small enough
@@ -65,8 +79,9 @@ def global_tokens(
     first = valid & (valid.cumsum(1) == 1)
     found = first
     if token_type_ids is not None:
-        two_segments = ((token_type_ids == 1) & valid).any(1, keepdim=True)
-        found = torch.where(two_segments, (token_type_ids == 0) & valid, first)
+        query = (token_type_ids == 0) & valid
+        two_segments = query.any(1, keepdim=True) & (valid & ~query).any(1, keepdim=True)
+        found = torch.where(two_segments, query, first)
     twos = attention_mask == 2
     return torch.where(twos.any(), twos, found)
 
@@ -76,6 +91,11 @@ def within_window(query_rank: torch.Tensor, key_rank: torch.Tensor, window: int)
     `(..., queries)` and `(..., keys)`, positions in the row, to `(..., queries, keys)`: is the distance <= window / 2?
     """
     return (query_rank[..., :, None] - key_rank[..., None, :]).abs() <= window // 2
+
+
+def expanded(mask: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """`(B, L)` to `(B, L, 1, ...)`, as many dimensions as `tensor` has."""
+    return mask.view(mask.shape + (1,) * (tensor.dim() - 2))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -110,15 +130,17 @@ class PaddedLayout:
         self.global_mask = (self.valid | ~self.valid.any(1, keepdim=True))[:, None, None]
 
     def pack(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor
+        """(B, L, ...) -> (B, L, ...); 0 at padding, where anything may stand."""
+        return tensor.masked_fill(~expanded(self.valid, tensor), 0)
 
     def unpack(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return hidden_states.masked_fill(~self.valid[..., None], 0.0)
 
     def first_token(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(B, L, D) -> (B, D)"""
+        """(B, L, D) -> (B, D), 0 where the row has no token"""
         first = self.valid.int().argmax(1)
-        return hidden_states[torch.arange(len(first), device=first.device), first]
+        states = hidden_states[torch.arange(len(first), device=first.device), first]
+        return states * self.valid.any(1, keepdim=True)
 
 
 @dataclass
@@ -204,9 +226,9 @@ class BlockLayout:
         return torch.cat([around[:-2], tensor, around[2:]], dim=1)
 
     def pack(self, tensor: torch.Tensor) -> torch.Tensor:
-        """(B, L, ...) -> (N, S, ...); empty slots hold the values of some token."""
-        packed = tensor.flatten(0, 1)[self.source_index]
-        return packed.view(self.rank.shape + tensor.shape[2:])
+        """(B, L, ...) -> (N, S, ...); 0 in empty slots."""
+        packed = tensor.flatten(0, 1)[self.source_index].view(self.rank.shape + tensor.shape[2:])
+        return packed.masked_fill(~expanded(self.rank >= 0, packed), 0)
 
     def unpack(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(N, S, D) -> (B, L, D), 0 at padding."""
@@ -215,8 +237,8 @@ class BlockLayout:
         return padded.view(*self.valid.shape, -1)
 
     def first_token(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(N, S, D) -> (B, D)"""
-        return hidden_states.flatten(0, 1)[self.first_slot]
+        """(N, S, D) -> (B, D), 0 where the row has no token"""
+        return hidden_states.flatten(0, 1)[self.first_slot] * self.valid.any(1, keepdim=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -425,7 +447,7 @@ class BertLongLMPredictionHead(nn.Module):
         return self.decoder(self.transform(hidden_states)) + self.bias
 
 
-class BertLongOnlyMLMHead(nn.Module):
+class BertLongOnlyMLMHead(nn.Module):  # trf-ignore: TRF026 (BERT's names)
     def __init__(self, config: BertLongConfig):
         super().__init__()
         self.predictions = BertLongLMPredictionHead(config)
@@ -439,7 +461,7 @@ class BertLongOnlyMLMHead(nn.Module):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class BertLongPreTrainedModel(PreTrainedModel):
+class BertLongPreTrainedModel(PreTrainedModel):  # trf-ignore: TRF057
     config_class = BertLongConfig
     base_model_prefix = "bert"
     supports_gradient_checkpointing = True
@@ -448,7 +470,11 @@ class BertLongPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = False  # FlashAttention knows no global tokens
     _supports_flex_attn = False
     # One checkpoint serves every head: what belongs to another one is no surprise.
-    _keys_to_ignore_on_load_unexpected = [r"^cls\.", r"^classifier\.", r"^qa_outputs\.", r"pooler\.", r"position_ids"]
+    _keys_to_ignore_on_load_unexpected = [
+        r"^(bert\.)?pooler\.dense\.(weight|bias)$",
+        r"^cls\.predictions\.(bias|decoder\.weight|transform\.(dense|LayerNorm)\.(weight|bias))$",
+        r"^(classifier|qa_outputs)\.(weight|bias)$",
+    ]
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -465,7 +491,7 @@ class BertLongPreTrainedModel(PreTrainedModel):
         return embeddings
 
 
-class BertLongModel(BertLongPreTrainedModel):
+class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
     """BertLong without a head. `forward` says what goes in and comes out."""
 
     def __init__(self, config: BertLongConfig, add_pooling_layer: bool = True):
@@ -481,8 +507,9 @@ class BertLongModel(BertLongPreTrainedModel):
     def set_input_embeddings(self, value):
         self.embeddings.word_embeddings = value
 
+    # trf-ignore: TRF045 (the hooks of `capture_outputs` would record blocks, not rows)
     @can_return_tuple
-    def forward(
+    def forward(  # trf-ignore: TRF057
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -526,12 +553,20 @@ class BertLongModel(BertLongPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         words = input_ids if input_ids is not None else inputs_embeds
+        if words.dim() != (2 if input_ids is not None else 3):
+            raise ValueError(
+                "input_ids are of shape (batch_size, sequence_length), inputs_embeds of shape (batch_size, "
+                f"sequence_length, hidden_size), got {tuple(words.shape)}"
+            )
         shape = words.shape[:2]
+        if position_ids is not None and position_ids.shape == (1, shape[1]):
+            position_ids = position_ids.expand(shape)
         if attention_mask is None:
             attention_mask = torch.ones(shape, dtype=torch.long, device=words.device)
         for name, tensor in (
             ("attention_mask", attention_mask),
             ("token_type_ids", token_type_ids),
+            ("position_ids", position_ids),
             ("global_attention_mask", global_attention_mask),
         ):
             if tensor is not None and tensor.shape != shape:
@@ -555,7 +590,7 @@ class BertLongModel(BertLongPreTrainedModel):
         )
         attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
 
-        positions = layout.rank.clamp_min(0) if position_ids is None else layout.pack(position_ids.expand(shape))
+        positions = layout.rank.clamp_min(0) if position_ids is None else layout.pack(position_ids)
         self.check_length(attention_mask, position_ids, fixed_shapes)
         if token_type_ids is None:
             token_type_ids = torch.zeros(shape, dtype=torch.long, device=words.device)
@@ -583,7 +618,7 @@ class BertLongModel(BertLongPreTrainedModel):
         if fixed_shapes:
             longest = attention_mask.shape[1]
         elif position_ids is not None:
-            longest = int(position_ids.max()) + 1
+            longest = int(position_ids.masked_fill(attention_mask <= 0, 0).max()) + 1
         else:
             longest = int((attention_mask > 0).sum(1).max())
         if longest > limit:
@@ -599,7 +634,7 @@ class BertLongModel(BertLongPreTrainedModel):
 
 
 @dataclass
-class XLRetrievalOutput(ModelOutput):
+class XLRetrievalOutput(ModelOutput):  # trf-ignore: TRF057
     """
     loss (`torch.FloatTensor` of shape `()`, *optional*, returned with `labels`):
         QLM: mean cross-entropy of the masked tokens. RR: mean (binary) cross-entropy of the pairs.
@@ -665,7 +700,7 @@ def classifier_dropout(config) -> nn.Dropout:
     return nn.Dropout(config.hidden_dropout_prob if own is None else own)
 
 
-class BertLongForXLRetrieval(BertLongPreTrainedModel):
+class BertLongForXLRetrieval(BertLongPreTrainedModel):  # trf-ignore: TRF057
     """
     BertLong with both heads of the pretraining: query language modelling (QLM: masked query tokens are predicted from the
     document in the other language) and relevance ranking (RR), after Yu, Fei, Li (2021), "Cross-lingual Language Model
@@ -689,7 +724,7 @@ class BertLongForXLRetrieval(BertLongPreTrainedModel):
         self.cls.predictions.decoder = new_embeddings
 
     @can_return_tuple
-    def forward(
+    def forward(  # trf-ignore: TRF057
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -724,7 +759,7 @@ class BertLongForXLRetrieval(BertLongPreTrainedModel):
         return retrieval_heads(self, outputs, task, labels, sparse_prediction)
 
 
-class BertLongForMaskedLM(BertLongPreTrainedModel):
+class BertLongForMaskedLM(BertLongPreTrainedModel):  # trf-ignore: TRF057
     _tied_weights_keys = {"cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight"}
 
     def __init__(self, config: BertLongConfig):
@@ -740,7 +775,7 @@ class BertLongForMaskedLM(BertLongPreTrainedModel):
         self.cls.predictions.decoder = new_embeddings
 
     @can_return_tuple
-    def forward(
+    def forward(  # trf-ignore: TRF057
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -776,7 +811,7 @@ class BertLongForMaskedLM(BertLongPreTrainedModel):
         )
 
 
-class BertLongForSequenceClassification(BertLongPreTrainedModel):
+class BertLongForSequenceClassification(BertLongPreTrainedModel):  # trf-ignore: TRF057
     """The reranker: with `num_labels=1` the logit is the relevance of the document to the query."""
 
     def __init__(self, config: BertLongConfig):
@@ -788,7 +823,7 @@ class BertLongForSequenceClassification(BertLongPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
-    def forward(
+    def forward(  # trf-ignore: TRF057
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -834,7 +869,7 @@ class BertLongForSequenceClassification(BertLongPreTrainedModel):
         )
 
 
-class BertLongForQuestionAnswering(BertLongPreTrainedModel):
+class BertLongForQuestionAnswering(BertLongPreTrainedModel):  # trf-ignore: TRF057
     """Start and end of the answer in the document; question in segment 0, so global."""
 
     def __init__(self, config: BertLongConfig):
@@ -844,7 +879,7 @@ class BertLongForQuestionAnswering(BertLongPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
-    def forward(
+    def forward(  # trf-ignore: TRF057
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,

@@ -80,6 +80,7 @@ class BertForXLRetrieval(BertPreTrainedModel):  # trf-ignore: TRF057
             token_type_ids=token_type_ids,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
+            return_dict=True,
             **kwargs,
         )
         return retrieval_heads(self, outputs, task, labels, sparse_prediction)

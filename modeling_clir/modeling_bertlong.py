@@ -661,6 +661,8 @@ def masked_lm(
     """
     if labels is None:
         return None, head(hidden_states)
+    if labels.shape != hidden_states.shape[:2]:
+        raise ValueError(f"labels has shape {tuple(labels.shape)}, the input has {tuple(hidden_states.shape[:2])}")
     if sparse:
         chosen = labels != -100
         logits, targets = head(hidden_states[chosen]), labels[chosen]
@@ -754,12 +756,14 @@ class BertLongForXLRetrieval(BertLongPreTrainedModel):  # trf-ignore: TRF057
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
             global_attention_mask=global_attention_mask,
+            return_dict=True,
             **kwargs,
         )
         return retrieval_heads(self, outputs, task, labels, sparse_prediction)
 
 
 class BertLongForMaskedLM(BertLongPreTrainedModel):  # trf-ignore: TRF057
+    accepts_loss_kwargs = False  # of Trainer: the loss is the mean of the batch, not of the accumulated batches
     _tied_weights_keys = {"cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight"}
 
     def __init__(self, config: BertLongConfig):
@@ -802,6 +806,7 @@ class BertLongForMaskedLM(BertLongPreTrainedModel):  # trf-ignore: TRF057
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
             global_attention_mask=global_attention_mask,
+            return_dict=True,
             **kwargs,
         )
         sparse = self.training if sparse_prediction is None else sparse_prediction
@@ -813,6 +818,8 @@ class BertLongForMaskedLM(BertLongPreTrainedModel):  # trf-ignore: TRF057
 
 class BertLongForSequenceClassification(BertLongPreTrainedModel):  # trf-ignore: TRF057
     """The reranker: with `num_labels=1` the logit is the relevance of the document to the query."""
+
+    accepts_loss_kwargs = False
 
     def __init__(self, config: BertLongConfig):
         super().__init__(config)
@@ -847,6 +854,7 @@ class BertLongForSequenceClassification(BertLongPreTrainedModel):  # trf-ignore:
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
             global_attention_mask=global_attention_mask,
+            return_dict=True,
             **kwargs,
         )
         logits = self.classifier(self.dropout(outputs.pooler_output))
@@ -871,6 +879,8 @@ class BertLongForSequenceClassification(BertLongPreTrainedModel):  # trf-ignore:
 
 class BertLongForQuestionAnswering(BertLongPreTrainedModel):  # trf-ignore: TRF057
     """Start and end of the answer in the document; question in segment 0, so global."""
+
+    accepts_loss_kwargs = False
 
     def __init__(self, config: BertLongConfig):
         super().__init__(config)
@@ -903,6 +913,7 @@ class BertLongForQuestionAnswering(BertLongPreTrainedModel):  # trf-ignore: TRF0
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
             global_attention_mask=global_attention_mask,
+            return_dict=True,
             **kwargs,
         )
         start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).unbind(-1)

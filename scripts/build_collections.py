@@ -15,9 +15,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from modeling_clir.data.collections import read_columns, write_collection
-from modeling_clir.data.corpus import read_documents, read_questions, read_squad
-from modeling_clir.data.jsonl import find_file
+from modeling_clir.data.collections import check_collection, read_qrels, read_queries, write_collection
+from modeling_clir.data.corpus import parse_articles, read_documents, read_questions, read_squad
+from modeling_clir.data.files import find_file
 
 
 def main():
@@ -38,32 +38,32 @@ def main():
 
         # 1. Read documents, queries (in every language) and judgements
         if args.squad:
-            articles = slice(*[int(n) if n else None for n in args.squad_articles.split(":")])
+            articles = parse_articles(args.squad_articles)
             sections = read_squad(args.squad, languages, articles)
-            queries, relevant = read_questions(args.squad, languages, articles)
+            queries, qrels = read_questions(args.squad, languages, articles)
         else:
             sections = read_documents(args.documents, languages)
             queries = {
-                language: {
-                    query: text
-                    for _, (query, text) in read_columns(find_file(args.documents, f"queries.{language}.tsv"), 2, "\t")
-                }
-                for language in languages
+                language: read_queries(find_file(args.documents, f"queries.{language}.tsv")) for language in languages
             }
-            relevant = {}
-            for _, (query, _, document, relevance) in read_columns(find_file(args.documents, "qrels.txt"), 4):
-                relevant.setdefault(query, {})[f"{args.documents.name}/{document}"] = int(relevance)
+            qrels = {}
+            for _, query, document, relevance in read_qrels(find_file(args.documents, "qrels.txt")):
+                qrels.setdefault(query, {})[f"{args.documents.name}/{document}"] = relevance
 
-        # 2. Write
+        # 2. Check all collections, before the first is written
+        collections = {}
         for query_language, language in pairs:
+            folder = args.output / f"{query_language}-{language}"
             documents = {section.key: section.text[language] for section in sections if language in section.text}
             if not documents or not queries.get(query_language):
-                raise ValueError(
-                    f"{query_language}-{language}: there are no documents or no queries in these languages"
-                )
-            name = f"{query_language}-{language}"
-            write_collection(args.output / name, documents, queries[query_language], relevant)
-            print(f"{args.output / name}: {len(queries[query_language])} queries, {len(documents)} documents")
+                raise ValueError(f"{folder.name}: there are no documents or no queries in these languages")
+            check_collection(folder, documents, queries[query_language], qrels)
+            collections[folder] = (documents, queries[query_language])
+
+        # 3. Write
+        for folder, (documents, queries) in collections.items():
+            write_collection(folder, documents, queries, qrels)
+            print(f"{folder}: {len(queries)} queries, {len(documents)} documents")
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
 

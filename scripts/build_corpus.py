@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from modeling_clir.data.corpus import read_documents, read_squad, write_corpus
+from modeling_clir.data.corpus import parse_articles, read_documents, read_squad, write_corpus
 
 
 def main():
@@ -22,7 +22,7 @@ def main():
     parser.add_argument("--languages", required=True, help="for instance en,de,fr,es")
     parser.add_argument("--documents", type=Path, nargs="*", default=[], help="folders of aligned JSONL documents")
     parser.add_argument("--squad", type=Path, nargs="*", default=[], help="folders of parallel SQuAD files")
-    parser.add_argument("--squad_articles", help="only these articles, as 0:24 (the first 24)")
+    parser.add_argument("--squad_articles", default=":", help="only these articles, as 0:24 (the first 24)")
     parser.add_argument("--max_sentences", type=int, help="cut sentence-parallel documents into sections of so many")
     parser.add_argument("--validation_fraction", type=float, default=0.05, help="held out, by article (default 0.05)")
     parser.add_argument("--num_negatives", type=int, default=5, help="hard negatives listed per section (default 5)")
@@ -32,15 +32,13 @@ def main():
 
     try:
         # 1. Read
-        languages = [language.strip() for language in args.languages.split(",")]
-        articles = (
-            slice(*[int(n) if n else None for n in args.squad_articles.split(":")]) if args.squad_articles else None
-        )
+        languages = list(dict.fromkeys(language.strip() for language in args.languages.split(",")))
         if not args.documents and not args.squad:
             raise ValueError("nothing to read: pass --documents or --squad")
+        articles = parse_articles(args.squad_articles)
         sections = [s for folder in args.documents for s in read_documents(folder, languages, args.max_sentences)]
         for folder in args.squad:
-            sections += read_squad(folder, languages, articles or slice(None))
+            sections += read_squad(folder, languages, articles)
 
         # 2. Write
         counts = write_corpus(

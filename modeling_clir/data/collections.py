@@ -10,13 +10,15 @@ A collection for cross-lingual retrieval, a folder:
 
 import json
 import random
+import re
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from transformers.utils import logging
 
-from .jsonl import find_file, open_text, read_jsonl
+from .files import find_file, new_folder, read_jsonl, read_lines, refuse_existing
 
 
 logger = logging.get_logger(__name__)
@@ -54,6 +56,8 @@ class Collection:
             folds = [ids[i::5] for i in range(5)]
         if not 0 <= fold < len(folds):
             raise ValueError(f"{self.name} has the folds 0 to {len(folds) - 1}, got {fold}")
+        if not folds[fold]:
+            raise ValueError(f"fold {fold} of {self.name} has no queries: there are too few for {len(folds)} folds")
         development = (fold + 1) % len(folds)
         train = [q for number, ids in enumerate(folds) if number not in (fold, development) for q in ids]
         return train, folds[development], folds[fold]
@@ -62,89 +66,142 @@ class Collection:
 def read_collection(folder: Path) -> Collection:
     """
     Reads and checks a collection folder. Raises `FileNotFoundError` for a missing file, `ValueError` with file and
-    line for what does not parse, an id that occurs twice, an empty text, and an id in qrels, candidates or folds that
-    no document or query has. Queries without a judgement, and judged ones without a relevant document, are counted in
-    the log.
+    line for what does not parse, an id that occurs twice or has a space, an empty text, and an id in qrels, candidates
+    or folds that no document or query has. Queries without a judgement, and judged ones without a relevant document,
+    are counted in the log.
     """
     documents = {}
     for where, record in read_jsonl(find_file(folder, "documents.jsonl"), required=("id", "text")):
-        if record["id"] in documents:
-            raise ValueError(f"{where}: the document id {record['id']!r} occurs more than once")
-        if not record["text"].strip():
-            raise ValueError(f"{where}: the document {record['id']!r} has no text")
-        documents[record["id"]] = " ".join(filter(None, [record.get("title"), record["text"]]))
-
-    queries = {}
-    for where, (query, text) in read_columns(find_file(folder, "queries.tsv"), 2, "\t"):
-        if query in queries:
-            raise ValueError(f"{where}: the query id {query!r} occurs more than once")
-        if not text.strip():
-            raise ValueError(f"{where}: the query {query!r} has no text")
-        queries[query] = text
-
-    def known(where, query, document):
-        if query not in queries:
-            raise ValueError(f"{where}: no query has the id {query!r}")
-        if document not in documents:
-            raise ValueError(f"{where}: no document has the id {document!r}")
+        add_text(documents, "document", record["id"], record["text"], where)
+        if record.get("title"):
+            documents[record["id"]] = f"{record['title']} {record['text']}"
+    queries = read_queries(find_file(folder, "queries.tsv"))
 
     qrels = defaultdict(dict)
-    for where, (query, _, document, relevance) in read_columns(find_file(folder, "qrels.txt"), 4):
-        known(where, query, document)
-        if not relevance.lstrip("-").isdigit():
-            raise ValueError(f"{where}: the relevance must be a whole number, got {relevance!r}")
-        if document in qrels[query]:
-            raise ValueError(f"{where}: document {document!r} is judged twice for query {query!r}")
-        qrels[query][document] = int(relevance)
+    for where, query, document, relevance in read_qrels(find_file(folder, "qrels.txt")):
+        check_ids(query, document, queries, documents, where)
+        qrels[query][document] = relevance
     if unjudged := len(queries) - len(qrels):
         logger.warning(f"{folder}: {unjudged} of {len(queries)} queries have no judgement and are not ranked")
     if empty := sum(not any(r > 0 for r in judged.values()) for judged in qrels.values()):
         logger.warning(f"{folder}: {empty} judged queries have no relevant document")
 
-    candidates = {query: list(documents) for query in qrels}
+    everything = list(documents)
+    candidates = dict.fromkeys(qrels, everything)
     if (folder / "candidates.run").is_file():
-        candidates = {query: [] for query in qrels}
+        listed = {query: {} for query in queries}
         for where, (query, _, document, _, _, _) in read_columns(folder / "candidates.run", 6):
-            known(where, query, document)
-            if query in candidates:
-                candidates[query].append(document)
-        if missing := [query for query in candidates if not candidates[query]]:
+            check_ids(query, document, queries, documents, where)
+            if document in listed[query]:
+                raise ValueError(f"{where}: document {document!r} is listed twice for query {query!r}")
+            listed[query][document] = None
+        if missing := [query for query in qrels if not listed[query]]:
             raise ValueError(f"{folder}/candidates.run has no document for query {missing[0]!r} ({len(missing)} such)")
+        candidates = {query: list(listed[query]) for query in qrels}
 
-    folds = None
-    if (folder / "folds.json").is_file():
-        with open(folder / "folds.json", encoding="utf-8") as file:
-            folds = json.load(file)
-        for query in (query for fold in folds for query in fold):
-            if query not in qrels:
-                raise ValueError(f"{folder}/folds.json: query {query!r} has no judgement")
+    folds = read_folds(folder / "folds.json", qrels) if (folder / "folds.json").is_file() else None
     return Collection(folder.name, documents, queries, dict(qrels), candidates, folds)
 
 
-def read_columns(path: Path, number: int, separator: str | None = None):
+def read_queries(path: Path) -> dict[str, str]:
+    """Id to text of a file of queries, checked."""
+    queries = {}
+    for where, (query, text) in read_columns(path, 2, "\t"):
+        add_text(queries, "query", query, text, where)
+    return queries
+
+
+def read_qrels(path: Path) -> Iterator[tuple[str, str, str, int]]:
+    """`(where, query, document, relevance)` of each line of TREC qrels, checked."""
+    seen = set()
+    for where, (query, _, document, relevance) in read_columns(path, 4):
+        if not re.fullmatch("-?[0-9]+", relevance):
+            raise ValueError(f"{where}: the relevance must be a whole number, got {relevance!r}")
+        if (query, document) in seen:
+            raise ValueError(f"{where}: document {document!r} is judged twice for query {query!r}")
+        seen.add((query, document))
+        yield where, query, document, int(relevance)
+
+
+def read_folds(path: Path, qrels: dict[str, dict[str, int]]) -> list[list[str]]:
+    try:
+        folds = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if not isinstance(folds, list) or not all(isinstance(fold, list) and fold for fold in folds):
+        raise ValueError(f"{path}: expected a list of folds, each a list of query ids")
+    seen = set()
+    for query in (query for fold in folds for query in fold):
+        if not isinstance(query, str) or query not in qrels:
+            raise ValueError(f"{path}: query {query!r} has no judgement")
+        if query in seen:
+            raise ValueError(f"{path}: query {query!r} occurs more than once; no query may train and test")
+        seen.add(query)
+    return folds
+
+
+def read_columns(path: Path, number: int, separator: str | None = None) -> Iterator[tuple[str, list[str]]]:
     """`(where, columns)` of each line. Raises `ValueError` for a line with another number of columns."""
-    with open_text(path) as file:
-        for line_number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            columns = line.rstrip("\r\n").split(separator, number - 1 if separator else -1)
-            if len(columns) != number:
-                raise ValueError(f"{path}:{line_number}: expected {number} columns, got {len(columns)}")
-            yield f"{path}:{line_number}", columns
+    for where, line in read_lines(path):
+        columns = line.split(separator, number - 1 if separator else -1)
+        if len(columns) != number:
+            raise ValueError(f"{where}: expected {number} columns, got {len(columns)}")
+        yield where, columns
+
+
+def add_text(texts: dict[str, str], kind: str, key: str, text: str, where: str | Path):
+    """Adds a document or query. Raises `ValueError` for one that a collection cannot hold."""
+    if key in texts:
+        raise ValueError(f"{where}: the {kind} id {key!r} occurs more than once")
+    if key.split() != [key]:
+        raise ValueError(f"{where}: the {kind} id {key!r} is empty or has a space, which parts the columns of qrels")
+    if not text.strip():
+        raise ValueError(f"{where}: the {kind} {key!r} has no text")
+    texts[key] = text
+
+
+def check_ids(query: str, document: str, queries: dict[str, str], documents: dict[str, str], where: str | Path):
+    if query not in queries:
+        raise ValueError(f"{where}: no query has the id {query!r}")
+    if document not in documents:
+        raise ValueError(f"{where}: no document has the id {document!r}")
+
+
+def check_collection(
+    folder: Path, documents: dict[str, str], queries: dict[str, str], qrels: dict[str, dict[str, int]]
+):
+    """Raises `FileExistsError` or `ValueError` for what [`write_collection`] cannot write so that it can be read."""
+    refuse_existing(folder)
+    for kind, texts in (("document", documents), ("query", queries)):
+        checked = {}
+        for key, text in texts.items():
+            add_text(checked, kind, key, text, folder)
+    for query, judged in qrels.items():
+        for document in judged:
+            check_ids(query, document, queries, documents, folder)
 
 
 def write_collection(
     folder: Path, documents: dict[str, str], queries: dict[str, str], qrels: dict[str, dict[str, int]]
 ):
-    """Writes documents, queries and qrels in the format above; the folder must not exist."""
-    folder.mkdir(parents=True)
-    with open(folder / "documents.jsonl", "w", encoding="utf-8") as file:
-        for document, text in documents.items():
-            file.write(json.dumps({"id": document, "text": text}, ensure_ascii=False) + "\n")
-    with open(folder / "queries.tsv", "w", encoding="utf-8") as file:
-        file.writelines(f"{query}\t{' '.join(text.split())}\n" for query, text in queries.items())
-    with open(folder / "qrels.txt", "w", encoding="utf-8") as file:
-        file.writelines(f"{q} 0 {document} {r}\n" for q, judged in qrels.items() for document, r in judged.items())
+    """Writes documents, queries and qrels in the format above, all or nothing; the folder must not exist."""
+    check_collection(folder, documents, queries, qrels)
+    with new_folder(folder) as temporary:
+        with open(temporary / "documents.jsonl", "w", encoding="utf-8") as file:
+            for document, text in documents.items():
+                file.write(json.dumps({"id": document, "text": text}, ensure_ascii=False) + "\n")
+        with open(temporary / "queries.tsv", "w", encoding="utf-8") as file:
+            file.writelines(f"{query}\t{' '.join(text.split())}\n" for query, text in queries.items())
+        with open(temporary / "qrels.txt", "w", encoding="utf-8") as file:
+            file.writelines(f"{q} 0 {document} {r}\n" for q, judged in qrels.items() for document, r in judged.items())
 
 
-__all__ = ["Collection", "read_collection", "read_columns", "write_collection"]
+__all__ = [
+    "Collection",
+    "check_collection",
+    "read_collection",
+    "read_columns",
+    "read_qrels",
+    "read_queries",
+    "write_collection",
+]

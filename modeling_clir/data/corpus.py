@@ -2,8 +2,8 @@
 
 import json
 import random
-import shutil
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from .jsonl import find_file, read_jsonl
+from .files import find_file, new_folder, read_jsonl
 
 
 logger = logging.get_logger(__name__)
@@ -45,15 +45,17 @@ def read_documents(folder: Path, languages: list[str], max_sentences: int | None
     Raises `FileNotFoundError` for a language without file; `ValueError` with file and line for what does not parse, a
     missing key, an id that occurs twice, and an empty text.
     """
+    if max_sentences is not None and max_sentences < 1:
+        raise ValueError(f"max_sentences must be at least 1, got {max_sentences}")
     records = defaultdict(dict)  # id -> language -> record
     for language in languages:
         for where, record in read_jsonl(find_file(folder, f"{language}.jsonl"), required=("id",)):
             if language in records[record["id"]]:
                 raise ValueError(f"{where}: the id {record['id']!r} occurs more than once")
-            sentences = record.get("sentences", record.get("text"))
-            if sentences is None:
-                raise ValueError(f"{where}: neither 'sentences' nor 'text'")
-            record["sentences"] = [sentences] if isinstance(sentences, str) else sentences
+            if record.get("sentences") is None:
+                if record.get("text") is None:
+                    raise ValueError(f"{where}: neither 'sentences' nor 'text'")
+                record["sentences"] = [record["text"]]
             if not " ".join(record["sentences"]).strip():
                 raise ValueError(f"{where}: the text of {record['id']!r} is empty")
             records[record["id"]][language] = record
@@ -90,24 +92,34 @@ def parallel_squad(folder: Path, languages: list[str]) -> dict[str, list[dict]]:
     The articles of the SQuAD files `*.{language}.json` of a folder per language, checked to have the same paragraphs
     and questions in the same order. Languages without a file are passed over, and logged.
 
-    Raises `FileNotFoundError` where no language has a file, `ValueError` for another layout, files that are not
-    parallel, and an empty paragraph.
+    Raises `FileNotFoundError` where no language has a file, `ValueError` for more than one file of a language, another
+    layout, files that are not parallel, an empty paragraph or question, and a question id that occurs twice.
     """
-    files = {language: sorted(folder.glob(f"*.{language}.json"))[:1] for language in languages}
-    if missing := [language for language, found in files.items() if not found]:
-        logger.warning(f"{folder}: no file *.{{language}}.json for {', '.join(missing)}")
     articles, reference = {}, None
-    for language, path in ((language, found[0]) for language, found in files.items() if found):
+    for language in languages:
+        files = sorted(folder.glob(f"*.{language}.json"))
+        if not files:
+            logger.warning(f"{folder}: no file *.{language}.json; the language is left out")
+            continue
+        if len(files) > 1:
+            raise ValueError(f"{folder} has more than one file *.{language}.json: {', '.join(f.name for f in files)}")
+        path = files[0]
         try:
             data = json.loads(path.read_text(encoding="utf-8"))["data"]
             layout = [[[qa["id"] for qa in p["qas"]] for p in article["paragraphs"]] for article in data]
+            ids = Counter(i for article in layout for paragraph in article for i in paragraph)
             empty = [
-                i for i, article in enumerate(data) if not all(p["context"].strip() for p in article["paragraphs"])
+                number
+                for number, article in enumerate(data)
+                for p in article["paragraphs"]
+                if not all(text.strip() for text in [p["context"], *(qa["question"] for qa in p["qas"])])
             ]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: not in SQuAD's layout ({error!r})") from error
         if empty:
-            raise ValueError(f"{path}: article {empty[0]} has an empty paragraph")
+            raise ValueError(f"{path}: article {empty[0]} has an empty paragraph or question")
+        if twice := [i for i, number in ids.items() if number > 1]:
+            raise ValueError(f"{path}: the question id {twice[0]!r} occurs more than once")
         reference = reference or (path, layout)
         if layout != reference[1]:
             pairs = zip(layout, reference[1])
@@ -131,7 +143,7 @@ def read_squad(folder: Path, languages: list[str], articles: slice = slice(None)
             for part, paragraph in enumerate(data[number]["paragraphs"]):
                 key = f"{folder.name}/{number}.{part}"
                 section = sections.setdefault(key, Section(key, f"{folder.name}/{number}"))
-                section.title[language] = data[number].get("title", "")
+                section.title[language] = str(data[number].get("title") or "")
                 section.heading[language] = ""
                 section.text[language] = paragraph["context"]
     return list(sections.values())
@@ -153,6 +165,13 @@ def read_questions(folder: Path, languages: list[str], articles: slice = slice(N
                     questions[language][qa["id"]] = qa["question"]
                     relevant[qa["id"]] = {f"{folder.name}/{number}.{part}": 1}
     return questions, relevant
+
+
+def parse_articles(text: str) -> slice:
+    """`"24:36"` to a slice; either end may be missing. Raises `ValueError` for anything else."""
+    if not re.fullmatch(r"[0-9]*:[0-9]*", text):
+        raise ValueError(f"articles are given as 24:36, 24: or :36 (--squad_articles); got {text!r}")
+    return slice(*[int(number) if number else None for number in text.split(":")])
 
 
 def hold_out(sections: list[Section], fraction: float, seed: int) -> tuple[list[Section], list[Section]]:
@@ -191,13 +210,11 @@ def hard_negatives(sections: list[Section], language: str, number: int, seed: in
     alone = [section for section in sections if not negatives[section.key]]
     wanted = min(number, len(sections) - 1)
     if alone and wanted > 0:
+        # Punctuation alone is a word too: BM25 needs one in each text.
+        words = {s.key: re.findall(r"\w+", s.text[language].lower()) or [s.text[language]] for s in sections}
         index = bm25s.BM25()
-        texts = bm25s.tokenize([section.text[language] for section in sections], stopwords=None, show_progress=False)
-        index.index(texts, show_progress=False)
-        queries = bm25s.tokenize(
-            [s.text[language] for s in alone], stopwords=None, return_ids=False, show_progress=False
-        )
-        nearest, _ = index.retrieve(queries, k=wanted + 1, show_progress=False)
+        index.index(list(words.values()), show_progress=False)
+        nearest, _ = index.retrieve([words[s.key] for s in alone], k=wanted + 1, show_progress=False)
         for section, rows in zip(alone, nearest):
             keys = [sections[row].key for row in rows if sections[row].key != section.key]
             negatives[section.key] = keys[:wanted]
@@ -214,46 +231,50 @@ def write_corpus(
     seed: int = 0,
 ) -> dict[str, dict[str, int]]:
     """
-    Writes the corpus to the folder `output`, which must not exist, all or nothing.
+    Writes the corpus to the folder `output`, which must not exist, all or nothing. Raises `ValueError` for a bad
+    argument, and for two sections with the same key.
 
     Returns:
         `{pair: {split: number of aligned sections}}`.
     """
-    if output.exists():
-        raise FileExistsError(f"{output} exists; remove it or name another folder")
+    if not 0 <= validation_fraction < 1:
+        raise ValueError(f"validation_fraction must be at least 0 and less than 1, got {validation_fraction}")
+    if num_negatives < 0:
+        raise ValueError(f"num_negatives must not be negative, got {num_negatives}")
+    if hyphens := [language for language in languages if "-" in language]:
+        raise ValueError(f"a language must have no hyphen, which joins the two of a pair; got {hyphens[0]!r}")
+    if twice := [key for key, number in Counter(section.key for section in sections).items() if number > 1]:
+        raise ValueError(f"the section {twice[0]!r} occurs more than once: give the folders different names")
     splits = dict(zip(("train", "validation"), hold_out(sections, validation_fraction, seed)))
-    temporary = output.with_name(output.name + ".part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    (temporary / "sections").mkdir(parents=True)
     pairs = list(combinations(languages, 2)) + [(language, language) for language in languages if same_language]
     negatives, counts = {}, defaultdict(dict)
-    for language in tqdm(languages, desc="Sections and hard negatives"):
-        rows = [
-            (f"{language}:{s.key}", language, s.article, s.title[language], s.heading[language], s.text[language])
-            for s in sections
-            if language in s.text
-        ]
-        write_table(temporary / f"sections/{language}.parquet", SECTION_COLUMNS, [pa.string()] * 6, rows)
-        for split, part in splits.items():
-            negatives[language, split] = hard_negatives(part, language, num_negatives, seed)
     strings = pa.list_(pa.string())
-    for source, target in pairs:
-        for split, part in splits.items():
+    with new_folder(output) as folder:
+        for language in tqdm(languages, desc="Sections and hard negatives"):
             rows = [
-                (
-                    f"{source}:{s.key}",
-                    f"{target}:{s.key}",
-                    [f"{source}:{key}" for key in negatives[source, split][s.key]],
-                    [f"{target}:{key}" for key in negatives[target, split][s.key]],
-                )
-                for s in part
-                if source in s.text and target in s.text
+                (f"{language}:{s.key}", language, s.article, s.title[language], s.heading[language], s.text[language])
+                for s in sections
+                if language in s.text
             ]
-            path = temporary / f"pairs/{source}-{target}/{split}.parquet"
-            names = ("source_id", "target_id", "source_negatives", "target_negatives")
-            write_table(path, names, [pa.string(), pa.string(), strings, strings], rows)
-            counts[f"{source}-{target}"][split] = len(rows)
-    temporary.rename(output)
+            write_table(folder / f"sections/{language}.parquet", SECTION_COLUMNS, [pa.string()] * 6, rows)
+            for split, part in splits.items():
+                negatives[language, split] = hard_negatives(part, language, num_negatives, seed)
+        for source, target in pairs:
+            for split, part in splits.items():
+                rows = [
+                    (
+                        f"{source}:{s.key}",
+                        f"{target}:{s.key}",
+                        [f"{source}:{key}" for key in negatives[source, split][s.key]],
+                        [f"{target}:{key}" for key in negatives[target, split][s.key]],
+                    )
+                    for s in part
+                    if source in s.text and target in s.text
+                ]
+                path = folder / f"pairs/{source}-{target}/{split}.parquet"
+                names = ("source_id", "target_id", "source_negatives", "target_negatives")
+                write_table(path, names, [pa.string(), pa.string(), strings, strings], rows)
+                counts[f"{source}-{target}"][split] = len(rows)
     return dict(counts)
 
 
@@ -263,4 +284,4 @@ def write_table(path: Path, names: tuple[str, ...], types: list[pa.DataType], ro
     pq.write_table(pa.table([pa.array(c, type=t) for c, t in zip(columns, types)], names=names), path)
 
 
-__all__ = ["Section", "read_documents", "read_questions", "read_squad", "write_corpus"]
+__all__ = ["Section", "parse_articles", "read_documents", "read_questions", "read_squad", "write_corpus"]

@@ -9,6 +9,7 @@ in a local folder or a dataset repository of the Hub. It is read through `datase
 only row numbers. `scripts/build_corpus.py` writes it.
 """
 
+import glob
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, load_dataset
+from datasets import Dataset, Features, List, Value, load_dataset
+from datasets.exceptions import DatasetGenerationError
+from huggingface_hub import list_repo_files
 from sentencex import segment
 from transformers.utils import logging
 
@@ -25,6 +28,16 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 MAX_QUERY_WORDS = 64
+
+SECTIONS = Features({"id": Value("string"), "text": Value("string")})
+PAIRS = Features(
+    {
+        "source_id": Value("string"),
+        "target_id": Value("string"),
+        "source_negatives": List(Value("string")),
+        "target_negatives": List(Value("string")),
+    }
+)
 
 
 def parse_pairs(text: str) -> list[str]:
@@ -44,13 +57,38 @@ def parse_pairs(text: str) -> list[str]:
     return pairs
 
 
-def load_parquet(corpus: str, name: str) -> Dataset:
-    """One file of the corpus. Raises `FileNotFoundError` where a local folder does not have it."""
-    if Path(corpus).is_dir() and not (Path(corpus) / name).is_file():
-        raise FileNotFoundError(f"the corpus {corpus} has no {name}; scripts/build_corpus.py writes it")
-    if not Path(corpus).is_dir() and (corpus.startswith((".", "/")) or corpus.count("/") != 1):
+def corpus_files(corpus: str) -> set[str]:
+    """The names of a corpus' files. Raises `FileNotFoundError` for what is neither a folder nor a dataset of the Hub."""
+    folder = Path(corpus)
+    if folder.is_dir():
+        return {path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet")}
+    if corpus.startswith((".", "/")) or corpus.count("/") != 1:
         raise FileNotFoundError(f"{corpus} is neither a folder nor the name of a dataset on the Hub")
-    return load_dataset(corpus, data_files={"train": name}, split="train")
+    try:
+        return set(list_repo_files(corpus, repo_type="dataset"))
+    except OSError as error:
+        raise FileNotFoundError(f"{corpus} is no folder, and the Hub does not list such a dataset: {error}") from error
+
+
+def load_parquet(corpus: str, files: set[str], name: str, features: Features) -> Dataset:
+    """
+    These columns of the file `name`. Raises `FileNotFoundError` where it is not among the corpus' `files`,
+    `ValueError` where it cannot be read or has no row.
+    """
+    if name not in files:
+        raise FileNotFoundError(f"the corpus {corpus} has no {name}; scripts/build_corpus.py writes it")
+    # A local name must not be taken for a pattern. Without batch_size, `datasets` fails on a file without rows.
+    path, data_files = (corpus, name)
+    if Path(corpus).is_dir():
+        path, data_files = "parquet", glob.escape(f"{corpus}/{name}")
+    options = {"features": features, "columns": list(features), "batch_size": 1000}
+    try:
+        return load_dataset(path, data_files={"train": data_files}, split="train", **options)
+    except (DatasetGenerationError, ValueError) as error:
+        raise ValueError(
+            f"{corpus}/{name} must be a Parquet file with the columns {', '.join(features)} and at least one row; "
+            f"{error.__cause__ or error}"
+        ) from error
 
 
 def row_numbers(ids: pa.ChunkedArray, sections: Dataset, where: str) -> np.ndarray:
@@ -68,6 +106,7 @@ class SectionPairs:
 
     Args:
         corpus (`str`): folder or Hub name.
+        files (`set[str]`): the names of its files.
         pair (`str`): `"en-de"`; the corpus may hold it as `de-en`. `"en-en"` pairs every section with itself.
         split (`str`): `"train"` or `"validation"`.
         sections (`dict[str, Dataset]`): the sections per language.
@@ -76,15 +115,16 @@ class SectionPairs:
     Side 0 is the pair's first language, side 1 its second; `rows[side]` and `negatives[side]` are of that language.
     """
 
-    def __init__(self, corpus, pair, split, sections, max_pairs=None, seed=0):
+    def __init__(self, corpus, files, pair, split, sections, max_pairs=None, seed=0):
         self.languages = pair.split("-")
         self.name = pair
         self.sections = [sections[language] for language in self.languages]
         source, target = self.languages
         file, columns = f"pairs/{pair}/{split}.parquet", ("source", "target")
-        if Path(corpus).is_dir() and (Path(corpus) / f"pairs/{target}-{source}/{split}.parquet").is_file():
-            file, columns = f"pairs/{target}-{source}/{split}.parquet", ("target", "source")
-        pairs = load_parquet(corpus, file)
+        swapped = f"pairs/{target}-{source}/{split}.parquet"
+        if file not in files and swapped in files:
+            file, columns = swapped, ("target", "source")
+        pairs = load_parquet(corpus, files, file, PAIRS)
         if max_pairs is not None and max_pairs < len(pairs):
             chosen = sorted(random.Random(f"{seed}-{pair}-{split}").sample(range(len(pairs)), max_pairs))
             logger.info(f"{pair} {split}: {max_pairs} of {len(pairs)} aligned pairs sampled (max_pairs)")
@@ -108,19 +148,22 @@ class SectionPairs:
 def sample_negatives(positive, hard_negatives, pool, number: int, rng: random.Random) -> list:
     """
     With h hard negatives each draw is a random one of the pool with probability (3/4)^h, else a random hard one (Yu,
-    Fei, Li 2021, released code). Never the positive, and nothing twice; where no hard one is left the pool serves.
+    Fei, Li 2021, released code). Never the positive, and nothing twice; where the one kind is used up the other
+    serves. Raises `ValueError` where both are.
     """
     hard = [negative for negative in dict.fromkeys(hard_negatives) if negative != positive]
-    from_pool = 0.75 ** len(hard)
+    # The pool in random order, as far as it can be needed: at most the positive and the hard ones are passed over.
+    places = rng.sample(range(len(pool)), min(len(pool), number + len(hard) + 1))
+    easy = (pool[place] for place in places)
     chosen = []
     while len(chosen) < number:
         left = [negative for negative in hard if negative not in chosen]
-        if left and rng.random() >= from_pool:
-            chosen.append(rng.choice(left))
-            continue
-        negative = rng.choice(pool)
-        if negative != positive and negative not in chosen:
-            chosen.append(negative)
+        negative = None
+        if not left or rng.random() < 0.75 ** len(hard):
+            negative = next((drawn for drawn in easy if drawn != positive and drawn not in chosen), None)
+        if negative is None and not left:
+            raise ValueError(f"only {len(chosen)} of {number} negatives can be drawn; lower num_negatives")
+        chosen.append(rng.choice(left) if negative is None else negative)
     return chosen
 
 
@@ -150,7 +193,7 @@ class PretrainingDataset:
     """
     Examples of QLM and RR: the query is one random sentence of a section, the document the aligned section in the
     other language (Yu, Fei, Li 2021, section 3). In a same-language pair the sentence is taken out of the document,
-    unless it is all of it.
+    wherever it occurs, unless it is all of it.
 
     Args:
         corpus (`str`): folder or Hub name of the corpus.
@@ -162,25 +205,25 @@ class PretrainingDataset:
 
     `dataset[ExampleKey(...)]` is an [`Example`]; the same key gives the same example in every process and every run.
 
-    Raises `FileNotFoundError` for a missing file, `ValueError` for an id without section, a section without text, an
-    id that occurs twice, a pair without sections, and a pool too small for `num_negatives`.
+    Raises `FileNotFoundError` for a missing file or pair, `ValueError` for a file without rows, an id without section,
+    a section without text, an id that occurs twice, and a pool too small for `num_negatives`.
     """
 
     def __init__(self, corpus, pairs, split="train", num_negatives=1, max_pairs=None, seed=0):
         self.seed, self.num_negatives = seed, num_negatives
         names = list(dict.fromkeys(name for task in pairs for name in pairs[task]))
-        if Path(corpus).is_dir():
-            present = {path.name for path in (Path(corpus) / "pairs").glob("*-*")}
-            for name in names:
-                if not {name, "-".join(reversed(name.split("-")))} & present:
-                    known = ", ".join(sorted(present)) or "none"
-                    raise FileNotFoundError(f"the corpus {corpus} has no language pair {name}; it has {known}")
+        if max_pairs is not None and max_pairs < 1:
+            raise ValueError(f"max_pairs must be at least 1, got {max_pairs}")
+        files = corpus_files(corpus)
+        present = {file.split("/")[1] for file in files if file.startswith("pairs/")}
+        for name in names:
+            if not {name, "-".join(reversed(name.split("-")))} & present:
+                known = ", ".join(sorted(present)) or "none"
+                raise FileNotFoundError(f"the corpus {corpus} has no language pair {name}; it has {known}")
         languages = dict.fromkeys(language for name in names for language in name.split("-"))
-        self.sections = {language: load_sections(corpus, language) for language in languages}
-        self.pairs = {name: SectionPairs(corpus, name, split, self.sections, max_pairs, seed) for name in names}
+        self.sections = {language: load_sections(corpus, files, language) for language in languages}
+        self.pairs = {name: SectionPairs(corpus, files, name, split, self.sections, max_pairs, seed) for name in names}
         for name, aligned in self.pairs.items():
-            if not len(aligned):
-                raise ValueError(f"the corpus {corpus} has no aligned sections for {name} in its {split} split")
             if name in pairs.get("rr", ()) and min(map(len, aligned.pools)) <= num_negatives:
                 raise ValueError(
                     f"{name} {split}: {num_negatives} negatives cannot be drawn from {min(map(len, aligned.pools))} "
@@ -199,10 +242,11 @@ class PretrainingDataset:
         query_row, document_row = pairs.rows[side][key.index], pairs.rows[1 - side][key.index]
         documents = pairs.sections[1 - side]
         section = pairs.sections[side][int(query_row)]["text"]
-        sentence = random_sentence(section, pairs.languages[side], rng)
+        sentences = split_sentences(section, pairs.languages[side])
+        sentence = rng.choice(sentences)
         document = documents[int(document_row)]["text"]
         if pairs.languages[0] == pairs.languages[1] and query_row == document_row:
-            document = document.replace(sentence, " ", 1).strip() or document
+            document = " ".join(other for other in sentences if other != sentence) or document
         texts = [document]
         if key.task == "rr":
             hard = pairs.hard_negatives(1 - side, key.index)
@@ -214,12 +258,12 @@ class PretrainingDataset:
         return Example(key.task, direction, query, texts, seed, len(words) > MAX_QUERY_WORDS)
 
 
-def load_sections(corpus: str, language: str) -> Dataset:
+def load_sections(corpus: str, files: set[str], language: str) -> Dataset:
     """The sections of a language, checked."""
     name = f"sections/{language}.parquet"
-    sections = load_parquet(corpus, name)
+    sections = load_parquet(corpus, files, name, SECTIONS)
     ids, texts = sections.data["id"], sections.data["text"]
-    empty = ids.filter(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0))
+    empty = ids.filter(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(texts, ""))), 0))
     if len(empty):
         raise ValueError(f"{corpus}/{name}: section {empty[0].as_py()!r} has no text ({len(empty)} such sections)")
     counts = pc.value_counts(ids.combine_chunks())
@@ -229,9 +273,9 @@ def load_sections(corpus: str, language: str) -> Dataset:
     return sections
 
 
-def random_sentence(text: str, language: str, rng: random.Random) -> str:
+def split_sentences(text: str, language: str) -> list[str]:
     sentences = [sentence.strip() for sentence in segment(language, text)]
-    return rng.choice([sentence for sentence in sentences if sentence] or [text.strip()])
+    return [sentence for sentence in sentences if sentence] or [text.strip()]
 
 
 __all__ = ["Example", "ExampleKey", "PretrainingDataset", "parse_pairs", "sample_negatives"]

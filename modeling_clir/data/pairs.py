@@ -23,8 +23,8 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
 class PairEncoder:
     """
     `[CLS] query [SEP] document [SEP]` for any fast tokenizer. A query is cut to `max_query_length` tokens, at the end
-    of a word; then the document is cut so that the pair has `max_length` tokens at most. Text is text: a literal
-    "[SEP]" in it is no separator.
+    of a word (one word that fills the query is cut inside); then the document is cut so that the pair has `max_length`
+    tokens at most. Text is text: a literal "[SEP]" in it is no separator.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer.
@@ -66,12 +66,11 @@ class PairEncoder:
         for query, encoding in zip(queries, encoded.encodings, strict=True):
             cut.append(len(encoding.ids) > limit)
             if cut[-1]:
-                words = encoding.word_ids
-                last = limit
-                while last > 0 and words[last - 1] == words[limit]:
-                    last -= 1
-                # One word that fills the whole query is cut inside.
-                query = query[: encoding.offsets[(last or limit) - 1][1]]
+                words, offsets = encoding.word_ids, encoding.offsets
+                # A letter may be several tokens: no end between these.
+                ends = [i for i in range(1, limit + 1) if offsets[i - 1][1] <= offsets[i][0]]
+                ends_of_words = [i for i in ends if words[i - 1] != words[i]]
+                query = query[: offsets[(ends_of_words or ends)[-1] - 1][1]] if ends else ""
             kept.append(query)
         return kept, cut
 

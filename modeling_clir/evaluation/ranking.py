@@ -1,5 +1,6 @@
 """Ranking the documents of a collection, and how good a ranking is."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -40,10 +41,11 @@ def rank_collection(
         batch_size (`int`, defaults to 32): pairs of similar length together.
 
     Returns:
-        `{query id: {document id: score}}`, and how many `pairs` were scored, `queries_cut` and `documents_cut`.
+        `{query id: {document id: score}}`, and how many `pairs` were scored, `queries_cut` and `documents_cut`. Raises
+        `ValueError` for a score that is NaN.
     """
     model.eval()
-    pairs = [(q, d) for q in (queries or collection.qrels) for d in collection.candidates[q]]
+    pairs = [(q, d) for q in (collection.qrels if queries is None else queries) for d in collection.candidates[q]]
     run: Run = {query: {} for query, _ in pairs}
     counts = {"pairs": len(pairs), "queries_cut": 0, "documents_cut": 0}
     order = sorted(pairs, key=lambda p: len(collection.queries[p[0]]) + len(collection.documents[p[1]]), reverse=True)
@@ -57,6 +59,11 @@ def rank_collection(
             inputs = encoder.tokenizer.pad(inputs, return_tensors="pt").to(model.device)
             scores = relevance_scores(model(**inputs).logits.float()).tolist()
             for (query, document), score in zip(part, scores):
+                if math.isnan(score):
+                    raise ValueError(
+                        f"{collection.name}: the score of document {document!r} for query {query!r} is not a number; "
+                        "the checkpoint has NaN weights, or its numbers overflow"
+                    )
                 run[query][document] = score
             bar.update(len(part))
     return run, counts

@@ -60,6 +60,25 @@ def tiny_bert(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory):
+    """A BERT tokenizer of few words, of which a test can say how they are cut."""
+    from transformers import BertTokenizerFast
+
+    from .helpers import WORDS
+
+    path = tmp_path_factory.mktemp("words") / "vocab.txt"
+    path.write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+    return BertTokenizerFast(str(path), do_lower_case=True)
+
+
+@pytest.fixture(autouse=True)
+def cache_of_datasets(tmp_path_factory, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets")
+
+
+@pytest.fixture(scope="session")
 def sample_corpus(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sample") / "corpus"
     languages = ("--languages", "en,de,fr,es", "--validation_fraction", "0.1", "--same_language")

@@ -1,0 +1,40 @@
+"""What several tests write and read."""
+
+import gzip
+import json
+from pathlib import Path
+
+
+def write(path: Path, *lines: str | dict, end: str = "\n") -> Path:
+    """Strings as they are, anything else as JSON, a line each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join((line if isinstance(line, str) else json.dumps(line, ensure_ascii=False)) + end for line in lines)
+    data = text.encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def squad(language: str, layout=((2, 1), (1,)), **changes) -> dict:
+    """`layout`: for each article the number of questions of each paragraph."""
+    data = []
+    for a, paragraphs in enumerate(layout):
+        rows = [
+            {
+                "context": changes.get("context", f"{language} {a}.{p}"),
+                "qas": [{"id": f"{a}.{p}.{q}", "question": f"{language} {a}.{p}.{q}?"} for q in range(number)],
+            }
+            for p, number in enumerate(paragraphs)
+        ]
+        data.append({"title": f"{language} {a}", "paragraphs": rows})
+    return {"data": data}
+
+
+# The vocabulary of the fixture `tokenizer`.
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"[unused{i}]" for i in range(30))]
+WORDS += ["[", "]", "sep", "mask", "cls", ".", "##s", "##ing", "##ä", *"长城是的。"]
+WORDS += [f"{letter}{i}" for letter in "qd" for i in range(60)] + [f"##{i}" for i in range(10)]
+WORDS += [chr(0x1100), *(f"##{chr(c)}" for c in (0x1100, 0x1161, 0x11A8))]  # one syllable of Hangul is three of these
+
+
+def tokens(tokenizer, ids) -> str:
+    return " ".join(tokenizer.convert_ids_to_tokens(ids))

@@ -1,0 +1,176 @@
+"""Batches of QLM and RR."""
+
+import math
+import random
+
+import pytest
+import torch
+from transformers import BertTokenizerFast
+
+from modeling_clir.data.collators import MASK_MODES, PretrainingCollator, mask_tokens, ordinary_words
+from modeling_clir.data.pairs import PairEncoder, load_tokenizer
+from modeling_clir.data.sections import Example, ExampleKey, PretrainingDataset
+
+from .helpers import WORDS, tokens
+
+
+def example(task: str, query: str, *texts: str, seed="0", cut=False) -> Example:
+    return Example(task, "en-de", query, list(texts), seed, cut)
+
+
+def collator(tokenizer, **options) -> PretrainingCollator:
+    return PretrainingCollator(PairEncoder(tokenizer, 40, 12), **options)
+
+
+def test_ordinary_words(tokenizer):
+    words = tokenizer.convert_ids_to_tokens(ordinary_words(tokenizer))
+    assert sorted(words) == sorted(set(WORDS) - set(WORDS[:35]))
+    assert WORDS[34] == "[unused29]"
+
+
+def random_examples(number: int, seed: int = 0, longest: int = 15) -> list[Example]:
+    rng = random.Random(seed)
+    return [
+        example(
+            "qlm",
+            " ".join(f"q{rng.randrange(60)}" for _ in range(rng.randint(1, longest))),
+            " ".join(f"d{rng.randrange(60)}" for _ in range(rng.randint(1, 40))),
+            seed=f"{seed}-{i}",
+        )
+        for i in range(number)
+    ]
+
+
+@pytest.mark.parametrize("mode", MASK_MODES)
+@pytest.mark.parametrize("multiple", [None, 16])
+def test_qlm_batch(mode, multiple, tokenizer):
+    examples = random_examples(64)
+    batch = collator(tokenizer, mask_mode=mode, pad_to_multiple_of=multiple)(examples)
+    encoded = PairEncoder(tokenizer, 40, 12)([e.query for e in examples], [e.documents[0] for e in examples])
+    length = max(map(len, encoded["input_ids"]))
+    length = length if multiple is None else -(-length // multiple) * multiple
+    for name in ("input_ids", "attention_mask", "token_type_ids", "labels"):
+        assert batch[name].shape == (64, length) and batch[name].dtype == torch.long
+    special = set(tokenizer.all_special_ids)
+    for row in range(64):
+        ids, sides = encoded["input_ids"][row], [*encoded.sequence_ids(row)]
+        sides += [None] * (length - len(sides))
+        labels, output = batch["labels"][row].tolist(), batch["input_ids"][row].tolist()
+        chosen = [place for place, label in enumerate(labels) if label != -100]
+        assert chosen
+        assert {sides[place] for place in chosen} <= {"query": {0}, "document": {1}, "mixed": {0, 1}}[mode]
+        assert batch["attention_mask"][row].tolist() == [1] * len(ids) + [0] * (length - len(ids))
+        padded = ids + [tokenizer.pad_token_id] * (length - len(ids))
+        for place, original in enumerate(padded):
+            if place in chosen:
+                assert labels[place] == original and original not in special
+                assert output[place] == tokenizer.mask_token_id or output[place] not in special
+                assert "unused" not in tokenizer.convert_ids_to_tokens(output[place])
+            else:
+                assert output[place] == original
+    assert batch["task"] == "qlm" and batch["group_size"] == 1 and batch["rows"] == 64
+    assert batch["pairs"] == ["en-de"] * 64
+    assert batch["queries_cut"] == sum(len(e.query.split()) > 12 for e in examples) > 0
+    assert batch["documents_cut"] == sum(encoded["document_cut"]) > 0
+
+
+@pytest.mark.parametrize("mode", MASK_MODES)
+def test_every_row_has_a_masked_token(mode, tokenizer):
+    examples = [example("qlm", "q1", "d1", seed=str(i)) for i in range(200)]
+    batch = collator(tokenizer, mask_mode=mode, mask_probability=0.01)(examples)
+    places = (batch["labels"] != -100).nonzero()
+    assert places[:, 0].tolist() == list(range(200))
+    assert set(places[:, 1].tolist()) == {"query": {1}, "document": {3}, "mixed": {1, 3}}[mode]
+
+
+def test_masks_do_not_depend_on_the_batch(tokenizer):
+    collate, examples = collator(tokenizer), random_examples(16)
+
+    def rows(batch):
+        lengths = batch["attention_mask"].sum(1).tolist()
+        return [(i[:n].tolist(), o[:n].tolist()) for i, o, n in zip(batch["input_ids"], batch["labels"], lengths)]
+
+    together = rows(collate(examples))
+    torch.manual_seed(1)
+    random.seed(1)
+    assert together == [rows(collate([one]))[0] for one in examples]
+    assert together[::-1] == rows(collate(examples[::-1]))
+    same = [example("qlm", examples[0].query, *examples[0].documents, seed=str(i)) for i in range(40)]
+    assert len({str(row) for row in rows(collate(same))}) > 20
+    generator = torch.get_rng_state()
+    collate(examples)
+    assert torch.equal(generator, torch.get_rng_state())
+
+
+def test_shares_of_masking(tokenizer):
+    """Chosen: 30%; of these [MASK] 80%, another word 10%, the same 10% (and by chance a random word is the same)."""
+    words = ordinary_words(tokenizer)
+    ids = words[torch.randint(len(words), (400, 100), generator=torch.Generator().manual_seed(0))]
+    candidates = torch.ones_like(ids, dtype=torch.bool)
+    candidates[:, ::2] = False
+    generator = torch.Generator().manual_seed(1)
+    output, labels = mask_tokens(ids, candidates, 0.3, tokenizer.mask_token_id, words, generator)
+    chosen = labels != -100
+    assert not chosen[~candidates].any() and torch.equal(output[~chosen], ids[~chosen])
+    assert torch.equal(labels[chosen], ids[chosen])
+    number = chosen.sum().item()
+
+    def close(count, total, share):
+        assert abs(count / total - share) < 4 * math.sqrt(share * (1 - share) / total), (count, total, share)
+
+    close(number, candidates.sum().item(), 0.3)
+    masked, same = output[chosen] == tokenizer.mask_token_id, output[chosen] == ids[chosen]
+    close(masked.sum().item(), number, 0.8)
+    close(same.sum().item(), number, 0.1 + 0.1 / len(words))
+    swapped = output[chosen][~masked & ~same]
+    assert set(swapped.tolist()) <= set(words.tolist()) and len(set(swapped.tolist())) > 0.9 * len(words)
+
+
+def test_rr_batch(tokenizer):
+    examples = [example("rr", f"q{i}", f"d{i} d1", f"d{i + 10}", f"d{i + 20} d1 d2", cut=i == 1) for i in range(3)]
+    examples.append(example("rr", " ".join(["q5"] * 13), "d1", "d2", " ".join(["d3"] * 40)))
+    batch = collator(tokenizer)(examples)
+    assert "labels" not in batch and batch["group_size"] == 3 and batch["rows"] == 12 and batch["task"] == "rr"
+    assert batch["pairs"] == ["en-de"] * 4
+    assert batch["queries_cut"] == 2 and batch["documents_cut"] == 1  # of queries, not of rows
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == batch["token_type_ids"].shape == (12, 40)
+    for row in range(9):
+        ids = batch["input_ids"][row][batch["attention_mask"][row].bool()]
+        expected = f"[CLS] {examples[row // 3].query} [SEP] {examples[row // 3].documents[row % 3]} [SEP]"
+        assert tokens(tokenizer, ids) == expected
+        assert batch["token_type_ids"][row].sum() == len(expected.split()) - 3
+
+
+def test_padding_on_the_left(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    left = BertTokenizerFast.from_pretrained(tmp_path, padding_side="left")
+    batch, other = collator(left)(random_examples(8)), collator(tokenizer)(random_examples(8))
+    for name in ("input_ids", "labels", "token_type_ids"):
+        for row in range(8):
+            one, two = (b[name][row][b["attention_mask"][row].bool()] for b in (batch, other))
+            assert torch.equal(one, two)
+    assert not (batch["labels"][~batch["attention_mask"].bool()] != -100).any()
+
+
+@pytest.mark.parametrize("option", [{"mask_mode": "Query"}, {"mask_probability": 0}, {"mask_probability": 1.0}])
+def test_collator_refuses(option, tokenizer):
+    with pytest.raises(ValueError, match=next(iter(option))):
+        collator(tokenizer, **option)
+
+
+def test_sample_corpus(sample_corpus, tiny_bert):
+    """Every example of the sample: a batch of it has all it should have."""
+    languages = ["en-de", "fr-en", "es-es"]
+    dataset = PretrainingDataset(str(sample_corpus), {"qlm": languages, "rr": languages[:2]}, num_negatives=2)
+    collate = PretrainingCollator(PairEncoder(load_tokenizer(str(tiny_bert)), 64, 24))
+    for (task, pair), size in dataset.sizes.items():
+        examples = [dataset[ExampleKey(task, pair, index)] for index in range(size)]
+        batch = collate(examples)
+        assert batch["rows"] == len(batch["input_ids"]) == size * (3 if task == "rr" else 1)
+        assert all(len(set(e.documents)) == len(e.documents) == batch["group_size"] for e in examples)
+        assert task == "rr" or (batch["labels"] != -100).any(1).all()
+        assert {frozenset(direction.split("-")) for direction in batch["pairs"]} == {frozenset(pair.split("-"))}
+    validation = PretrainingDataset(str(sample_corpus), {"qlm": ["en-de"]}, split="validation")
+    texts = {validation[ExampleKey("qlm", "en-de", i, 0, 0)].documents[0] for i in range(len(validation))}
+    train = {dataset[ExampleKey("qlm", "en-de", i, 0, 0)].documents[0] for i in range(dataset.sizes["qlm", "en-de"])}
+    assert texts and train and texts.isdisjoint(train)

@@ -1,0 +1,261 @@
+"""Collections for retrieval, training examples of them, and their ranking."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from modeling_clir.data.collections import Collection, read_collection, write_collection
+from modeling_clir.data.queries import QueryDataset
+from modeling_clir.data.sections import ExampleKey
+
+from .conftest import REPOSITORY, run
+from .helpers import squad, write
+
+
+def collection(folder: Path, **files) -> Path:
+    texts = {
+        "documents": [{"id": "d1", "text": "one"}, {"id": "d2", "text": "two", "title": "T"}],
+        "queries": ["q1\tfirst", "q2\tsecond"],
+        "qrels": ["q1 0 d1 1", "q2 0 d1 0", "q2 0 d2 2"],
+    }
+    names = {
+        "documents": "documents.jsonl",
+        "queries": "queries.tsv",
+        "qrels": "qrels.txt",
+        "run": "candidates.run",
+        "folds": "folds.json",
+    }
+    for kind, lines in (texts | files).items():
+        if lines is not None:
+            write(folder / names[kind], *lines)
+    return folder
+
+
+def test_read_collection(tmp_path):
+    folder = collection(tmp_path / "en-de")
+    expected = Collection(
+        "en-de",
+        {"d1": "one", "d2": "T two"},
+        {"q1": "first", "q2": "second"},
+        {"q1": {"d1": 1}, "q2": {"d1": 0, "d2": 2}},
+        {"q1": ["d1", "d2"], "q2": ["d1", "d2"]},
+    )
+    assert read_collection(folder) == expected
+    collection(folder, run=["q2 Q0 d2 1 9.5 tag", "q1 Q0 d1 1 3 tag", "q2 Q0 d1 2 1 tag"], folds=[[["q1"], ["q2"]]])
+    read = read_collection(folder)
+    assert read.candidates == {"q1": ["d1"], "q2": ["d2", "d1"]} and read.folds == [["q1"], ["q2"]]
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n \n", "\n\n"])
+def test_read_collection_line_ends(end, tmp_path):
+    write(
+        tmp_path / "documents.jsonl.gz", {"id": "a\u00e9", "text": "x\u2028y\r\nz"}, {"id": "d2", "text": "t"}, end=end
+    )
+    write(tmp_path / "queries.tsv", "q1\ta\tb\u2028c\x85d ", "q2\te", end=end)
+    write(tmp_path / "qrels.txt.gz", "q1\t0\td2\t-1", "q2   0 d2 1 ", end=end)
+    read = read_collection(tmp_path)
+    assert read.documents == {"a\u00e9": "x\u2028y\r\nz", "d2": "t"}
+    assert read.queries == {"q1": "a\tb\u2028c\x85d ", "q2": "e"}
+    assert read.qrels == {"q1": {"d2": -1}, "q2": {"d2": 1}}
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"documents": ["", {"id": "d1", "text": "x"}, {"id": "d1", "text": "y"}]},
+            "documents.jsonl:3: the document id",
+        ),
+        ({"documents": [{"id": "d1", "text": " \u00a0"}]}, "documents.jsonl:1: the document 'd1' has no text"),
+        ({"documents": [{"id": "d1"}]}, "documents.jsonl:1: the key 'text' is missing"),
+        ({"documents": [{"id": "d1", "text": None}]}, "documents.jsonl:1: 'text' must be a string"),
+        (
+            {"documents": [{"id": "d 1", "text": "x"}]},
+            "documents.jsonl:1: the document id 'd 1' is empty or has a space",
+        ),
+        ({"documents": [{"id": "", "text": "x"}]}, "documents.jsonl:1: the document id '' is empty or has a space"),
+        ({"documents": ["nonsense"]}, "documents.jsonl:1: not JSON"),
+        ({"queries": ["q1\tx", "", "q2"]}, "queries.tsv:3: expected 2 columns, got 1"),
+        ({"queries": ["q1 x"]}, "queries.tsv:1: expected 2 columns, got 1"),
+        ({"queries": ["q1\tx", "q1\ty"]}, "queries.tsv:2: the query id 'q1' occurs more than once"),
+        ({"queries": ["q1\tx", "q 1\tx"]}, "queries.tsv:2: the query id 'q 1' is empty or has a space"),
+        ({"queries": ["q1\t "]}, "queries.tsv:1: the query 'q1' has no text"),
+        ({"qrels": ["q1 0 d1"]}, "qrels.txt:1: expected 4 columns, got 3"),
+        ({"qrels": ["q1 0 d1 1 x"]}, "qrels.txt:1: expected 4 columns, got 5"),
+        ({"qrels": ["q1 0 d1 1", "q3 0 d1 1"]}, "qrels.txt:2: no query has the id 'q3'"),
+        ({"qrels": ["q1 0 d3 1"]}, "qrels.txt:1: no document has the id 'd3'"),
+        ({"qrels": ["q1 0 d1 1.0"]}, "qrels.txt:1: the relevance must be a whole number"),
+        ({"qrels": ["q1 0 d1 -"]}, "qrels.txt:1: the relevance must be a whole number"),
+        ({"qrels": ["q1 0 d1 --1"]}, "qrels.txt:1: the relevance must be a whole number"),
+        ({"qrels": ["q1 0 d1 ²"]}, "qrels.txt:1: the relevance must be a whole number"),
+        ({"qrels": ["q1 0 d1 1", "q2 0 d1 1", "q1 0 d1 0"]}, "qrels.txt:3: document 'd1' is judged twice"),
+        ({"run": ["q1 Q0 d1 1 1"]}, "candidates.run:1: expected 6 columns, got 5"),
+        ({"run": ["q1 Q0 d3 1 1 x"]}, "candidates.run:1: no document has the id 'd3'"),
+        ({"run": ["q3 Q0 d1 1 1 x"]}, "candidates.run:1: no query has the id 'q3'"),
+        ({"run": ["q1 Q0 d1 1 1 x"] * 2 + ["q2 Q0 d1 1 1 x"]}, "candidates.run:2: document 'd1' is listed twice"),
+        ({"run": ["q1 Q0 d1 1 1 x"]}, "candidates.run has no document for query 'q2'"),
+        ({"folds": [[["q1"], ["q9"]]]}, "folds.json: query 'q9' has no judgement"),
+        ({"folds": ["{"]}, "folds.json: not JSON"),
+        ({"folds": [{"q1": ["q2"]}]}, "folds.json: expected a list of folds"),
+        ({"folds": [[1]]}, "folds.json: expected a list of folds"),
+        ({"folds": [[["q1", "q2"], []]]}, "folds.json: expected a list of folds"),
+        ({"folds": [[["q1"], ["q1", "q2"]]]}, "folds.json: query 'q1' occurs more than once"),
+    ],
+)
+def test_read_collection_errors(files, message, tmp_path):
+    collection(tmp_path / "c", **files)
+    with pytest.raises(ValueError, match=message) as error:
+        read_collection(tmp_path / "c")
+    assert str(error.value).startswith(str(tmp_path / "c"))
+
+
+@pytest.mark.parametrize("missing", ["documents", "queries", "qrels"])
+def test_read_collection_without_a_file(missing, tmp_path):
+    with pytest.raises(FileNotFoundError, match=missing):
+        read_collection(collection(tmp_path / "c", **{missing: None}))
+
+
+def test_write_collection(tmp_path):
+    texts = {"f/1": "one\u2028two\ttwo\r\n\x85", "2#1": "长城 \U0001f984", "3": '"{\\'}
+    queries = {"q": "a\tb\nc\u2028d", "r#1": "长城"}
+    qrels = {"q": {"3": 1, "f/1": 0}, "r#1": {"2#1": 3}}
+    write_collection(tmp_path / "a/b", texts, queries, qrels)
+    read = read_collection(tmp_path / "a/b")
+    assert read.documents == texts and read.qrels == qrels
+    assert read.queries == {"q": "a b c d", "r#1": "长城"}
+    with pytest.raises(FileExistsError):
+        write_collection(tmp_path / "a/b", texts, queries, qrels)
+
+
+@pytest.mark.parametrize(
+    ("documents", "queries", "qrels", "message"),
+    [
+        (
+            {"my folder/d": "x"},
+            {"q": "y"},
+            {"q": {"my folder/d": 1}},
+            "document id 'my folder/d' is empty or has a space",
+        ),
+        ({"d": "x"}, {"q 1": "y"}, {"q 1": {"d": 1}}, "query id 'q 1' is empty or has a space"),
+        ({"d": "x"}, {"q": " "}, {"q": {"d": 1}}, "query 'q' has no text"),
+        ({"d": "x"}, {"q": "y"}, {"q": {"e": 1}}, "no document has the id 'e'"),
+        ({"d": "x"}, {"q": "y"}, {"r": {"d": 1}}, "no query has the id 'r'"),
+    ],
+)
+def test_write_collection_refuses_what_it_could_not_read(documents, queries, qrels, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        write_collection(tmp_path / "c", documents, queries, qrels)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_candidates_are_not_copied(tmp_path):
+    candidates = read_collection(collection(tmp_path / "c")).candidates
+    assert candidates["q1"] is candidates["q2"]
+
+
+@pytest.mark.parametrize("number", [5, 6, 23])
+def test_split(number):
+    ids = [f"q{i}" for i in range(number)]
+    one = Collection("x", {}, dict.fromkeys(ids, "t"), {q: {"d": 1} for q in ids}, {})
+    other = Collection("x", {}, one.queries, dict(reversed(one.qrels.items())), {})
+    tested = []
+    for fold in range(5):
+        train, development, test = one.split(fold)
+        assert sorted(train + development + test) == sorted(ids)
+        assert test and development and train
+        assert development == one.split((fold + 1) % 5)[2]
+        assert (train, development, test) == other.split(fold)  # whatever the order of the files
+        tested += test
+    assert sorted(tested) == sorted(ids)
+    assert number < 23 or one.split(0, seed=1) != one.split(0)
+    for bad in (-1, 5):
+        with pytest.raises(ValueError, match="folds 0 to 4"):
+            one.split(bad)
+    few = Collection("x", {}, {}, {query: {"d": 1} for query in ids[:4]}, {})
+    with pytest.raises(ValueError, match="fold 4 of x has no queries"):
+        few.split(4)
+    one.folds = [ids[:2], ids[2:3], ids[3:]]
+    assert one.split(2) == (ids[2:3], ids[:2], ids[3:])
+    with pytest.raises(ValueError, match="folds 0 to 2"):
+        one.split(3)
+
+
+def test_query_dataset(tmp_path):
+    texts = {f"d{i}": f"text {i}" for i in range(8)}
+    qrels = {"q1": {"d0": 1, "d1": 2, "d2": 0, "d3": -1, "d4": 0}, "q2": {"d5": 1, "d6": 0}, "q3": {"d7": 1}}
+    one = Collection("en-de", texts, {q: f"query {q}" for q in qrels}, qrels, {})
+    dataset = QueryDataset([one], {"en-de": ["q1", "q2"]}, num_negatives=2, seed=0)
+    assert dataset.sizes == {("rr", "en-de"): 3} and len(dataset) == 3
+    drawn = {"query q1": set(), "query q2": set()}
+    for epoch in range(60):
+        examples = [dataset[ExampleKey("rr", "en-de", index, epoch)] for index in range(3)]
+        assert examples == [dataset[ExampleKey("rr", "en-de", index, epoch)] for index in range(3)]
+        assert [example.documents[0] for example in examples] == ["text 0", "text 1", "text 5"]
+        for example in examples:
+            assert len(set(example.documents)) == 3
+            drawn[example.query].update(example.documents[1:])
+    assert drawn["query q1"] == {"text 2", "text 3", "text 4"}  # judged not relevant, as there are enough
+    assert drawn["query q2"] == {f"text {i}" for i in (0, 1, 2, 3, 4, 6, 7)}  # never what is relevant
+    with pytest.raises(ValueError, match="no training query has a relevant document"):
+        QueryDataset([one], {"en-de": []}, 1, 0)
+    with pytest.raises(ValueError, match="'q1' has fewer than 7 documents"):
+        QueryDataset([one], {"en-de": ["q1"]}, 7, 0)
+    assert len(QueryDataset([one], {"en-de": ["q1"]}, 6, 0)[ExampleKey("rr", "en-de", 0)].documents) == 7
+
+
+def test_build_collections(sample_collection):
+    for name in ("en-de", "de-en"):
+        query_language, language = name.split("-")
+        read = read_collection(sample_collection / name)
+        lines = [
+            json.loads(line)
+            for line in (REPOSITORY / f"sample/test/{language}.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
+        assert read.documents == {f"test/{line['id']}": " ".join(line["sentences"]) for line in lines}
+        source = (REPOSITORY / f"sample/test/queries.{query_language}.tsv").read_text(encoding="utf-8")
+        assert read.queries == dict(line.split("\t") for line in source.splitlines())
+        assert set(read.qrels) == set(read.queries) and read.name == name
+        for fold in range(5):
+            assert all(read.split(fold))
+
+
+def test_build_collections_of_squad(tmp_path):
+    for language in ("en", "de"):
+        write(tmp_path / f"squad/x.{language}.json", squad(language))
+    options = ("--squad", tmp_path / "squad", "--squad_articles", ":1")
+    run("scripts/build_collections.py", tmp_path / "out", "--pairs", "de-en", *options)
+    read = read_collection(tmp_path / "out/de-en")
+    assert read.documents == {"squad/0.0": "en 0.0", "squad/0.1": "en 0.1"}
+    assert read.queries["0.1.0"] == "de 0.1.0?" and read.qrels["0.1.0"] == {"squad/0.1": 1}
+
+
+def test_build_collections_checks_all_before_it_writes_one(tmp_path):
+    for language, ids in (("en", "ab"), ("de", "a")):
+        write(tmp_path / f"docs/{language}.jsonl", *({"id": i, "text": f"{language} {i}"} for i in ids))
+        write(tmp_path / f"docs/queries.{language}.tsv", "q1\tx", "q2\ty")
+    write(tmp_path / "docs/qrels.txt", "q1 0 a 1", "q2 0 b 1")
+    options = ("--pairs", "de-en,en-de", "--documents", tmp_path / "docs")
+    done = run("scripts/build_collections.py", tmp_path / "out", *options, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"error: {tmp_path / 'out/en-de'}: no document has the id 'docs/b'\n"
+    assert not (tmp_path / "out").exists()
+    write(tmp_path / "out/en-de/mine", "mine")
+    write(tmp_path / "docs/qrels.txt", "q1 0 a 1")
+    done = run("scripts/build_collections.py", tmp_path / "out", *options, check=False)
+    assert done.returncode == 1 and "en-de exists" in done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["en-de"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--pairs", "en-xx", "--documents", "sample/test"), "xx.jsonl"),
+        (("--pairs", "en", "--documents", "sample/test"), "'en'"),
+    ],
+)
+def test_build_collections_refuses(options, message, tmp_path):
+    done = run("scripts/build_collections.py", tmp_path / "out", *options, check=False)
+    assert done.returncode == 1
+    assert message in done.stderr and "Traceback" not in done.stderr and done.stderr.startswith("error: ")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,362 @@
+"""Documents and SQuAD files to a pretraining corpus."""
+
+import json
+import math
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from modeling_clir.data.corpus import (
+    Section,
+    parallel_squad,
+    parse_articles,
+    read_documents,
+    read_questions,
+    read_squad,
+    write_corpus,
+)
+
+from .conftest import REPOSITORY, run
+from .helpers import squad, write
+
+
+LANGUAGES = ["en", "de", "fr", "es"]
+
+
+def documents(folder: Path, **languages) -> Path:
+    for language, lines in languages.items():
+        write(folder / f"{language}.jsonl", *lines)
+    return folder
+
+
+def test_documents_in_pieces(tmp_path):
+    sentences = {language: [f"{language} {i}." for i in range(7)] for language in ("en", "de")}
+    for language, lines in sentences.items():
+        write(
+            tmp_path / f"{language}.jsonl",
+            {"id": "a", "sentences": lines, "title": f"T {language}", "heading": f"H {language}"},
+            {"id": "b", "text": f"whole {language}", "article": "x"},
+        )
+    for most in range(1, 9):
+        sections = read_documents(tmp_path, ["en", "de"], most)
+        parts = [s for s in sections if s.key.startswith(f"{tmp_path.name}/a")]
+        assert len(parts) == math.ceil(7 / most)
+        assert {s.article for s in parts} == {f"{tmp_path.name}/T en"}
+        for language, lines in sentences.items():
+            assert " ".join(s.text[language] for s in parts) == " ".join(lines)
+            lengths = [s.text[language].count(".") for s in parts]
+            assert max(lengths) <= most and max(lengths) - min(lengths) <= 1
+            assert all(s.title[language] == f"T {language}" and s.heading[language] == f"H {language}" for s in parts)
+        assert len({s.key for s in sections}) == len(sections)
+        assert sections[-1].text == {"en": "whole en", "de": "whole de"}
+        assert sections[-1].article == f"{tmp_path.name}/x"
+    assert [s.key for s in read_documents(tmp_path, ["de", "en"])] == [f"{tmp_path.name}/a", f"{tmp_path.name}/b"]
+
+
+@pytest.mark.parametrize(
+    "german",
+    [
+        {"sentences": ["eins", "zwei", "drei"]},
+        {"sentences": ["eins", "zwei"], "sentence_ids": [1, 3]},
+        {"text": "eins zwei"},
+    ],
+)
+def test_documents_not_parallel_stay_whole(german, tmp_path):
+    english = {"id": "a", "sentences": ["one", "two"], "sentence_ids": [1, 2]}
+    documents(tmp_path, en=[english], de=[{"id": "a"} | german])
+    (section,) = read_documents(tmp_path, ["en", "de"], 1)
+    assert section.text == {"en": "one two", "de": " ".join(german.get("sentences", [german.get("text")]))}
+    documents(tmp_path, de=[{"id": "a", "sentences": ["eins", "zwei"], "sentence_ids": ["1", "2"]}])
+    assert [s.text["de"] for s in read_documents(tmp_path, ["en", "de"], 1)] == ["eins", "zwei"]
+
+
+def test_documents_of_some_languages(tmp_path):
+    documents(tmp_path, en=[{"id": "a", "text": "A"}, {"id": "b", "text": "B"}], de=[{"id": "b", "text": "B"}])
+    assert [set(s.text) for s in read_documents(tmp_path, ["en", "de"])] == [{"en"}, {"en", "de"}]
+    with pytest.raises(FileNotFoundError, match=r"fr\.jsonl"):
+        read_documents(tmp_path, ["en", "fr"])
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n", "\r\n \r\n"])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_documents_line_ends(end, suffix, tmp_path):
+    text = "One\u2028two\x85three\x0cfour\tfive\r\nsix \u00e9\U0001f984"
+    lines = [{"id": f"document {i}", "text": f"{i} {text}"} for i in range(3)]
+    write(tmp_path / f"en.jsonl{suffix}", *lines, end=end)
+    assert [s.text["en"] for s in read_documents(tmp_path, ["en"])] == [line["text"] for line in lines]
+
+
+GOOD = {"id": "a", "text": "A"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "not JSON"),
+        ('{"id": "b", "text": "B"} {}', "not JSON"),
+        ("\ufeff" + json.dumps({"id": "b", "text": "B"}), "not JSON"),
+        ([1], "expected a JSON object, got list"),
+        ({"text": "B"}, "the key 'id' is missing"),
+        ({"id": "b"}, "neither 'sentences' nor 'text'"),
+        (GOOD, "the id 'a' occurs more than once"),
+        ({"id": "b", "text": " \u00a0\t"}, "the text of 'b' is empty"),
+        ({"id": "b", "sentences": []}, "the text of 'b' is empty"),
+        ({"id": "b", "sentences": ["", " "]}, "the text of 'b' is empty"),
+        ({"id": "b", "text": 5}, "'text' must be a string, got 5"),
+        ({"id": "b", "text": "B", "title": ["T"]}, "'title' must be a string"),
+        ({"id": "b", "sentences": ["B", None]}, "'sentences' must be a list of strings"),
+        ({"id": "b", "sentences": "B"}, "'sentences' must be a list of strings"),
+        ({"id": "b", "text": "B", "sentence_ids": 5}, "'sentence_ids' must be a list"),
+        ({"id": ["b"], "text": "B"}, "'id' must be a string"),
+        ({"id": None, "text": "B"}, "'id' must be a string"),
+    ],
+)
+def test_documents_errors(line, message, tmp_path):
+    write(tmp_path / "en.jsonl", GOOD, "", line)
+    with pytest.raises(ValueError, match=message) as error:
+        read_documents(tmp_path, ["en"])
+    assert str(error.value).startswith(f"{tmp_path / 'en.jsonl'}:3: ")
+
+
+def test_documents_with_null_for_what_is_optional(tmp_path):
+    write(tmp_path / "en.jsonl", GOOD | {"sentences": None, "title": None, "heading": None, "article": None})
+    (section,) = read_documents(tmp_path, ["en"])
+    assert section.text == {"en": "A"} and section.title == section.heading == {"en": ""}
+
+
+@pytest.mark.parametrize("most", [0, -1])
+def test_documents_max_sentences(most, tmp_path):
+    write(tmp_path / "en.jsonl", GOOD)
+    with pytest.raises(ValueError, match="max_sentences"):
+        read_documents(tmp_path, ["en"], most)
+
+
+def test_squad(tmp_path):
+    for language in ("en", "de"):
+        write(tmp_path / f"x.{language}.json", squad(language))
+    name = tmp_path.name
+    sections = read_squad(tmp_path, ["en", "de", "fr"])
+    assert [(s.key, s.article) for s in sections] == [
+        (f"{name}/0.0", f"{name}/0"),
+        (f"{name}/0.1", f"{name}/0"),
+        (f"{name}/1.0", f"{name}/1"),
+    ]
+    assert sections[1].text == {"en": "en 0.1", "de": "de 0.1"}
+    assert sections[2].title == {"en": "en 1", "de": "de 1"}
+    # The number of an article does not depend on which are read.
+    assert [s.key for s in read_squad(tmp_path, ["en"], slice(1, None))] == [f"{name}/1.0"]
+    questions, relevant = read_questions(tmp_path, ["de", "en", "fr"], slice(0, 1))
+    assert questions["de"] == {"0.0.0": "de 0.0.0?", "0.0.1": "de 0.0.1?", "0.1.0": "de 0.1.0?"}
+    assert questions["en"].keys() == questions["de"].keys() == relevant.keys() and "fr" not in questions
+    assert relevant["0.0.1"] == {f"{name}/0.0": 1} and relevant["0.1.0"] == {f"{name}/0.1": 1}
+
+
+@pytest.mark.parametrize(
+    ("german", "message"),
+    [
+        ([], "not in SQuAD's layout"),
+        ({}, "not in SQuAD's layout"),
+        ({"data": [{"paragraphs": None}]}, "not in SQuAD's layout"),
+        ({"data": [{"paragraphs": [{"qas": []}]}]}, "not in SQuAD's layout"),
+        ({"data": [{"paragraphs": [{"context": "x", "qas": [{}]}]}]}, "not in SQuAD's layout"),
+        ("{", "not in SQuAD's layout"),
+        (squad("de", ((2, 1), (2,))), "not parallel to .*article 1 "),
+        (squad("de", ((2, 1),)), "not parallel to .*article 1 "),
+        (squad("de", ((2, 1), (1,), (1,))), "not parallel to .*article 2 "),
+        (squad("de", ((1, 2), (1,))), "not parallel to .*article 0 "),
+        (squad("de", context=" \n"), "article 0 has an empty paragraph"),
+        (squad("de", context=None), "not in SQuAD's layout"),
+        ({"data": [{"paragraphs": [{"context": "x", "qas": [{"id": "1"}]}]}]}, "not in SQuAD's layout"),
+        ({"data": [{"paragraphs": [{"context": "x", "qas": [{"id": "1", "question": "y"}] * 2}]}]}, "id '1' occurs"),
+    ],
+)
+def test_squad_errors(german, message, tmp_path):
+    write(tmp_path / "x.en.json", squad("en"))
+    write(tmp_path / "x.de.json", german)
+    for read in (parallel_squad, read_squad, read_questions):
+        with pytest.raises(ValueError, match=message) as error:
+            read(tmp_path, ["en", "de"])
+        assert str(error.value).startswith(str(tmp_path / "x.de.json"))
+
+
+def test_squad_without_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="en, de"):
+        read_squad(tmp_path, ["en", "de"])
+
+
+def test_squad_with_two_files_of_a_language(tmp_path):
+    for name in ("dev", "train"):
+        write(tmp_path / f"{name}.en.json", squad("en"))
+    with pytest.raises(ValueError, match=r"more than one file \*\.en\.json: dev\.en\.json, train\.en\.json"):
+        read_squad(tmp_path, ["en"])
+
+
+def test_parse_articles():
+    for text, expected in (("24:36", (24, 36)), (":3", (None, 3)), ("3:", (3, None)), (":", (None, None))):
+        assert parse_articles(text) == slice(*expected)
+    for bad in ("24", "a:b", "1:2:3", "-1:", ""):
+        with pytest.raises(ValueError, match="squad_articles"):
+            parse_articles(bad)
+
+
+def section(key: str, article: str, **text) -> Section:
+    empty = dict.fromkeys(text, "")
+    return Section(f"s/{key}", f"s/{article}", empty, dict(empty), text)
+
+
+def some_sections(articles: int, parts: int, languages=("en", "de")) -> list[Section]:
+    return [
+        section(
+            f"{a}.{p}", str(a), **{language: f"{language} text{a} part{p}. More {a}{p}." for language in languages}
+        )
+        for a in range(articles)
+        for p in range(parts)
+    ]
+
+
+def read_table(path: Path) -> list[dict]:
+    return pq.read_table(path).to_pylist()
+
+
+@pytest.mark.parametrize(("articles", "parts", "number"), [(6, 4, 2), (6, 4, 9), (9, 1, 3), (3, 1, 5)])
+def test_corpus_negatives(articles, parts, number, tmp_path):
+    everything = some_sections(articles, parts)
+    everything.append(section("only-en", "0" if parts > 1 else "alone", en="An English section."))
+    counts = write_corpus(tmp_path / "corpus", everything, ["en", "de"], 0.2, number, same_language=True)
+    assert set(counts) == {"en-de", "en-en", "de-de"}
+    sections = {
+        row["id"]: row
+        for language in ("en", "de")
+        for row in read_table(tmp_path / f"corpus/sections/{language}.parquet")
+    }
+    assert len(sections) == 2 * articles * parts + 1
+    held_out = {}
+    for pair, splits in counts.items():
+        source, target = pair.split("-")
+        for split in ("train", "validation"):
+            rows = read_table(tmp_path / f"corpus/pairs/{pair}/{split}.parquet")
+            assert len(rows) == splits[split] > 0
+            here = {row["source_id"] for row in rows}
+            for row in rows:
+                key = row["source_id"].removeprefix(f"{source}:")
+                assert row["target_id"] == f"{target}:{key}"
+                for side, language in (("source", source), ("target", target)):
+                    negatives, own = row[f"{side}_negatives"], row[f"{side}_id"]
+                    assert own not in negatives and len(set(negatives)) == len(negatives)
+                    assert {sections[n]["language"] for n in negatives} <= {language}
+                    if parts > 1:
+                        assert {sections[n]["article"] for n in negatives} == {sections[own]["article"]}
+                        siblings = sum(s["article"] == sections[own]["article"] for s in sections.values())
+                        assert len(negatives) >= min(number, siblings // 2 - 1)
+                    else:
+                        available = len([s for s in here if s.startswith(source)]) - 1
+                        assert len(negatives) >= min(number, available)
+            held_out[pair, split] = {sections[i]["article"] for i in here}
+        assert held_out[pair, "train"].isdisjoint(held_out[pair, "validation"])
+        assert splits["validation"] >= 0.2 * articles * parts
+    # Nothing of an article that is held out is a negative in training either.
+    for row in read_table(tmp_path / "corpus/pairs/en-de/train.parquet"):
+        used = {sections[n]["article"] for n in row["source_negatives"] + row["target_negatives"]}
+        assert used.isdisjoint(held_out["en-de", "validation"])
+
+
+def test_corpus_bm25_negatives_are_near(tmp_path):
+    texts = {
+        "a": "the lighthouse stands on a granite reef",
+        "b": "a lighthouse keeper counted granite blocks of the reef",
+        "c": "bread is baked with flour and yeast",
+        "d": "yeast and flour make the bread rise",
+    }
+    write_corpus(tmp_path / "c", [section(key, key, en=t, de=t) for key, t in texts.items()], ["en", "de"], 0.0, 1)
+    near = {r["source_id"]: r["source_negatives"] for r in read_table(tmp_path / "c/pairs/en-de/train.parquet")}
+    assert near == {"en:s/a": ["en:s/b"], "en:s/b": ["en:s/a"], "en:s/c": ["en:s/d"], "en:s/d": ["en:s/c"]}
+
+
+def test_corpus_same_seed_same_corpus(tmp_path):
+    tables = []
+    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
+        write_corpus(tmp_path / name, some_sections(8, 4), ["en", "de"], 0.3, 2, seed=seed)
+        tables.append(
+            [read_table(tmp_path / name / f"pairs/en-de/{split}.parquet") for split in ("train", "validation")]
+        )
+    assert tables[0] == tables[1] != tables[2]
+
+
+def test_corpus_refuses_an_existing_folder(tmp_path):
+    write(tmp_path / "corpus/mine", "mine")
+    with pytest.raises(FileExistsError, match="corpus"):
+        write_corpus(tmp_path / "corpus", some_sections(2, 2), ["en", "de"])
+    assert [path.name for path in tmp_path.rglob("*")] == ["corpus", "mine"]
+
+
+def test_corpus_failure_leaves_nothing(tmp_path):
+    sections = some_sections(2, 2)
+    sections[-1].heading["de"] = 5  # found when English is written already
+    with pytest.raises(TypeError):
+        write_corpus(tmp_path / "corpus", sections, ["en", "de"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "languages"),
+    [({"num_negatives": -1}, "en"), ({"validation_fraction": 1.0}, "en"), ({}, "zh-Hans")],
+    ids=["num_negatives", "validation_fraction", "hyphen"],
+)
+def test_corpus_arguments(option, languages, tmp_path):
+    with pytest.raises(ValueError, match=next(iter(option), "hyphen")):
+        write_corpus(tmp_path / "corpus", some_sections(2, 2, (languages,)), [languages], **option)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_corpus_of_short_words(tmp_path):
+    texts = ["长 城", "是", "a b", "?"]
+    sections = [section(str(i), str(i), zh=text, en="a word") for i, text in enumerate(texts)]
+    write_corpus(tmp_path / "corpus", sections, ["zh", "en"], 0.0, 1)
+    near = {r["source_id"]: r["source_negatives"] for r in read_table(tmp_path / "corpus/pairs/zh-en/train.parquet")}
+    assert near.keys() == {f"zh:s/{i}" for i in range(4)} and all(len(negatives) == 1 for negatives in near.values())
+
+
+def test_corpus_refuses_a_key_that_occurs_twice(tmp_path):
+    with pytest.raises(ValueError, match=r"section 's/0\.0'"):
+        write_corpus(tmp_path / "corpus", some_sections(2, 2) + some_sections(2, 2), ["en", "de"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_build_corpus(sample_corpus):
+    names = {str(path.relative_to(sample_corpus)) for path in sample_corpus.rglob("*.parquet")}
+    pairs = ["en-de", "en-fr", "en-es", "de-fr", "de-es", "fr-es", *(f"{lang}-{lang}" for lang in LANGUAGES)]
+    assert names == {f"sections/{lang}.parquet" for lang in LANGUAGES} | {
+        f"pairs/{pair}/{split}.parquet" for pair in pairs for split in ("train", "validation")
+    }
+    english = read_table(sample_corpus / "sections/en.parquet")
+    assert set(english[0]) == {"id", "language", "article", "title", "heading", "text"}
+    lines = (REPOSITORY / "sample/train/en.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [row["text"] for row in english] == [" ".join(json.loads(line)["sentences"]) for line in lines]
+
+
+def test_build_corpus_of_squad(tmp_path):
+    for language in ("en", "de"):
+        write(tmp_path / f"squad/x.{language}.json", squad(language, ((1, 1), (1, 1), (1, 1), (1, 1))))
+        write(tmp_path / f"docs/{language}.jsonl.gz", {"id": "a", "sentences": ["One two.", "Three four."]})
+    command = ("scripts/build_corpus.py", tmp_path / "c", "--languages", "en, de", "--validation_fraction", "0")
+    options = ("--squad", tmp_path / "squad", "--squad_articles", "1:", "--max_sentences", "1", "--num_negatives", "1")
+    done = run(*command, *options, "--documents", tmp_path / "docs")
+    assert "en-de: 8 aligned sections for training, 0 held out" in done.stdout
+    ids = [row["id"] for row in read_table(tmp_path / "c/sections/de.parquet")]
+    assert ids == ["de:docs/a#1", "de:docs/a#2", *(f"de:squad/{a}.{p}" for a in (1, 2, 3) for p in (0, 1))]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--languages", "en,xx", "--documents", "sample/train"), "xx.jsonl"),
+        (("--languages", "en,de"), "nothing to read"),
+        (("--languages", "en,de", "--squad", "sample/train", "--squad_articles", "24"), "24:36"),
+    ],
+)
+def test_build_corpus_refuses(options, message, tmp_path):
+    done = run("scripts/build_corpus.py", tmp_path / "out", *options, check=False)
+    assert done.returncode == 1
+    assert message in done.stderr and "Traceback" not in done.stderr and done.stderr.startswith("error: ")
+    assert list(tmp_path.iterdir()) == []

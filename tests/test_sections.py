@@ -1,0 +1,305 @@
+"""Examples of QLM and RR from a corpus."""
+
+import math
+import random
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from modeling_clir.data import sections as module
+from modeling_clir.data.sections import (
+    ExampleKey,
+    PretrainingDataset,
+    parse_pairs,
+    sample_negatives,
+    split_sentences,
+)
+
+from .helpers import write
+
+
+def raw_corpus(folder: Path, sections: dict[str, dict], pairs: dict[str, list[tuple]], split="train") -> str:
+    """`sections[language]`: id to text, or the two in pairs; `pairs`: source_id, target_id, their negatives."""
+    (folder / "sections").mkdir(parents=True, exist_ok=True)
+    for language, texts in sections.items():
+        columns = zip(*(texts.items() if isinstance(texts, dict) else texts))
+        table = pa.table([pa.array(column, pa.string()) for column in columns], names=("id", "text"))
+        pq.write_table(table, folder / f"sections/{language}.parquet")
+    names = ("source_id", "target_id", "source_negatives", "target_negatives")
+    types = [pa.string(), pa.string(), pa.list_(pa.string()), pa.list_(pa.string())]
+    for pair, rows in pairs.items():
+        (folder / f"pairs/{pair}").mkdir(parents=True, exist_ok=True)
+        columns = zip(*rows) if rows else [()] * 4
+        table = pa.table([pa.array(column, kind) for column, kind in zip(columns, types)], names=names)
+        pq.write_table(table, folder / f"pairs/{pair}/{split}.parquet")
+    return str(folder)
+
+
+def numbered_corpus(folder: Path, number: int) -> str:
+    """Section i of en and of de are aligned; the negatives of i are the two that follow."""
+    texts = {
+        language: {f"{language}{i}": f"{language}{i} one. {language.upper()}{i} two." for i in range(number)}
+        for language in ("en", "de")
+    }
+    after = [[f"en{(i + 1) % number}", f"en{(i + 2) % number}"] for i in range(number)]
+    rows = [(f"en{i}", f"de{i}", after[i], [n.replace("en", "de") for n in after[i]]) for i in range(number)]
+    return raw_corpus(folder, texts, {"en-de": rows})
+
+
+def both(pair: str) -> dict[str, list[str]]:
+    return {"qlm": [pair], "rr": [pair]}
+
+
+def test_examples(tmp_path):
+    corpus = numbered_corpus(tmp_path, 8)
+    dataset, again = (PretrainingDataset(corpus, both("en-de"), num_negatives=3, seed=5) for _ in range(2))
+    assert dataset.sizes == {("qlm", "en-de"): 8, ("rr", "en-de"): 8} and len(dataset) == 16
+    directions, sentences, different = Counter(), set(), 0
+    other = PretrainingDataset(corpus, both("en-de"), num_negatives=3, seed=6)
+    for task in ("qlm", "rr"):
+        for index in range(8):
+            for epoch in range(12):
+                key = ExampleKey(task, "en-de", index, epoch)
+                example = dataset[key]
+                assert example == dataset[key] == again[key]
+                different += example != other[key]
+                source, target = example.pair.split("-")
+                directions[example.pair] += 1
+                sentences.add(example.query)
+                assert example.query in (f"{source}{index} one.", f"{source.upper()}{index} two.")
+                own = [text.split()[0] for text in example.documents]
+                assert own[0] == f"{target}{index}" and example.documents[0].endswith("two.")
+                assert len(set(own)) == len(own) == (4 if task == "rr" else 1)
+                assert all(name.startswith(target) for name in own) and not example.query_cut
+    assert set(directions) == {"en-de", "de-en"} and min(directions.values()) > 60
+    assert len(sentences) == 32 and different > 150
+    assert len({dataset[ExampleKey("qlm", "en-de", 0, epoch)].seed for epoch in range(9)}) == 9
+
+
+def test_examples_of_a_given_side(tmp_path):
+    dataset = PretrainingDataset(numbered_corpus(tmp_path, 4), both("en-de"))
+    for side, direction in enumerate(("en-de", "de-en")):
+        assert {dataset[ExampleKey("rr", "en-de", i, 0, side)].pair for i in range(4)} == {direction}
+
+
+def test_pair_in_the_other_order(tmp_path):
+    """The corpus holds en-de; de-en is the same pairs, with the sides and their negatives swapped."""
+    corpus = numbered_corpus(tmp_path, 6)
+    one, other = PretrainingDataset(corpus, both("en-de")), PretrainingDataset(corpus, both("de-en"))
+    for index in range(6):
+        swapped = other[ExampleKey("rr", "de-en", index, 0, 0)]
+        assert swapped.pair == "de-en"
+        assert swapped.query.lower().startswith(f"de{index}") and swapped.documents[0].startswith(f"en{index}")
+        for side in (0, 1):
+            rows = one.pairs["en-de"].hard_negatives(side, index)
+            assert rows.tolist() == other.pairs["de-en"].hard_negatives(1 - side, index).tolist()
+            names = [one.pairs["en-de"].sections[side][int(row)]["id"] for row in rows]
+            assert names == [f"{('en', 'de')[side]}{(index + i) % 6}" for i in (1, 2)]
+
+
+def test_same_language_takes_the_sentence_out(tmp_path):
+    texts = {"a": "One here. Two here. Three here.", "b": "Alone.", "c": "Die 1. Fassung. Und noch eine."}
+    corpus = raw_corpus(tmp_path, {"en": texts}, {"en-en": [(key, key, [], []) for key in texts]})
+    dataset = PretrainingDataset(corpus, {"qlm": ["en-en"]})
+    seen = set()
+    for index, text in enumerate(texts.values()):
+        for epoch in range(20):
+            example = dataset[ExampleKey("qlm", "en-en", index, epoch)]
+            (document,) = example.documents
+            seen.add(example.query)
+            assert example.query in text and document
+            if document == text:
+                assert example.query == text  # the sentence is all there is
+            else:
+                assert example.query not in document
+                assert sorted((example.query + " " + document).split()) == sorted(text.split())
+    assert {"One here.", "Two here.", "Three here.", "Alone."} <= seen
+
+
+@pytest.mark.parametrize("language", ["en", "zh", "xx", "x", ""])
+def test_sentences_of_any_language(language):
+    text = "\nOne here. Two\tthere.\n\n 你好。世界。 Last"
+    sentences = split_sentences(text, language)
+    assert len(sentences) > 3 and all(sentence == sentence.strip() != "" for sentence in sentences)
+    assert "".join("".join(sentences).split()) == "".join(text.split())
+    assert split_sentences(" One ", language) == ["One"]
+
+
+def test_same_language_takes_a_repeated_sentence_out(tmp_path):
+    corpus = raw_corpus(tmp_path, {"en": {"a": "Same here. Other one. Same here."}}, {"en-en": [("a", "a", [], [])]})
+    dataset = PretrainingDataset(corpus, {"qlm": ["en-en"]})
+    examples = [dataset[ExampleKey("qlm", "en-en", 0, epoch)] for epoch in range(20)]
+    assert not any(example.query in example.documents[0] for example in examples)
+
+
+def test_long_sentence_is_cut_and_counted(tmp_path):
+    words = [f"w{i}" for i in range(65)]
+    texts = {"a": " ".join(words), "b": " ".join(words[:64]), "c": "w\u2028x\ty\r\nz"}
+    corpus = raw_corpus(tmp_path, {"en": texts}, {"en-en": [(key, key, [], []) for key in texts]})
+    dataset = PretrainingDataset(corpus, {"qlm": ["en-en"]})
+    examples = [dataset[ExampleKey("qlm", "en-en", i)] for i in range(3)]
+    assert [example.query_cut for example in examples] == [True, False, False]
+    assert examples[0].query == examples[1].query == " ".join(words[:64])
+    assert set(examples[2].query) <= set("wxyz ")
+
+
+def test_max_pairs(tmp_path):
+    corpus = numbered_corpus(tmp_path, 20)
+    chosen = []
+    for seed in (0, 0, 1):
+        dataset = PretrainingDataset(corpus, both("en-de"), max_pairs=5, seed=seed)
+        assert dataset.sizes == {("qlm", "en-de"): 5, ("rr", "en-de"): 5}
+        examples = [dataset[ExampleKey("rr", "en-de", i, epoch, 0)] for i in range(5) for epoch in range(5)]
+        chosen.append({int(example.query.lower().split()[0].removeprefix("en")) for example in examples})
+        for example in examples:  # a row's negatives go with it
+            number = int(example.query.lower().split()[0].removeprefix("en"))
+            assert example.documents[0].startswith(f"de{number} ")
+            negative = int(example.documents[1].split()[0].removeprefix("de"))
+            assert negative in chosen[-1] | {(number + 1) % 20, (number + 2) % 20} and negative != number
+    assert chosen[0] == chosen[1] != chosen[2] and len(chosen[0]) == 5
+    assert PretrainingDataset(corpus, both("en-de"), max_pairs=99).sizes["qlm", "en-de"] == 20
+
+
+EN, DE = {"a": "A one.", "b": "B two."}, {"c": "C.", "d": "D."}
+
+
+@pytest.mark.parametrize(
+    ("sections", "pairs", "kind", "message"),
+    [
+        ((EN, DE), {"en-fr": []}, FileNotFoundError, "no language pair en-de; it has en-fr"),
+        ((EN, DE), {}, FileNotFoundError, "no language pair en-de; it has none"),
+        ((EN, None), {"en-de": [("a", "c", [], [])]}, FileNotFoundError, r"has no sections/de\.parquet"),
+        ((EN, DE), {"en-de": [("a", "zz", [], [])]}, ValueError, r"en-de/train\.parquet: no section has the id 'zz'"),
+        ((EN, DE), {"en-de": [("c", "a", [], [])]}, ValueError, "no section has the id 'c'"),
+        ((EN, DE), {"en-de": [("a", "c", ["a", "zz"], [])]}, ValueError, "no section has the id 'zz'"),
+        ((EN, DE), {"en-de": [("a", "c", [], ["a"])]}, ValueError, "no section has the id 'a'"),
+        (
+            (EN, DE),
+            {"en-de": [("a", "c", [], []), ("b", "c", [], [])]},
+            ValueError,
+            "1 negatives cannot be drawn from 1",
+        ),
+        ((EN, DE), {"en-de": []}, ValueError, r"en-de/train\.parquet must be .* at least one row"),
+        (
+            (EN | {"e": " \u00a0\n"}, DE),
+            {"en-de": [("a", "c", [], [])]},
+            ValueError,
+            r"en\.parquet: section 'e' has no",
+        ),
+        ((EN | {"e": None}, DE), {"en-de": [("a", "c", [], [])]}, ValueError, r"en\.parquet: section 'e' has no text"),
+        (([("a", "x"), ("a", "y")], DE), {"en-de": [("a", "c", [], [])]}, ValueError, "the id 'a' occurs"),
+    ],
+)
+def test_corpus_errors(sections, pairs, kind, message, tmp_path):
+    present = {language: texts for language, texts in zip(("en", "de"), sections) if texts}
+    corpus = raw_corpus(tmp_path / "c", present, pairs)
+    with pytest.raises(kind, match=message):
+        PretrainingDataset(corpus, both("en-de"))
+
+
+def test_corpus_errors_of_names(tmp_path):
+    corpus = numbered_corpus(tmp_path / "corpus", 3)
+    for name in (str(tmp_path / "nothing"), "./nothing", "nothing", "a/b/c"):
+        with pytest.raises(FileNotFoundError, match="neither a folder nor"):
+            PretrainingDataset(name, both("en-de"))
+    with pytest.raises(FileNotFoundError, match=r"no pairs/en-de/validation\.parquet"):
+        PretrainingDataset(corpus, both("en-de"), split="validation")
+    with pytest.raises(ValueError, match="3 negatives cannot be drawn from 3"):
+        PretrainingDataset(corpus, both("en-de"), num_negatives=3)
+    with pytest.raises(ValueError, match="max_pairs must be at least 1, got 0"):
+        PretrainingDataset(corpus, both("en-de"), max_pairs=0)
+    assert len(PretrainingDataset(corpus, {"qlm": ["en-de"]}, num_negatives=3)) == 3
+    write(tmp_path / "corpus/sections/en.parquet", "not a table")
+    with pytest.raises(ValueError, match=r"sections/en\.parquet must be a Parquet file with the columns id, text"):
+        PretrainingDataset(corpus, both("en-de"))
+
+
+def test_corpus_of_the_hub(tmp_path, monkeypatch):
+    """Of a repository only the list of files is asked, and the files that are needed are loaded, by their names."""
+    corpus = numbered_corpus(tmp_path, 6)
+    load, loaded = module.load_dataset, []
+
+    def load_from_hub(name, data_files, **options):
+        assert name == "someone/corpus"
+        loaded.append(data_files["train"])
+        return load("parquet", data_files={"train": f"{corpus}/{data_files['train']}"}, **options)
+
+    def list_hub(name, repo_type):
+        if (name, repo_type) != ("someone/corpus", "dataset"):
+            raise OSError("404")
+        return ["README.md", "sections/en.parquet", "sections/de.parquet", "pairs/en-de/train.parquet"]
+
+    monkeypatch.setattr(module, "list_repo_files", list_hub)
+    monkeypatch.setattr(module, "load_dataset", load_from_hub)
+    for pair in ("en-de", "de-en"):
+        example = PretrainingDataset("someone/corpus", both(pair))[ExampleKey("rr", pair, 2, 0, 0)]
+        assert example.pair == pair and example.documents[0].startswith(f"{pair[3:]}2 ")
+    assert loaded == ["sections/en.parquet", "sections/de.parquet", "pairs/en-de/train.parquet"] + [
+        "sections/de.parquet",
+        "sections/en.parquet",
+        "pairs/en-de/train.parquet",
+    ]
+    with pytest.raises(FileNotFoundError, match="no language pair en-fr; it has en-de"):
+        PretrainingDataset("someone/corpus", both("en-fr"))
+    with pytest.raises(FileNotFoundError, match="no pairs/en-de/validation"):
+        PretrainingDataset("someone/corpus", both("en-de"), split="validation")
+    with pytest.raises(FileNotFoundError, match=r"someone/else is no folder.*404"):
+        PretrainingDataset("someone/else", both("en-de"))
+
+
+def test_corpus_in_a_folder_with_brackets(tmp_path):
+    corpus = numbered_corpus(tmp_path / "corpus[1]", 3)
+    assert len(PretrainingDataset(corpus, both("en-de"))) == 6
+
+
+def test_parse_pairs():
+    assert parse_pairs("en-de, de-fr ,") == ["en-de", "de-fr"]
+    assert parse_pairs("en-en") == ["en-en"] and parse_pairs("") == []
+    for bad in ("en", "en-", "-de", "en-de-fr", "en-de,de-en", "en-de,en-de", "en-en,en-en"):
+        with pytest.raises(ValueError, match="pair"):
+            parse_pairs(bad)
+
+
+def test_negatives_never_positive_and_never_twice():
+    rng = random.Random(0)
+    for _ in range(2000):
+        pool = list(range(rng.randint(4, 12)))
+        positive = rng.choice(pool)
+        hard = rng.choices(range(14), k=rng.randint(0, 6))  # with repetition, the positive, and ones outside the pool
+        number = rng.randint(1, len(pool) - 1)
+        chosen = sample_negatives(positive, hard, pool, number, rng)
+        assert len(set(chosen)) == len(chosen) == number
+        assert positive not in chosen and set(chosen) <= set(pool) | set(hard)
+        if number == len(pool) - 1 and not set(hard) - {positive}:
+            assert set(chosen) == set(pool) - {positive}
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 5, 10])
+def test_share_of_hard_negatives(number):
+    """From the pool with probability (3/4)^h; repetitions and the positive do not count in h."""
+    hard = [f"hard{i}" for i in range(number)]
+    rng, draws = random.Random(1), 6000
+    counts = Counter(sample_negatives("p", [*hard, *hard, "p"], ["x", "y", "p"], 1, rng)[0] for _ in range(draws))
+    share = 0.75**number
+    deviation = math.sqrt(share * (1 - share) / draws)
+    assert abs((counts["x"] + counts["y"]) / draws - share) <= 4 * deviation
+    assert abs(counts["x"] - counts["y"]) <= 4 * math.sqrt(draws * share)
+    for name in hard:
+        expected = draws * (1 - share) / number
+        assert abs(counts[name] - expected) <= 4.5 * math.sqrt(expected)
+
+
+@pytest.mark.parametrize(
+    ("hard", "pool"), [([1, 2], range(6)), ([1, 2, 3, 4, 5], [0]), ([1, 2, 3, 4, 5], []), ([3, 4, 5, 6], [0, 1, 2])]
+)
+def test_negatives_when_the_pool_or_the_hard_ones_are_used_up(hard, pool):
+    """Positive 0; all of the others are drawn, and then no more can be."""
+    everything = (set(hard) | set(pool)) - {0}
+    for seed in range(200):
+        chosen = sample_negatives(0, hard, pool, len(everything), random.Random(seed))
+        assert sorted(chosen) == sorted(everything)
+    with pytest.raises(ValueError, match="num_negatives"):
+        sample_negatives(0, hard, pool, len(everything) + 1, random.Random(0))

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Features, List, Value, load_dataset
+from datasets import Dataset, Features, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import list_repo_files
 from sentencex import segment
@@ -34,8 +34,8 @@ PAIRS = Features(
     {
         "source_id": Value("string"),
         "target_id": Value("string"),
-        "source_negatives": List(Value("string")),
-        "target_negatives": List(Value("string")),
+        "source_negatives": [Value("string")],
+        "target_negatives": [Value("string")],
     }
 )
 
@@ -77,13 +77,12 @@ def load_parquet(corpus: str, files: set[str], name: str, features: Features) ->
     """
     if name not in files:
         raise FileNotFoundError(f"the corpus {corpus} has no {name}; scripts/build_corpus.py writes it")
-    # A local name must not be taken for a pattern. Without batch_size, `datasets` fails on a file without rows.
-    path, data_files = (corpus, name)
-    if Path(corpus).is_dir():
+    path, data_files = corpus, name
+    if Path(corpus).is_dir():  # `datasets` would take its name for a pattern
         path, data_files = "parquet", glob.escape(f"{corpus}/{name}")
-    options = {"features": features, "columns": list(features), "batch_size": 1000}
+    columns = {"features": features, "columns": list(features)}
     try:
-        return load_dataset(path, data_files={"train": data_files}, split="train", **options)
+        return load_dataset(path, data_files={"train": data_files}, split="train", **columns)
     except (DatasetGenerationError, ValueError) as error:
         raise ValueError(
             f"{corpus}/{name} must be a Parquet file with the columns {', '.join(features)} and at least one row; "

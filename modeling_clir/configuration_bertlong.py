@@ -77,10 +77,11 @@ class BertLongConfig(PreTrainedConfig):  # trf-ignore: TRF057
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs):
+        options = [*self.__dataclass_fields__, "num_labels"]
         for name in kwargs:
-            if not hasattr(self, name) and (close := get_close_matches(name, self.__dataclass_fields__, 1, 0.88)):
+            if not hasattr(self, name) and (close := get_close_matches(name, options, 1, 0.88)):
                 raise ValueError(f"BertLongConfig has no option {name!r}; did you mean {close[0]!r}?")
-        if self.hidden_size % self.num_attention_heads:
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads ({self.num_attention_heads})"
             )

@@ -33,7 +33,7 @@ class BertForXLRetrieval(BertPreTrainedModel):  # trf-ignore: TRF057
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",
     }
-    _keys_to_ignore_on_load_unexpected = [r"^cls\.seq_relationship", r"^qa_outputs\.", r"position_ids"]
+    _keys_to_ignore_on_load_unexpected = [r"^cls\.seq_relationship\.", r"^qa_outputs\."]
 
     def __init__(self, config: BertConfig):
         super().__init__(config)
@@ -48,7 +48,8 @@ class BertForXLRetrieval(BertPreTrainedModel):  # trf-ignore: TRF057
 
     def set_output_embeddings(self, new_embeddings):
         self.cls.predictions.decoder = new_embeddings
-        self.cls.predictions.bias = new_embeddings.bias
+        # BERT stores its bias under two names. Untied, one parameter under both would be saved under the unused name.
+        self.cls.predictions.bias = nn.Parameter(new_embeddings.bias.detach().clone())
 
     @can_return_tuple
     def forward(  # trf-ignore: TRF057

@@ -1,0 +1,185 @@
+"""Checkpoints as others meet them: code in every folder, every Auto class, without this package, in other libraries."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from sentence_transformers import CrossEncoder
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForPreTraining,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    BertTokenizerFast,
+    pipeline,
+)
+
+import modeling_clir
+from modeling_clir.configuration_bertlong import AUTO_MAP
+from tests.conftest import REPOSITORY
+from tests.tiny import build, pair_batch, tiny_config
+
+
+AUTO_CLASSES = {
+    AutoModel: modeling_clir.BertLongModel,
+    AutoModelForPreTraining: modeling_clir.BertLongForXLRetrieval,
+    AutoModelForMaskedLM: modeling_clir.BertLongForMaskedLM,
+    AutoModelForSequenceClassification: modeling_clir.BertLongForSequenceClassification,
+    AutoModelForQuestionAnswering: modeling_clir.BertLongForQuestionAnswering,
+}
+CODE = ("configuration_bertlong.py", "modeling_bertlong.py")
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "wer", "entdeckte", "radium", "marie", "curie", "berlin", "."]
+
+
+def check_folder(folder):
+    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert stored["auto_map"] == AUTO_MAP and stored["model_type"] == "bertlong-xlr"
+    assert {path.name for path in folder.iterdir()} == {*CODE, "config.json", "model.safetensors"}
+    for name in CODE:
+        assert (folder / name).read_bytes() == (REPOSITORY / "modeling_clir" / name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Of the class with every head but question answering's."""
+    folder = tmp_path_factory.mktemp("hub") / "clir-bertlong"
+    model = build(modeling_clir.BertLongForXLRetrieval, initializer_range=0.5, max_position_embeddings=64).float()
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_every_checkpoint_of_every_class_carries_the_code(tmp_path):
+    for auto_class, model_class in AUTO_CLASSES.items():
+        folders = tmp_path / model_class.__name__, tmp_path / f"{model_class.__name__}-again"
+        build(model_class).save_pretrained(folders[0])
+        loaded = auto_class.from_pretrained(folders[0])
+        assert type(loaded) is model_class
+        loaded.save_pretrained(folders[1])
+        for folder in folders:
+            check_folder(folder)
+    tiny_config().save_pretrained(tmp_path / "config")
+    assert (tmp_path / "config" / CODE[0]).is_file()
+
+
+WITHOUT_THE_PACKAGE = """
+import sys
+sys.modules["modeling_clir"] = None
+import json, pathlib, torch, transformers
+source, output, inputs = sys.argv[1], pathlib.Path(sys.argv[2]), torch.load(sys.argv[3])
+found = {"config": type(transformers.AutoConfig.from_pretrained(source, trust_remote_code=True)).__name__}
+for name in json.loads(sys.argv[4]):
+    values = []
+    for folder in (source, output / name):  # from the package, and saved again from here
+        model = getattr(transformers, name).from_pretrained(folder, trust_remote_code=True).eval()
+        assert type(model).__module__.startswith("transformers_modules"), type(model)
+        with torch.no_grad():
+            values.append(model(**inputs)[0])
+        if folder == source:
+            model.save_pretrained(output / name)
+    found[name] = type(model).__name__, *values
+torch.save(found, output / "found.pt")
+"""
+
+
+@pytest.mark.parametrize("where", ["folder", "hub"])
+def test_without_the_package(where, checkpoint, tmp_path):
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "home")}
+    environment |= {"HF_MODULES_CACHE": str(tmp_path / "modules")}
+    source = str(checkpoint)
+    if where == "hub":  # what a download leaves behind
+        source, commit = "someone/clir-bertlong", "0123456789abcdef0123456789abcdef01234567"
+        cache = tmp_path / "home" / "hub" / "models--someone--clir-bertlong"
+        shutil.copytree(checkpoint, cache / "snapshots" / commit)
+        (cache / "refs").mkdir()
+        (cache / "refs" / "main").write_text(commit, encoding="utf-8")
+    inputs = pair_batch()
+    torch.save(inputs, tmp_path / "inputs.pt")
+    output = tmp_path / "output"
+    output.mkdir()
+    names = [auto_class.__name__ for auto_class in AUTO_CLASSES]
+    command = [sys.executable, "-c", WITHOUT_THE_PACKAGE, source, output, tmp_path / "inputs.pt", json.dumps(names)]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = torch.load(output / "found.pt")
+    assert found["config"] == "BertLongConfig"
+    for auto_class, model_class in AUTO_CLASSES.items():
+        name, once, again = found[auto_class.__name__]
+        assert name == model_class.__name__
+        check_folder(output / auto_class.__name__)
+        if model_class is not modeling_clir.BertLongForQuestionAnswering:  # whose head is newly drawn
+            torch.testing.assert_close(once, auto_class.from_pretrained(checkpoint)(**inputs)[0])
+        torch.testing.assert_close(once, again)
+        torch.testing.assert_close(again, auto_class.from_pretrained(output / auto_class.__name__)(**inputs)[0])
+
+
+def test_auto_classes_from_a_configuration():
+    for auto_class, model_class in AUTO_CLASSES.items():
+        assert type(auto_class.from_config(tiny_config())) is model_class
+    config = AutoConfig.for_model("bertlong-xlr", attention_window=8)
+    assert type(config) is modeling_clir.BertLongConfig and config.attention_window == 8
+
+
+@pytest.fixture(scope="module")
+def with_tokenizer(checkpoint, tmp_path_factory):
+    """The checkpoint as a reranker, with a tokenizer."""
+    folder = tmp_path_factory.mktemp("hub") / "reranker"
+    shutil.copytree(checkpoint, folder)
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+    BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
+    return folder
+
+
+QUERY = "wer entdeckte radium"
+DOCUMENTS = ["marie curie . " * 4, "berlin", "berlin . " * 60, "curie entdeckte radium . radium ."]
+
+
+def scores(folder):
+    tokenizer = BertTokenizerFast.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    found = []
+    for document in DOCUMENTS:
+        inputs = tokenizer(QUERY, document, truncation="longest_first", return_tensors="pt")
+        with torch.no_grad():
+            inputs["global_attention_mask"] = (inputs["token_type_ids"] == 0).long()
+            found.append(model(**inputs).logits.squeeze())
+    return torch.stack(found)
+
+
+def test_cross_encoder_gives_the_models_scores(with_tokenizer):
+    expected = scores(with_tokenizer)
+    assert expected.std() > 1e-3
+    encoder = CrossEncoder(str(with_tokenizer), activation_fn=torch.nn.Identity(), device="cpu")
+    for batch_size in (1, 4):
+        pairs = [(QUERY, document) for document in DOCUMENTS]
+        found = encoder.predict(pairs, batch_size=batch_size, convert_to_tensor=True)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    ranking = [result["corpus_id"] for result in encoder.rank(QUERY, DOCUMENTS)]
+    assert ranking == expected.argsort(descending=True).tolist()
+
+
+def test_pipelines(with_tokenizer):
+    rank = pipeline("text-classification", model=str(with_tokenizer), function_to_apply="none", device="cpu")
+    pairs = [{"text": QUERY, "text_pair": document} for document in DOCUMENTS]
+    found = [result["score"] for result in rank(pairs, batch_size=2, truncation=True)]
+    torch.testing.assert_close(torch.tensor(found), scores(with_tokenizer), atol=1e-5, rtol=0)
+
+    fill = pipeline("fill-mask", model=str(with_tokenizer), device="cpu")
+    inputs = fill.tokenizer("marie [MASK] entdeckte radium", return_tensors="pt")
+    with torch.no_grad():
+        expected = AutoModelForMaskedLM.from_pretrained(with_tokenizer)(**inputs).logits[0, 2].softmax(-1)
+    best = expected.topk(3)
+    found = fill("marie [MASK] entdeckte radium", top_k=3)
+    assert [result["token"] for result in found] == best.indices.tolist()
+    assert [result["score"] for result in found] == pytest.approx(best.values.tolist(), abs=1e-5)
+
+
+def test_the_model_files_follow_transformers_conventions():
+    mlinter = shutil.which("mlinter", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]))
+    done = subprocess.run([mlinter, "modeling_clir", "--no-cache"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

@@ -81,12 +81,21 @@ class BertLongConfig(PreTrainedConfig):  # trf-ignore: TRF057
         for name in kwargs:
             if not hasattr(self, name) and (close := get_close_matches(name, options, 1, 0.88)):
                 raise ValueError(f"BertLongConfig has no option {name!r}; did you mean {close[0]!r}?")
+        self.validate_architecture()
+        # The saver lists only the class that is saved; one checkpoint is to open through every Auto class.
+        kwargs.setdefault("auto_map", dict(AUTO_MAP))
+        if "num_labels" not in kwargs and "id2label" not in kwargs and self.id2label is None:
+            kwargs["num_labels"] = 1
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self):
+        """Called for a new configuration, one that is saved, and by the model, since `from_pretrained` sets options late."""
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads ({self.num_attention_heads})"
             )
-        windows = self.attention_window if isinstance(self.attention_window, list) else [self.attention_window]
-        if isinstance(self.attention_window, list) and len(windows) != self.num_hidden_layers:
+        windows = self.window_per_layer
+        if len(windows) != self.num_hidden_layers:
             raise ValueError(
                 f"attention_window has {len(windows)} entries but num_hidden_layers is {self.num_hidden_layers}: "
                 "give one number, or one per layer"
@@ -94,11 +103,6 @@ class BertLongConfig(PreTrainedConfig):  # trf-ignore: TRF057
         for window in windows:
             if window < 2 or window % 2:
                 raise ValueError(f"attention_window must be even and at least 2, got {window}")
-        # The saver lists only the class that is saved; one checkpoint is to open through every Auto class.
-        kwargs.setdefault("auto_map", dict(AUTO_MAP))
-        if "num_labels" not in kwargs and "id2label" not in kwargs and self.id2label is None:
-            kwargs["num_labels"] = 1
-        super().__post_init__(**kwargs)
 
     def to_diff_dict(self) -> dict:
         # Transformers leaves out two labels as its default, and would then read them back as ours, which is one.

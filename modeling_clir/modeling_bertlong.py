@@ -496,6 +496,7 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
 
     def __init__(self, config: BertLongConfig, add_pooling_layer: bool = True):
         super().__init__(config)
+        config.validate_architecture()
         self.embeddings = BertLongEmbeddings(config)
         self.encoder = BertLongEncoder(config)
         self.pooler = BertLongPooler(config) if add_pooling_layer else None

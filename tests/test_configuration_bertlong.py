@@ -82,6 +82,19 @@ def test_another_number_of_labels_at_loading(tmp_path):
     assert AutoConfig.from_pretrained(tmp_path, num_labels=1).num_labels == 1
 
 
+@pytest.mark.parametrize("case", ["odd window", "windows of other layers", "heads"])
+def test_refused_at_loading_and_saving(case, tmp_path):
+    options, message = BAD[case]
+    build(BertLongForSequenceClassification).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        BertLongForSequenceClassification.from_pretrained(tmp_path, **options)
+    config = AutoConfig.from_pretrained(tmp_path, **options)
+    with pytest.raises((ValueError, StrictDataclassError), match=message):
+        config.save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="attention_windows"):
+        BertLongForSequenceClassification.from_pretrained(tmp_path, attention_windows=8)
+
+
 def test_one_table_per_configuration():
     one, other = BertLongConfig(), BertLongConfig()
     one.auto_map["AutoModel"] = "changed"

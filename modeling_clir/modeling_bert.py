@@ -28,7 +28,6 @@ class BertForXLRetrieval(BertPreTrainedModel):  # trf-ignore: TRF057
     `BertModel`, `BertForMaskedLM` and `BertForSequenceClassification` without this package.
     """
 
-    config_class = BertConfig
     _tied_weights_keys = {
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",

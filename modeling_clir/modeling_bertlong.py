@@ -487,7 +487,6 @@ class BertLongPreTrainedModel(PreTrainedModel):  # trf-ignore: TRF057
         if (head := getattr(self, "cls", None)) is not None:
             bias, size = head.predictions.bias, embeddings.num_embeddings
             head.predictions.bias = nn.Parameter(F.pad(bias.data, (0, size - len(bias))), bias.requires_grad)
-            head.predictions.decoder.out_features = size
         return embeddings
 
 

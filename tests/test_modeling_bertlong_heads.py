@@ -151,6 +151,23 @@ def test_two_relevance_logits_as_in_2021(shape):
     torch.testing.assert_close(output.loss, F.cross_entropy(output.relevance_logits.float(), relevance))
 
 
+@pytest.mark.parametrize("model_class", [BertLongForXLRetrieval, BertLongForSequenceClassification])
+@pytest.mark.parametrize("options, scale", [
+    ({"classifier_dropout": 0.5}, 2),
+    ({"classifier_dropout": 0.0, "hidden_dropout_prob": 0.5}, 1),
+    ({"hidden_dropout_prob": 0.5}, 2),
+])  # fmt: skip
+def test_dropout_before_the_classifier(model_class, options, scale):
+    model, seen = build(model_class, **options).train(), []
+    for module in (model.dropout, model.classifier):
+        module.register_forward_hook(lambda module, arguments, output: seen.append(arguments[0]))
+    model(**pair_batch())
+    before, after = seen
+    kept = after != 0
+    assert kept.any() and kept.all() == (scale == 1)
+    torch.testing.assert_close(after[kept], before[kept] * scale)
+
+
 @pytest.mark.parametrize("task, other", [("qlm", ("classifier.", "bert.pooler.")), ("rr", ("cls.",))])
 def test_only_the_head_that_is_asked_is_computed(task, other):
     model, inputs = build(BertLongForXLRetrieval, tie_word_embeddings=False), pair_batch()

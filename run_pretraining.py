@@ -94,11 +94,18 @@ def main():
     # 2. Data
     common = {"corpus": data_args.corpus, "pairs": data_args.pairs, "seed": training_args.seed}
     train = PretrainingDataset(num_negatives=data_args.num_negatives, max_pairs=data_args.max_pairs, **common)
-    held_out = PretrainingDataset(
-        split="validation", num_negatives=data_args.num_eval_negatives, max_pairs=data_args.max_eval_pairs, **common
-    )
-    for (task, pair), size in train.sizes.items():
-        logger.info(f"{task} {pair}: {size} aligned sections for training, {held_out.sizes[task, pair]} held out")
+    held_out = None
+    if training_args.do_eval:
+        held_out = PretrainingDataset(
+            split="validation",
+            num_negatives=data_args.num_eval_negatives,
+            max_pairs=data_args.max_eval_pairs,
+            **common,
+        )
+    for split, dataset in {"training": train, "held out": held_out}.items():
+        if dataset is not None:
+            sizes = ", ".join(f"{task} {pair} {size}" for (task, pair), size in dataset.sizes.items())
+            logger.info(f"aligned sections, {split}: {sizes}")
 
     # 3. Model and tokenizer
     source = model_args.model_name_or_path or model_args.config_name

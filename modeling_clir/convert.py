@@ -154,7 +154,7 @@ def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRet
     elif not model.config.tie_word_embeddings:  # one bias under two names, of which a checkpoint may hold either
         head = model.cls.predictions
         kept = head.bias if "cls.predictions.decoder.bias" in missing else head.decoder.bias
-        head.bias = head.decoder.bias = kept
+        head.decoder.bias, head.bias = kept, nn.Parameter(kept.detach().clone())  # a shared one would not be saved
     if "bert.pooler.dense.weight" in missing:
         logger.warning(f"{source} has no pooler: it is newly initialized.")
     if "classifier.weight" not in missing:

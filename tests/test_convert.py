@@ -162,8 +162,11 @@ def test_an_untied_head_has_one_bias_under_either_name(tmp_path, lacking):
     state |= {"cls.predictions.bias": bias, "cls.predictions.decoder.bias": bias.clone()}
     del state[lacking]
     save_file(state, path, metadata={"format": "pt"})
-    head = load_bert(tmp_path / "bert").cls.predictions
-    assert torch.equal(head.decoder.bias, bias) and torch.equal(head.bias, bias)
+    model = load_bert(tmp_path / "bert")
+    model.save_pretrained(tmp_path / "saved")
+    for head in (model.cls.predictions, BertForMaskedLM.from_pretrained(tmp_path / "saved").cls.predictions):
+        assert torch.equal(head.decoder.bias, bias)
+    assert torch.equal(load_bert(tmp_path / "saved").cls.predictions.bias, bias)
 
 
 def test_the_bias_that_bert_computes_with_is_taken():

@@ -143,7 +143,7 @@ BAD_INPUT = {
         "mask_mode must be one of query, document, mixed, got 'queries'",
     ),
     "no pair": (("--qlm_pairs", "", "--rr_pairs", ""), "pass --qlm_pairs, --rr_pairs or both"),
-    "not a pair": (("--rr_pairs", "ende"), "two languages joined by a hyphen, as en-de; got 'ende'"),
+    "not a pair": (("--rr_pairs", "enfr"), "two languages joined by a hyphen, as en-de; got 'enfr'"),
     "unknown pair": (("--rr_pairs", "en-zh"), "has no language pair en-zh; it has"),
     "unknown loss": (("--rr_loss", "hinge"), "rr_loss must be one of pairwise, margin, listwise, pointwise"),
     "missing corpus": (("--corpus", "/nowhere"), "neither a folder nor the name of a dataset"),

@@ -61,7 +61,7 @@ class XLRetrievalTrainer(Trainer):
     """
     Trains `BertLongForXLRetrieval` or `BertForXLRetrieval` on a [`PretrainingDataset`]; `evaluate` gives the loss and
     accuracy of QLM and the accuracy and mean reciprocal rank of RR per direction (query language-document language)
-    and their means.
+    and their means over the directions between two languages (over all where there is none).
     """
 
     args: XLRetrievalTrainingArguments
@@ -145,7 +145,10 @@ class XLRetrievalTrainer(Trainer):
         model.eval()
         metrics = {}
         for (task, pair), size in tqdm(
-            dataset.sizes.items(), desc="Evaluation", leave=False, disable=not self.is_world_process_zero()
+            dataset.sizes.items(),
+            desc="Evaluation",
+            leave=False,
+            disable=self.args.disable_tqdm or not self.is_world_process_zero(),
         ):
             source, target = pair.split("-")
             for side, direction in enumerate([f"{source}-{target}", f"{target}-{source}"][: 1 + (source != target)]):
@@ -153,8 +156,9 @@ class XLRetrievalTrainer(Trainer):
                 for name, value in self.evaluate_examples(model, dataset, task, keys).items():
                     metrics[f"{metric_key_prefix}_{task}_{name}_{direction}"] = value
         for name in ("qlm_loss", "qlm_accuracy", "rr_accuracy", "rr_mrr"):
-            values = [value for key, value in metrics.items() if key.startswith(f"{metric_key_prefix}_{name}_")]
-            if values:
+            found = {key: value for key, value in metrics.items() if key.startswith(f"{metric_key_prefix}_{name}_")}
+            across = [value for key, value in found.items() if len(set(key.rsplit("_", 1)[1].split("-"))) == 2]
+            if values := across or list(found.values()):
                 metrics[f"{metric_key_prefix}_{name}"] = sum(values) / len(values)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

@@ -10,11 +10,11 @@ def write_model_card(
     folder: Path,
     name: str,
     base_model: str | None,
-    languages: list[str],
+    sizes: dict[tuple[str, str], int],
     settings: dict[str, object],
     metrics: dict[str, float],
-    data: list[str],
     max_length: int,
+    long: bool,
 ) -> Path:
     """
     Writes `README.md` for a pretrained checkpoint.
@@ -23,12 +23,14 @@ def write_model_card(
         folder (`Path`): the checkpoint.
         name (`str`): its name.
         base_model (`str`, *optional*): what it was trained from.
-        languages (`list[str]`): ISO 639-1 codes.
+        sizes (`dict[tuple[str, str], int]`): aligned sections of each task (`"qlm"`, `"rr"`) and language pair.
         settings (`dict`): the hyperparameters to show.
         metrics (`dict[str, float]`): of the held-out pairs, as `XLRetrievalTrainer.evaluate` names them.
-        data (`list[str]`): one line per task and language pair.
         max_length (`int`): positions of the model.
+        long (`bool`): is it a BertLong, rather than a plain BERT?
     """
+    languages = sorted({language for _, pair in sizes for language in pair.split("-")})
+    reranks = any(task == "rr" for task, _ in sizes)
     results = [
         EvalResult(
             task_type="text-ranking",
@@ -46,8 +48,8 @@ def write_model_card(
         language=languages,
         license="apache-2.0",
         library_name="transformers",
-        pipeline_tag="text-ranking",
-        tags=["cross-lingual", "reranker", "bertlong"],
+        pipeline_tag="text-ranking" if reranks else "fill-mask",
+        tags=["cross-lingual", *["reranker"] * reranks, *["bertlong"] * long],
         base_model=on_hub,
         model_name=name,
         eval_results=results or None,
@@ -74,7 +76,14 @@ def write_model_card(
         base=Path(base_model).name if base_model and not on_hub else base_model,
         languages=", ".join(languages),
         settings=settings,
-        data=data,
+        data=[f"{task.upper()} {pair}: {size} aligned sections" for (task, pair), size in sizes.items()],
+        tasks=" and ".join(
+            text
+            for task, text in (("qlm", "query language modelling (QLM)"), ("rr", "relevance ranking (RR)"))
+            if any(name == task for name, _ in sizes)
+        ),
+        reranks=reranks,
+        long=long,
         table=["| " + " | ".join(row) + " |" for row in table] if columns else [],
         max_length=max_length,
     )

@@ -83,7 +83,8 @@ class BertForXLRetrieval(BertPreTrainedModel):  # trf-ignore: TRF057
             return_dict=True,
             **kwargs,
         )
-        return retrieval_heads(self, outputs, task, labels, sparse_prediction)
+        sparse = self.training if sparse_prediction is None else sparse_prediction
+        return retrieval_heads(self, outputs, task, labels, sparse)
 
 
 __all__ = ["BertForXLRetrieval"]

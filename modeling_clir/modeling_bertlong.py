@@ -17,7 +17,7 @@ BertLong: BERT for long documents, with local attention in a window and global a
 Read from top to bottom: which tokens are global, how tokens are laid out, attention, layers, base model, heads.
 
 Shape suffixes in the comments: B rows, L padded length, D hidden size, H heads, d head size; N blocks, S slots of a
-block, G most global tokens of a row, M most blocks of a row.
+block, W tokens that a block meets, G most global tokens of a row; T tokens of the batch, M of its longest row.
 """
 
 from collections.abc import Callable
@@ -144,101 +144,92 @@ class PaddedLayout:
 
 
 @dataclass
-class BlockLayout:
+class PackedLayout:
     """
-    The tokens without the padding, `(N, S, D)`: every row is cut into blocks of S tokens, and only its last block has
-    empty slots. Since S is at least half of every window, the window of a token lies in its own block and the two
-    beside it. Time and memory are linear in the number of tokens.
+    The tokens without the padding, `(T, D)`: the linear layers see nothing else. For the local attention every row is
+    cut into blocks of S tokens; a block meets the W tokens from `window / 2` before it to `window / 2` after it and the
+    global tokens of its row. Time and memory are linear in the number of tokens. The batch needs a token.
     """
 
     valid: torch.Tensor  # (B, L)
     is_global: torch.Tensor  # (B, L)
     windows: list[int]
-    rank: torch.Tensor = field(init=False)  # (N, S), number of tokens of the row before this one; -1 in an empty slot
-    token_index: torch.Tensor = field(init=False)  # (tokens,), into B * L
-    slot_index: torch.Tensor = field(init=False)  # (tokens,), into N * S
-    source_index: torch.Tensor = field(init=False)  # (N * S,), into B * L; 0 in an empty slot
-    first_slot: torch.Tensor = field(init=False)  # (B,), into N * S
-    block_row: torch.Tensor = field(init=False)  # (N,), the row of a block
-    row_blocks: torch.Tensor = field(init=False)  # (B, M), the blocks of a row
-    row_mask: torch.Tensor = field(init=False)  # (B, 1, 1, M * S), which slots of row_blocks hold a token
-    global_slots: torch.Tensor = field(init=False)  # (B, G), into N * S
+    rank: torch.Tensor = field(init=False)  # (T,), number of tokens of the row before this one
+    source: torch.Tensor = field(init=False)  # (T,), into B * L
+    first: torch.Tensor = field(init=False)  # (B,), into T; any where the row has no token
+    row_tokens: torch.Tensor = field(init=False)  # (B, M), into T
+    row_mask: torch.Tensor = field(init=False)  # (B, 1, 1, M), which of them are there
+    global_index: torch.Tensor = field(init=False)  # (all global tokens,), into T
+    global_tokens: torch.Tensor = field(init=False)  # (B, G), into T
     global_filled: torch.Tensor = field(init=False)  # (B, G), which of them are there
-    local_masks: dict[int, torch.Tensor] = field(init=False)  # window -> (N, 1, S, 3 * S + G)
+    block_tokens: torch.Tensor = field(init=False)  # (N, S), into T
+    block_slot: torch.Tensor = field(init=False)  # (T,), into N * S
+    local_keys: dict[int, torch.Tensor] = field(init=False)  # window -> (N, W + G), into T
+    local_masks: dict[int, torch.Tensor] = field(init=False)  # window -> (N, 1, S, W + G)
 
     def __post_init__(self):
         valid, device = self.valid, self.valid.device
-        batch_size = valid.shape[0]
         lengths = valid.sum(1)
-        size = max(1, min(int(lengths.max()), max(BLOCK_SIZE, max(self.windows) // 2)))
-        blocks = ((lengths + size - 1) // size).clamp_min(1)  # (B,); a row without tokens has an empty block
-        start = blocks.cumsum(0) - blocks  # (B,), first block of a row
-        num_blocks = int(blocks.sum())
+        end = lengths.cumsum(0)  # (B,), into T
+        start = end - lengths
+        longest, num_tokens = int(lengths.max()), int(end[-1])
+        row = torch.arange(len(lengths), device=device).repeat_interleave(lengths)  # (T,)
+        self.source = valid.flatten().nonzero()[:, 0]
+        self.rank = torch.arange(num_tokens, device=device) - start[row]
+        self.first = start.clamp_max(num_tokens - 1)
+        places = torch.arange(longest, device=device)
+        self.row_tokens = (start[:, None] + places).clamp_max(num_tokens - 1)
+        self.row_mask = ((places < lengths[:, None]) | (lengths == 0)[:, None])[:, None, None]
 
-        token_row = valid.nonzero()[:, 0]
-        token_rank = (valid.cumsum(1) - 1)[valid]
-        self.token_index = valid.flatten().nonzero()[:, 0]
-        self.slot_index = start[token_row] * size + token_rank
-        self.source_index = torch.zeros(num_blocks * size, dtype=torch.long, device=device)
-        self.source_index[self.slot_index] = self.token_index
-        rank = torch.full((num_blocks * size,), -1, device=device)
-        rank[self.slot_index] = token_rank
-        self.rank = rank.view(num_blocks, size)
-        filled = self.rank >= 0
-        self.first_slot = start * size
-        self.block_row = torch.arange(batch_size, device=device).repeat_interleave(blocks)
-
-        offsets = torch.arange(int(blocks.max()), device=device)
-        row_has = offsets < blocks[:, None]  # (B, M)
-        self.row_blocks = torch.where(row_has, start[:, None] + offsets, 0)
-        row_mask = (filled[self.row_blocks] & row_has[..., None]).flatten(1)
-        self.row_mask = (row_mask | (lengths == 0)[:, None])[:, None, None]
-
-        slot_is_global = torch.zeros(num_blocks * size, dtype=torch.bool, device=device)
-        slot_is_global[self.slot_index] = self.is_global[valid]
+        is_global = self.is_global[valid]  # (T,)
+        self.global_index = is_global.nonzero()[:, 0]
         counts = self.is_global.sum(1)
         most = int(counts.max())
-        self.global_filled = torch.arange(most, device=device) < counts[:, None]  # (B, G)
-        self.global_slots = torch.zeros(batch_size, most, dtype=torch.long, device=device)
-        self.global_slots[self.global_filled] = slot_is_global.nonzero()[:, 0]
+        self.global_filled = torch.arange(most, device=device) < counts[:, None]
+        self.global_tokens = torch.zeros(len(lengths), most, dtype=torch.long, device=device)
+        self.global_tokens[self.global_filled] = self.global_index
 
-        # A global token is met in the list of global tokens, so not again in the blocks.
-        is_key = filled & ~slot_is_global.view_as(filled)
-        same_row = self.block_row[1:] == self.block_row[:-1]
-        before = F.pad(same_row, (1, 0))[:, None]  # (N, 1), is the block before of the same row?
-        after = F.pad(same_row, (0, 1))[:, None]
-        no_block = torch.zeros_like(is_key[:1])
-        before_is_key = torch.cat([no_block, is_key])[:-1] & before
-        after_is_key = torch.cat([is_key, no_block])[1:] & after
-        key_rank = self.neighbours(self.rank)
-        near = torch.cat([before_is_key, is_key, after_is_key], dim=1)[:, None]  # (N, 1, 3S)
-        itself = F.pad(torch.eye(size, dtype=torch.bool, device=device), (size, size))  # see PaddedLayout
-        far = self.global_filled[self.block_row][:, None].expand(-1, size, -1)  # (N, S, G)
-        self.local_masks = {
-            window: torch.cat([within_window(self.rank, key_rank, window) & near | itself, far], dim=2)[:, None]
-            for window in set(self.windows)
-        }
+        size = min(longest, max(BLOCK_SIZE, max(self.windows) // 2))
+        blocks = (lengths + size - 1) // size  # (B,)
+        block_row = torch.arange(len(lengths), device=device).repeat_interleave(blocks)  # (N,)
+        block_offset = torch.arange(len(block_row), device=device) - (blocks.cumsum(0) - blocks)[block_row]
+        block_start = start[block_row] + block_offset * size  # (N,), into T
+        slots = torch.arange(size, device=device)
+        self.block_tokens = (block_start[:, None] + slots).clamp_max(num_tokens - 1)
+        self.block_slot = (blocks.cumsum(0) - blocks)[row] * size + self.rank
 
-    def neighbours(self, tensor: torch.Tensor) -> torch.Tensor:
-        """(N, S, ...) -> (N, 3 * S, ...): the block before, the block, the block after."""
-        none = torch.zeros_like(tensor[:1])
-        around = torch.cat([none, tensor, none])
-        return torch.cat([around[:-2], tensor, around[2:]], dim=1)
+        self.local_keys, self.local_masks = {}, {}
+        far_keys = self.global_tokens[block_row]  # (N, G)
+        far = self.global_filled[block_row][:, None].expand(-1, size, -1)  # (N, S, G)
+        for window in set(self.windows):
+            half = window // 2
+            place = torch.arange(-half, size + half, device=device)  # (W,), from the block's start
+            keys = block_start[:, None] + place  # (N, W)
+            in_row = (keys >= start[block_row][:, None]) & (keys < end[block_row][:, None])
+            keys = keys.clamp(0, num_tokens - 1)
+            # A global token is met in the list of global tokens, so not again in the window.
+            near = (in_row & ~is_global[keys])[:, None] & within_window(slots, place, window)
+            near = near | (slots[:, None] == place)  # see PaddedLayout
+            self.local_keys[window] = torch.cat([keys, far_keys], dim=1)
+            self.local_masks[window] = torch.cat([near, far], dim=2)[:, None]
 
     def pack(self, tensor: torch.Tensor) -> torch.Tensor:
-        """(B, L, ...) -> (N, S, ...); 0 in empty slots."""
-        packed = tensor.flatten(0, 1)[self.source_index].view(self.rank.shape + tensor.shape[2:])
-        return packed.masked_fill(~expanded(self.rank >= 0, packed), 0)
+        """(B, L, ...) -> (T, ...)"""
+        return tensor.flatten(0, 1)[self.source]
 
     def unpack(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(N, S, D) -> (B, L, D), 0 at padding."""
+        """(T, D) -> (B, L, D), 0 at padding."""
         padded = hidden_states.new_zeros(self.valid.numel(), hidden_states.shape[-1])
-        padded = padded.index_copy(0, self.token_index, hidden_states.flatten(0, 1)[self.slot_index])
-        return padded.view(*self.valid.shape, -1)
+        return padded.index_copy(0, self.source, hidden_states).view(*self.valid.shape, -1)
 
     def first_token(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(N, S, D) -> (B, D), 0 where the row has no token"""
-        return hidden_states.flatten(0, 1)[self.first_slot] * self.valid.any(1, keepdim=True)
+        """(T, D) -> (B, D), 0 where the row has no token"""
+        return hidden_states[self.first] * self.valid.any(1, keepdim=True)
+
+
+def gather(tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """`(T, D)` and `(..)` to `(.., D)`. As an embedding, whose gradient is summed in parallel on a CPU."""
+    return F.embedding(index, tensor)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -288,9 +279,12 @@ class BertLongSelfAttention(nn.Module):
         return tensor.unflatten(-1, (-1, self.head_size)).transpose(1, 2)
 
     def forward(
-        self, hidden_states: torch.Tensor, layout: PaddedLayout | BlockLayout, attention_interface: Callable
+        self,
+        hidden_states: torch.Tensor,
+        layout: PaddedLayout | PackedLayout,
+        attention_interface: Callable,
+        only_global: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        attend = self.padded_attention if isinstance(layout, PaddedLayout) else self.blocked_attention
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
 
         def attention(query, key, value, mask):
@@ -305,7 +299,9 @@ class BertLongSelfAttention(nn.Module):
             )
             return output.flatten(2), weights
 
-        return attend(hidden_states, layout, attention)
+        if isinstance(layout, PaddedLayout):
+            return self.padded_attention(hidden_states, layout, attention)
+        return self.packed_attention(hidden_states, layout, attention, only_global)
 
     def padded_attention(self, hidden_states, layout, attention):
         x = hidden_states  # (B, L, D)
@@ -320,26 +316,28 @@ class BertLongSelfAttention(nn.Module):
             weights = weights * layout.valid[:, None, :, None]
         return output, weights
 
-    def blocked_attention(self, hidden_states, layout, attention):
-        x = hidden_states  # (N, S, D)
-
-        def local_keys(tensor):  # (N, S, D) -> (N, 3S + G, D)
-            row_globals = tensor.flatten(0, 1)[layout.global_slots]  # (B, G, D)
-            return torch.cat([layout.neighbours(tensor), row_globals[layout.block_row]], dim=1)
-
-        output, _ = attention(
-            self.query(x), local_keys(self.key(x)), local_keys(self.value(x)), layout.local_masks[self.window]
-        )
-        if layout.global_slots.shape[1] == 0:
-            return output, None
-        queries = self.query_global(x.flatten(0, 1)[layout.global_slots])  # (B, G, D)
-        keys = self.key_global(x)[layout.row_blocks].flatten(1, 2)  # (B, M * S, D)
-        values = self.value_global(x)[layout.row_blocks].flatten(1, 2)
-        mask = layout.row_mask.expand(-1, -1, queries.shape[1], -1)
-        global_output, _ = attention(queries, keys, values, mask)  # (B, G, D)
-        filled = layout.global_filled
-        output = output.flatten(0, 1).index_copy(0, layout.global_slots[filled], global_output[filled])
-        return output.view_as(x), None
+    def packed_attention(self, hidden_states, layout, attention, only_global):
+        x = hidden_states  # (T, D)
+        if not only_global:
+            queries = gather(self.query(x), layout.block_tokens)  # (N, S, D)
+            index = layout.local_keys[self.window]
+            output, _ = attention(
+                queries, gather(self.key(x), index), gather(self.value(x), index), layout.local_masks[self.window]
+            )
+            output = gather(output.flatten(0, 1), layout.block_slot)  # (T, D)
+            if not len(layout.global_index):
+                return output, None
+        queries = self.query_global(x[layout.global_tokens])  # (B, G, D)
+        keys = gather(self.key_global(x), layout.row_tokens)  # (B, M, D)
+        values = gather(self.value_global(x), layout.row_tokens)
+        global_output, _ = attention(queries, keys, values, layout.row_mask.expand(-1, -1, queries.shape[1], -1))
+        global_output = global_output[layout.global_filled]  # (all global tokens, D)
+        if not only_global:
+            return output.index_copy(0, layout.global_index, global_output), None
+        if torch.is_grad_enabled():  # a gradient of 0, not none: what momentum and DDP need
+            unused = (self.query, self.key, self.value)
+            global_output = global_output + 0.0 * sum(p.sum() for linear in unused for p in linear.parameters())
+        return global_output, None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -383,9 +381,10 @@ class BertLongAttention(nn.Module):
         self.self = BertLongSelfAttention(config, window)
         self.output = BertLongResidual(config, config.hidden_size)
 
-    def forward(self, hidden_states, layout, attention_interface):
-        attended, weights = self.self(hidden_states, layout, attention_interface)
-        return self.output(attended, hidden_states), weights
+    def forward(self, hidden_states, layout, attention_interface, only_global):
+        attended, weights = self.self(hidden_states, layout, attention_interface, only_global)
+        residual = hidden_states[layout.global_index] if only_global else hidden_states
+        return self.output(attended, residual), weights
 
 
 class BertLongIntermediate(nn.Module):
@@ -405,8 +404,9 @@ class BertLongLayer(GradientCheckpointingLayer):
         self.intermediate = BertLongIntermediate(config)
         self.output = BertLongResidual(config, config.intermediate_size)
 
-    def forward(self, hidden_states, layout, attention_interface):
-        hidden_states, weights = self.attention(hidden_states, layout, attention_interface)
+    def forward(self, hidden_states, layout, attention_interface, only_global=False):
+        """With `only_global` the states of the global tokens alone are computed, `(all global tokens, D)`."""
+        hidden_states, weights = self.attention(hidden_states, layout, attention_interface, only_global)
         return self.output(self.intermediate(hidden_states), hidden_states), weights
 
 
@@ -519,6 +519,7 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
         global_attention_mask: torch.Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        wanted: torch.Tensor | bool = True,
         **kwargs,
     ) -> BaseModelOutputWithPooling:
         r"""
@@ -542,6 +543,9 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
                 layer, computed by the eager implementation.
             output_hidden_states (`bool`, *optional*):
                 Return the embeddings and the output of every layer.
+            wanted (`torch.BoolTensor` of shape `(batch_size, sequence_length)` or `bool`, *optional*, defaults to `True`):
+                Where `last_hidden_state` is read, beside the first token of each row (`False`: nowhere). Elsewhere it
+                may be 0: where only global tokens are wanted, the last layer computes no other ones.
 
         Returns:
             `BaseModelOutputWithPooling`; `last_hidden_state` is 0 at padding, `pooler_output` is of the first token
@@ -568,6 +572,7 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
             ("token_type_ids", token_type_ids),
             ("position_ids", position_ids),
             ("global_attention_mask", global_attention_mask),
+            ("labels", wanted if torch.is_tensor(wanted) else None),
         ):
             if tensor is not None and tensor.shape != shape:
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, the input has {tuple(shape)}")
@@ -582,12 +587,14 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
             )
             implementation = "eager"
         fixed_shapes = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        layout_class = PaddedLayout if implementation == "eager" or fixed_shapes else BlockLayout
-        layout = layout_class(
-            valid=attention_mask > 0,
-            is_global=global_tokens(attention_mask, token_type_ids, global_attention_mask),
-            windows=self.config.window_per_layer,
-        )
+        valid = attention_mask > 0
+        padded = implementation == "eager" or fixed_shapes or not valid.any()
+        is_global = global_tokens(attention_mask, token_type_ids, global_attention_mask)
+        layout = (PaddedLayout if padded else PackedLayout)(valid, is_global, self.config.window_per_layer)
+        only_global = not (padded or output_hidden_states or wanted is True)
+        if only_global:
+            first = valid & (valid.cumsum(1) == 1)
+            only_global = not ((first | wanted) & ~is_global).any()
         attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
 
         positions = layout.rank.clamp_min(0) if position_ids is None else layout.pack(position_ids)
@@ -598,7 +605,11 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
 
         all_hidden_states = (layout.unpack(hidden_states),) if output_hidden_states else None
         all_attentions = () if output_attentions else None
-        for layer in self.encoder.layer:
+        for number, layer in enumerate(self.encoder.layer, start=1):
+            if only_global and number == len(self.encoder.layer):
+                states, weights = layer(hidden_states, layout, attention_interface, only_global=True)
+                hidden_states = torch.zeros_like(hidden_states).index_copy(0, layout.global_index, states)
+                break
             hidden_states, weights = layer(hidden_states, layout, attention_interface)
             if output_hidden_states:
                 all_hidden_states += (layout.unpack(hidden_states),)
@@ -652,6 +663,11 @@ class XLRetrievalOutput(ModelOutput):  # trf-ignore: TRF057
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
+def labelled(labels: torch.Tensor | None, sparse: bool) -> torch.Tensor | bool:
+    """Where a masked language model reads the last hidden states; see [`masked_lm`]."""
+    return labels != -100 if sparse and labels is not None else True
+
+
 def masked_lm(
     head: nn.Module, hidden_states: torch.Tensor, labels: torch.Tensor | None, sparse: bool
 ) -> tuple[torch.Tensor | None, torch.Tensor]:
@@ -672,7 +688,7 @@ def masked_lm(
     return total / (targets != -100).sum().clamp_min(1), logits  # 0, not NaN, where nothing is to be predicted
 
 
-def retrieval_heads(model, outputs, task: str | None, labels: torch.Tensor | None, sparse_prediction: bool | None):
+def retrieval_heads(model, outputs, task: str | None, labels: torch.Tensor | None, sparse: bool):
     """What `BertLongForXLRetrieval` and `BertForXLRetrieval` compute on top of their base model's outputs."""
     if task not in (None, "qlm", "rr"):
         raise ValueError(f"task must be 'qlm', 'rr' or None (both heads), got {task!r}")
@@ -680,7 +696,6 @@ def retrieval_heads(model, outputs, task: str | None, labels: torch.Tensor | Non
         raise ValueError("labels belong to one task: pass task='qlm' or task='rr' with them")
     loss = prediction_logits = relevance_logits = None
     if task != "rr":
-        sparse = model.training if sparse_prediction is None else sparse_prediction
         loss, prediction_logits = masked_lm(model.cls, outputs.last_hidden_state, labels, sparse)
     if task != "qlm":
         relevance_logits = model.classifier(model.dropout(outputs.pooler_output))
@@ -749,6 +764,7 @@ class BertLongForXLRetrieval(BertLongPreTrainedModel):  # trf-ignore: TRF057
             sparse_prediction (`bool`, *optional*):
                 Compute `prediction_logits` at the labelled positions only. By default while training.
         """
+        sparse = self.training if sparse_prediction is None else sparse_prediction
         outputs = self.bert(
             input_ids,
             attention_mask=attention_mask,
@@ -757,9 +773,10 @@ class BertLongForXLRetrieval(BertLongPreTrainedModel):  # trf-ignore: TRF057
             inputs_embeds=inputs_embeds,
             global_attention_mask=global_attention_mask,
             return_dict=True,
+            wanted=task != "rr" and labelled(labels, task == "qlm" and sparse),
             **kwargs,
         )
-        return retrieval_heads(self, outputs, task, labels, sparse_prediction)
+        return retrieval_heads(self, outputs, task, labels, sparse)
 
 
 class BertLongForMaskedLM(BertLongPreTrainedModel):  # trf-ignore: TRF057
@@ -799,6 +816,7 @@ class BertLongForMaskedLM(BertLongPreTrainedModel):  # trf-ignore: TRF057
                 Compute `logits` at the labelled positions only, of shape `(labelled, vocab_size)`. By default while
                 training with labels.
         """
+        sparse = self.training if sparse_prediction is None else sparse_prediction
         outputs = self.bert(
             input_ids,
             attention_mask=attention_mask,
@@ -807,9 +825,9 @@ class BertLongForMaskedLM(BertLongPreTrainedModel):  # trf-ignore: TRF057
             inputs_embeds=inputs_embeds,
             global_attention_mask=global_attention_mask,
             return_dict=True,
+            wanted=labelled(labels, sparse),
             **kwargs,
         )
-        sparse = self.training if sparse_prediction is None else sparse_prediction
         loss, logits = masked_lm(self.cls, outputs.last_hidden_state, labels, sparse)
         return MaskedLMOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
@@ -855,6 +873,7 @@ class BertLongForSequenceClassification(BertLongPreTrainedModel):  # trf-ignore:
             inputs_embeds=inputs_embeds,
             global_attention_mask=global_attention_mask,
             return_dict=True,
+            wanted=False,
             **kwargs,
         )
         logits = self.classifier(self.dropout(outputs.pooler_output))

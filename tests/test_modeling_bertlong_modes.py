@@ -42,7 +42,9 @@ def test_dropout_of_attention(implementation):
     options = {"attention_window": 8, "attn_implementation": implementation}
     model = build(BertLongModel, attention_probs_dropout_prob=0.4, **options)
     attention, attended = model.encoder.layer[0].attention.self, []
-    attention.register_forward_hook(lambda module, arguments, output: attended.append(output[0].detach()))
+    attention.register_forward_hook(
+        lambda module, arguments, output: attended.append(output[0].detach().view(-1, 30, 16))
+    )
     row = pair_batch(lengths=(30,))
     inputs = {name: tensor.expand(600, -1) for name, tensor in row.items()}
     exact = build(BertLongModel, **options)(**row).last_hidden_state
@@ -283,3 +285,34 @@ def test_nothing_is_warned_about(seed):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model(**random_batch(seed)).relevance_logits.sum().backward()
+
+
+@pytest.mark.parametrize("where", ["query", "document", "nowhere", "first token local"])
+def test_last_layer_computes_what_is_read(where):
+    """Global tokens alone where nothing else is read: the same numbers and gradients as all of it."""
+    inputs = pair_batch()
+    if where == "first token local":
+        inputs["global_attention_mask"] = (torch.arange(40) == 3).long().expand(3, -1)
+    query = inputs["token_type_ids"] == 0
+    read = {"query": query, "document": ~query}.get(where, torch.zeros_like(query)) & inputs["attention_mask"].bool()
+    labels = inputs["input_ids"].masked_fill(~read, -100)
+    found = []
+    for implementation in IMPLEMENTATIONS:  # eager attention computes all of it
+        model = build(BertLongForXLRetrieval, attn_implementation=implementation)
+        rows = []
+        model.bert.encoder.layer[-1].register_forward_hook(
+            lambda module, arguments, output, rows=rows: rows.append(output[0])
+        )
+        qlm = model(**inputs, labels=labels, task="qlm", sparse_prediction=True)
+        rr = model(**inputs, labels=torch.tensor([1.0, 0.0, 1.0]), task="rr")
+        (qlm.loss + rr.loss).backward()
+        found.append((qlm.prediction_logits, rr.relevance_logits, {n: p.grad for n, p in model.named_parameters()}))
+    torch.testing.assert_close(found[0], found[1], rtol=2e-5, atol=2e-5)
+    lengths = [len(states) for states in rows]
+    number = inputs["attention_mask"].sum().item()
+    queries = (query & inputs["attention_mask"].bool()).sum().item()
+    assert IMPLEMENTATIONS[-1] == "sdpa" and lengths == {
+        "query": [queries, queries],
+        "document": [number, queries],
+        "nowhere": [queries, queries],
+    }.get(where, [number, number])

@@ -193,26 +193,27 @@ class XLRetrievalTrainer(Trainer):
         args, dataset = self.args, self.train_dataset
         source = self.model.config._name_or_path
         collator, config = self.data_collator, self.model.config
+        tasks = {task for task, _ in dataset.sizes}
         evaluations = [record for record in self.state.log_history if any(key.startswith("eval_") for key in record)]
         write_model_card(
             Path(args.output_dir),
             name=args.hub_model_id or Path(args.output_dir).resolve().name,
             base_model=source or None,
-            languages=sorted(dataset.sections),
+            sizes=dataset.sizes,
             settings={
                 "optimizer steps": self.state.global_step,
                 "batch (queries)": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
                 "learning rate": f"{args.learning_rate:g}, {args.lr_scheduler_type}",
-                "RR loss": f"{args.rr_loss}, {dataset.num_negatives} negatives",
-                "QLM masks": f"{collator.mask_mode}, p = {collator.mask_probability}",
+                **({"RR loss": f"{args.rr_loss}, {dataset.num_negatives} negatives"} if "rr" in tasks else {}),
+                **({"QLM masks": f"{collator.mask_mode}, p = {collator.mask_probability}"} if "qlm" in tasks else {}),
                 "longest pair": f"{collator.encoder.max_length} tokens",
                 "attention window": getattr(config, "attention_window", "none"),
                 "precision": "bf16" if args.bf16 else "fp32",
                 "seed": args.seed,
             },
             metrics={k: v for k, v in (evaluations[-1] if evaluations else {}).items() if k.startswith("eval_")},
-            data=[f"{task.upper()} {pair}: {size} aligned sections" for (task, pair), size in dataset.sizes.items()],
             max_length=config.max_position_embeddings,
+            long=hasattr(config, "attention_window"),
         )
 
 

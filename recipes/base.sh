@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# The base in base/: a small multilingual BERT from nothing but parallel texts. About 25 minutes on 2 CPU cores.
+#
+#     recipes/base.sh DATA
+#
+# DATA has bible/ and ntrex/ ({language}.jsonl.gz, aligned by id) and xquad/ (xquad.{language}.json); base/README.md says
+# where they come from. Writes output/base/bert. Expected: the held-out numbers in base/README.md.
+set -euo pipefail
+data=$1
+languages=en,de,fr,es
+sources=(--documents "$data/bible" "$data/ntrex" --squad "$data/xquad" --squad_articles 0:24 --validation_fraction 0.02)
+
+# 1. Sections of one sentence, for the word vectors; of two, for the training
+python scripts/build_corpus.py output/base/sentences --languages $languages "${sources[@]}" --max_sentences 1
+python scripts/build_corpus.py output/base/corpus --languages $languages "${sources[@]}" --max_sentences 2 --same_language
+
+# 2. Vocabulary, word vectors by latent semantic indexing, a first layer that looks for what is alike
+python scripts/initialize_base.py output/base/sentences output/base/initial
+
+# 3. Query language modelling in all pairs of languages and within each
+accelerate launch --cpu --num_processes 1 run_pretraining.py --config recipes/base.yaml

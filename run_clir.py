@@ -13,11 +13,10 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 import transformers
 from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
 
-from modeling_clir import BertLongForXLRetrieval
+from modeling_clir.convert import load_model, load_with_report
 from modeling_clir.data.collators import PretrainingCollator
 from modeling_clir.data.collections import read_collection
 from modeling_clir.data.pairs import PairEncoder, load_tokenizer
@@ -59,13 +58,15 @@ def main():
     # 2. Model and tokenizer
     tokenizer = load_tokenizer(args.model_name_or_path)
     limit = AutoConfig.from_pretrained(args.model_name_or_path).max_position_embeddings
+    if (args.max_length or limit) > limit:
+        raise ValueError(f"--max_length {args.max_length} is more than the model's {limit} positions")
     encoder = PairEncoder(tokenizer, args.max_length or limit, args.max_query_length)
     output = Path(training_args.output_dir)
 
     # 3. Finetune with a ranking loss
     if training_args.do_train:
         trainer = XLRetrievalTrainer(
-            model=BertLongForXLRetrieval.from_pretrained(args.model_name_or_path, dtype=torch.float32),
+            model=load_model(args.model_name_or_path),
             args=training_args,
             train_dataset=QueryDataset(
                 collections,
@@ -79,7 +80,10 @@ def main():
         trainer.train()
         trainer.save_model()
     source = training_args.output_dir if training_args.do_train else args.model_name_or_path
-    model = AutoModelForSequenceClassification.from_pretrained(source, dtype=torch.float32).to(training_args.device)
+    model, missing = load_with_report(AutoModelForSequenceClassification, source, AutoConfig.from_pretrained(source))
+    if "classifier.weight" in missing:
+        logger.warning(f"{source} has no relevance head: a new one ranks at random")
+    model.to(training_args.device)
 
     # 4. Rank and measure
     output.mkdir(parents=True, exist_ok=True)

@@ -10,13 +10,12 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 import transformers
 from transformers import AutoConfig, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from modeling_clir import BertForXLRetrieval, BertLongForXLRetrieval
-from modeling_clir.convert import bert_to_bertlong, load_bert
+from modeling_clir import BertForXLRetrieval, BertLongConfig, BertLongForXLRetrieval
+from modeling_clir.convert import bert_to_bertlong, load_model
 from modeling_clir.data.collators import MASK_MODES, PretrainingCollator
 from modeling_clir.data.pairs import PairEncoder, load_tokenizer
 from modeling_clir.data.sections import PretrainingDataset, parse_pairs
@@ -110,18 +109,17 @@ def main():
     # 3. Model and tokenizer
     source = model_args.model_name_or_path or model_args.config_name
     tokenizer = load_tokenizer(model_args.tokenizer_name or source)
-    config = AutoConfig.from_pretrained(source)
     if model_args.model_name_or_path is None:
-        if config.model_type == "bert":
-            config.num_labels = 1
-        model_class = BertForXLRetrieval if config.model_type == "bert" else BertLongForXLRetrieval
-        model = model_class(config)
-    elif config.model_type == "bert":
-        model = load_bert(source)
-        if not model_args.keep_bert:
-            model = bert_to_bertlong(model, model_args.max_position_embeddings, model_args.attention_window)
+        config = AutoConfig.from_pretrained(source)
+        classes = {"bert": BertForXLRetrieval, BertLongConfig.model_type: BertLongForXLRetrieval}
+        if config.model_type not in classes:
+            raise ValueError(f"--config_name must be of type {' or '.join(classes)}, got {config.model_type}")
+        config.num_labels = 1
+        model = classes[config.model_type](config)
     else:
-        model = BertLongForXLRetrieval.from_pretrained(source, dtype=torch.float32)
+        model = load_model(source)
+        if isinstance(model, BertForXLRetrieval) and not model_args.keep_bert:
+            model = bert_to_bertlong(model, model_args.max_position_embeddings, model_args.attention_window)
     if len(tokenizer) > model.config.vocab_size:
         raise ValueError(
             f"the tokenizer has {len(tokenizer)} tokens, the model's embeddings {model.config.vocab_size}: they do not belong together"

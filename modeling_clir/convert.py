@@ -111,8 +111,8 @@ def load_with_report(model_class: type[PreTrainedModel], source: str, config: Pr
         for name in sorted(report[f"{what}_keys"]):
             if name.startswith(("bert.", "encoder.", "embeddings.")) and ".pooler." not in name:
                 raise ValueError(f"{source} does not fit its config.json: tensor {name} is {what}")
-    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    if model.config.tie_word_embeddings and not tied:
+    head = model.get_output_embeddings()
+    if model.config.tie_word_embeddings and head and head.weight is not model.get_input_embeddings().weight:
         logger.warning(f"{source} says that its decoder is tied, but stores another one: it is kept, untied.")
         model.config.tie_word_embeddings = False
     return model, set(report["missing_keys"])
@@ -167,6 +167,20 @@ def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRet
             model.classifier = nn.Linear(config.hidden_size, model.config.num_labels)
             nn.init.normal_(model.classifier.weight, std=config.initializer_range)
             nn.init.zeros_(model.classifier.bias)
+    return model
+
+
+def load_model(source: str | Path) -> BertForXLRetrieval | BertLongForXLRetrieval:
+    """
+    A BertLong or BERT checkpoint with both heads, in float32. Says which head is newly initialized; raises `ValueError`
+    for another model type, and for tensors that do not fit the configuration.
+    """
+    if read_config(source).get("model_type") != BertLongConfig.model_type:
+        return load_bert(source)
+    config = BertLongConfig.from_pretrained(source)
+    model, missing = load_with_report(BertLongForXLRetrieval, str(source), config)
+    if missing:
+        logger.warning(f"{source} lacks {', '.join(sorted(missing))}: newly initialized.")
     return model
 
 
@@ -491,7 +505,15 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-__all__ = ["bert_to_bertlong", "bertlong_to_longformer", "load_2021", "load_bert", "main"]
+__all__ = [
+    "bert_to_bertlong",
+    "bertlong_to_longformer",
+    "load_2021",
+    "load_bert",
+    "load_model",
+    "load_with_report",
+    "main",
+]
 
 
 if __name__ == "__main__":

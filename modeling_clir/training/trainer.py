@@ -24,7 +24,7 @@ COUNTS = ("queries_cut", "documents_cut", "rows")
 class XLRetrievalTrainingArguments(TrainingArguments):
     """
     `TrainingArguments` with the options of the two tasks. Other defaults than there: `learning_rate` 1e-5, constant
-    after a warm-up, `weight_decay` 0 and `max_grad_norm` 5 (Yu, Fei, Li 2021).
+    after a warm-up, `weight_decay` 0 and `max_grad_norm` 5 (Yu, Fei, Li 2021), `per_device_eval_batch_size` 32.
 
     Args:
         rr_loss (`str`, defaults to `"pairwise"`): `"pairwise"`, `"margin"`, `"listwise"` or `"pointwise"`.
@@ -35,6 +35,7 @@ class XLRetrievalTrainingArguments(TrainingArguments):
     learning_rate: float = 1e-5
     lr_scheduler_type: str = "constant_with_warmup"
     max_grad_norm: float = 5.0
+    per_device_eval_batch_size: int = 32
     rr_loss: str = field(default="pairwise", metadata={"help": "pairwise, margin, listwise or pointwise"})
     rr_margin: float = field(default=1.0, metadata={"help": "margin of the margin loss"})
     qlm_weight: float = field(default=1.0, metadata={"help": "factor of the QLM loss"})

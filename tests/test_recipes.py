@@ -1,0 +1,34 @@
+"""Every recipe is one that its runner takes, and what the README says of options and files is there."""
+
+import re
+
+import pytest
+
+import run_pretraining
+from modeling_clir.training.arguments import parse_arguments
+from modeling_clir.training.trainer import XLRetrievalTrainingArguments
+
+from .conftest import REPOSITORY
+
+
+@pytest.mark.parametrize("recipe", sorted((REPOSITORY / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipe(recipe, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    kinds = (run_pretraining.ModelArguments, run_pretraining.DataArguments, XLRetrievalTrainingArguments)
+    model, data, training = parse_arguments(kinds, ["--config", str(recipe), "--seed", "5"])
+    assert training.seed == 5 and training.do_train and data.pairs["qlm"]
+    assert data.corpus.startswith("output/") and model.model_name_or_path.startswith("output/")
+    header = recipe.read_text(encoding="utf-8").split("corpus:")[0]
+    assert "MAP" in header or "Expected" in header
+
+
+def test_readme_names_what_is_there():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for path in re.findall(r"\b(?:scripts|recipes|results|base|sample)/[\w./-]*[\w/]", readme):
+        assert (REPOSITORY / path).exists(), path
+    programs = "".join((REPOSITORY / name).read_text(encoding="utf-8") for name in ("run_pretraining.py", "run_clir.py",
+        "scripts/build_corpus.py", "scripts/build_collections.py", "modeling_clir/convert.py",
+        "modeling_clir/training/trainer.py"))  # fmt: skip
+    of_transformers = {"config", "help", "output_dir", "resume_from_checkpoint", "do_train"}
+    for option in set(re.findall(r"--(\w+)", readme)) - of_transformers:
+        assert re.search(rf"\b{option}\b", programs), option

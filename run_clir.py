@@ -22,6 +22,7 @@ from modeling_clir.data.collections import read_collection
 from modeling_clir.data.pairs import PairEncoder, load_tokenizer
 from modeling_clir.data.queries import QueryDataset
 from modeling_clir.evaluation.ranking import evaluate_run, rank_collection, write_run
+from modeling_clir.reranker import Reranker
 from modeling_clir.training.arguments import parse_arguments
 from modeling_clir.training.trainer import XLRetrievalTrainer, XLRetrievalTrainingArguments
 
@@ -39,6 +40,7 @@ class Arguments:
     num_negatives: int = field(default=1, metadata={"help": "negatives of a training query"})
     max_length: int | None = field(default=None, metadata={"help": "longest pair in tokens; defaults to the model's"})
     max_query_length: int = field(default=128, metadata={"help": "longest query in tokens"})
+    max_tokens_per_batch: int = field(default=8192, metadata={"help": "tokens that are ranked together"})
 
 
 def main():
@@ -84,24 +86,20 @@ def main():
     if "classifier.weight" in missing:
         logger.warning(f"{source} has no relevance head: a new one ranks at random")
     model.to(training_args.device)
+    reranker = Reranker(model, tokenizer, encoder.max_length, encoder.max_query_length, args.max_tokens_per_batch)
 
     # 4. Rank and measure
     output.mkdir(parents=True, exist_ok=True)
     metrics = {}
     for collection in collections:
         queries = splits[collection.name][2] if splits else list(collection.qrels)
-        run, counts = rank_collection(model, encoder, collection, queries, training_args.per_device_eval_batch_size)
+        run, counts = rank_collection(reranker, collection, queries)
         write_run(run, output / f"{collection.name}.run", tag="modeling_clir")
         measured = evaluate_run(run, {query: collection.qrels[query] for query in queries})
         metrics[collection.name] = measured | {"queries": len(queries)} | counts
         print(
             collection.name, *(f"{name} {value:.4f}" for name, value in measured.items()), f"({len(queries)} queries)"
         )
-        if counts["queries_cut"] or counts["documents_cut"]:
-            logger.warning(
-                f"{collection.name}: in {counts['documents_cut']} of {counts['pairs']} pairs the document was cut to fit "
-                f"{encoder.max_length} tokens, in {counts['queries_cut']} the query to {encoder.max_query_length}"
-            )
     with open(output / "metrics.json", "w", encoding="utf-8") as file:
         json.dump(metrics, file, indent=2)
 

@@ -5,8 +5,8 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from modeling_clir.data.collections import Collection
-from modeling_clir.data.pairs import PairEncoder
 from modeling_clir.evaluation.ranking import evaluate_run, rank_collection, write_run
+from modeling_clir.reranker import Reranker
 
 
 DOCUMENTS = {f"d{i}": " ".join(f"d{j}" for j in range(i + 1)) for i in range(7)}
@@ -21,34 +21,37 @@ def ranker(tokenizer):
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
     config = BertConfig(vocab_size=len(tokenizer), initializer_range=0.5, num_labels=1, **sizes)
-    return BertForSequenceClassification(config).eval(), PairEncoder(tokenizer, 12, 4)
+    return Reranker(BertForSequenceClassification(config), tokenizer, 12, 4, max_tokens_per_batch=40)
 
 
-def test_batches_do_not_change_scores(ranker):
-    model, encoder = ranker
-    run, counts = rank_collection(model, encoder, COLLECTION, batch_size=4, progress=False)
+def test_scores_of_a_collection(ranker, capsys):
+    run, counts = rank_collection(ranker, COLLECTION)
     assert counts == {"pairs": 9, "queries_cut": 0, "documents_cut": 0}
-    assert {query: set(scores) for query, scores in run.items()} == {"a": set(DOCUMENTS), "b": {"d0", "d5"}}
+    assert {query: list(scores) for query, scores in run.items()} == COLLECTION.candidates
     for query, scores in run.items():
         for document, score in scores.items():
-            inputs = encoder.tokenizer(QUERIES[query], DOCUMENTS[document], return_tensors="pt")
+            inputs = ranker.encoder.tokenizer(QUERIES[query], DOCUMENTS[document], return_tensors="pt")
             with torch.no_grad():
-                assert score == pytest.approx(model(**inputs).logits.item(), abs=1e-5)
+                assert score == pytest.approx(ranker.model(**inputs).logits.item(), abs=1e-5)
     assert len({score for scores in run.values() for score in scores.values()}) == 9
+    output = capsys.readouterr()
+    assert output.out == "" and "en-de: 100%" in output.err and "9/9" in output.err
 
 
 def test_queries_that_are_ranked(ranker):
-    run, _ = rank_collection(*ranker, COLLECTION, ["b"], progress=False)
+    run, _ = rank_collection(ranker, COLLECTION, ["b"], progress=False)
     assert list(run) == ["b"]
-    run, counts = rank_collection(*ranker, COLLECTION, [], progress=False)
+    run, counts = rank_collection(ranker, COLLECTION, [], progress=False)
     assert run == {} and counts["pairs"] == 0
 
 
 def test_a_score_that_is_not_a_number(ranker):
-    model, encoder = ranker
-    model.get_input_embeddings().weight.data[encoder.tokenizer.convert_tokens_to_ids("d6")] = torch.nan
-    with pytest.raises(ValueError, match="en-de: the score of document 'd6' for query 'a' is not a number"):
-        rank_collection(model, encoder, COLLECTION, progress=False)
+    unknown = ranker.encoder.tokenizer.convert_tokens_to_ids("d6")
+    ranker.model.get_input_embeddings().weight.data[unknown] = torch.nan
+    with pytest.raises(
+        ValueError, match=r"en-de: the score of document 'd0 d1 .* d6' for query 'q1 q2' is not a number"
+    ):
+        rank_collection(ranker, COLLECTION, progress=False)
 
 
 def test_written_run_has_the_measures_of_the_run(tmp_path):

@@ -1,0 +1,257 @@
+"""Reranking: the scores of documents for queries."""
+
+import math
+import sys
+import textwrap
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from tqdm.auto import tqdm
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from .data.pairs import PairEncoder, load_tokenizer
+from .training.losses import relevance_scores
+
+
+logger = logging.get_logger(__name__)
+
+TEXTS_AT_ONCE = 1024  # tokenized together: while it is, a text takes many times the memory of its ids
+
+
+class PairTemplate:
+    """
+    Puts together the rows of a [`PairEncoder`] from a query and a document that were tokenized apart. The special
+    tokens before, between and behind them are read off a row.
+
+    Raises `ValueError` where rows have another form.
+    """
+
+    def __init__(self, encoder: PairEncoder):
+        row = encoder(["a b"], ["c d"])
+        ids, types, sides = np.array(row["input_ids"][0]), np.array(row.encodings[0].type_ids), row.sequence_ids(0)
+        query, document = ([i for i, side in enumerate(sides) if side == wanted] for wanted in (0, 1))
+        if not query or not document:
+            raise ValueError(f"{row.tokens(0)} lacks the query or the document")
+        self.query_type, self.document_type = types[query[0]], types[document[0]]
+        places = (slice(query[0]), slice(query[-1] + 1, document[0]), slice(document[-1] + 1, None))
+        self.special = [(ids[place], types[place]) for place in places]
+        self.num_special = sum(len(part) for part, _ in self.special)
+        if not np.array_equal(self(ids[query], ids[document]), [ids, types]):
+            raise ValueError(f"{row.tokens(0)} is not a query and then a document, with special tokens around them")
+
+    def __call__(self, query: np.ndarray, document: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids `(query tokens,)` and `(document tokens,)` to ids and token types of the pair, each `(tokens,)`."""
+        before, between, behind = self.special
+        query = query, np.full(len(query), self.query_type)
+        document = document, np.full(len(document), self.document_type)
+        ids, types = zip(before, query, between, document, behind)
+        return np.concatenate(ids), np.concatenate(types)
+
+
+class EncodedPairs:
+    """
+    Pairs of a query and a document as rows of a [`PairEncoder`]. Kept are the ids of every distinct text; a row is made
+    when it is asked for.
+
+    Attributes:
+        lengths (`np.ndarray` of shape `(pairs,)`): tokens of each row.
+        counts (`dict[str, int]`): number of `pairs`, of pairs in which the query was cut (`queries_cut`), and the
+        document (`documents_cut`).
+    """
+
+    def __init__(self, encoder: PairEncoder, pairs: list[tuple[str, str]]):
+        self.encoder, self.pairs = encoder, pairs
+        try:
+            self.template = PairTemplate(encoder)
+        except ValueError as error:
+            logger.warning_once(f"queries and documents are tokenized anew in every pair: {error}")
+            self.template = None
+        queries, self.query_of = distinct([query for query, _ in pairs])
+        documents, self.document_of = distinct([document for _, document in pairs])
+        self.queries, query_cut = [], []
+        for start in range(0, len(queries), TEXTS_AT_ONCE):
+            kept, cut = encoder.cut(queries[start : start + TEXTS_AT_ONCE])
+            self.queries += self.tokenize(kept)
+            query_cut += cut
+        self.documents = []
+        for start in range(0, len(documents), TEXTS_AT_ONCE):
+            self.documents += self.tokenize(documents[start : start + TEXTS_AT_ONCE])
+
+        special = encoder.tokenizer.num_special_tokens_to_add(pair=True)
+        query_lengths = np.array([len(ids) for ids in self.queries], dtype=int)[self.query_of]
+        document_lengths = np.array([len(ids) for ids in self.documents], dtype=int)[self.document_of]
+        self.room = encoder.max_length - special - query_lengths  # for the document
+        self.lengths = special + query_lengths + np.minimum(document_lengths, self.room)
+        self.counts = {
+            "pairs": len(pairs),
+            "queries_cut": int(np.array(query_cut, dtype=int)[self.query_of].sum()),
+            "documents_cut": int((document_lengths > self.room).sum()),
+        }
+
+    def tokenize(self, texts: list[str]) -> list[np.ndarray]:
+        """The ids of each text, at most `max_length + 1`: one more than any row has room for."""
+        encoded = self.encoder.tokenizer(
+            texts,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            truncation=True,
+            max_length=self.encoder.max_length + 1,
+        )
+        return [np.array(ids, dtype=np.int32) for ids in encoded["input_ids"]]
+
+    def rows(self, places: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The ids and token types of the pairs at `places`, each `(tokens,)`."""
+        if self.template is None:
+            encoded = self.encoder([self.pairs[i][0] for i in places], [self.pairs[i][1] for i in places])
+            return [(np.array(row.ids), np.array(row.type_ids)) for row in encoded.encodings]
+        rows = []
+        for i in places:
+            document, room = self.documents[self.document_of[i]], self.room[i]
+            document = document[-room:] if self.encoder.tokenizer.truncation_side == "left" else document[:room]
+            rows.append(self.template(self.queries[self.query_of[i]], document))
+        return rows
+
+    def batch(self, places: list[int]) -> dict[str, torch.Tensor]:
+        """The pairs at `places` as the tokenizer pads them: the model's inputs, each `(pairs, longest row)`."""
+        tokenizer = self.encoder.tokenizer
+        ids, types = zip(*self.rows(places))
+        inputs = {
+            "input_ids": (ids, tokenizer.pad_token_id),
+            "token_type_ids": (types, tokenizer.pad_token_type_id),
+            "attention_mask": ([np.ones_like(row) for row in ids], 0),
+        }
+        return {
+            name: pad_sequence(
+                [torch.from_numpy(row) for row in rows],
+                batch_first=True,
+                padding_value=padding,
+                padding_side=tokenizer.padding_side,
+            ).long()
+            for name, (rows, padding) in inputs.items()
+            if name in tokenizer.model_input_names
+        }
+
+
+def distinct(texts: list[str]) -> tuple[list[str], np.ndarray]:
+    """The distinct texts, and of each text its place among them."""
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    return list(places), np.array([places[text] for text in texts], dtype=int)
+
+
+class Reranker:
+    """
+    Scores documents for queries. A text that occurs in many pairs is tokenized once, pairs of similar length are
+    computed together, and the results come in the caller's order.
+
+    ```python
+    reranker = Reranker.from_pretrained("output/demo/clir-bertlong")
+    for hit in reranker.rank(query, documents):
+        print(f"{hit['score']:.3f}  {hit['text']}")
+    ```
+
+    Args:
+        model (`PreTrainedModel`): with sequence classification logits `(batch_size, num_labels)`; the last one is the
+        score, as it is, without a sigmoid.
+        tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer.
+        max_length (`int`, *optional*): longest pair in tokens, see [`PairEncoder`]; defaults to what both the model and
+        the tokenizer take.
+        max_query_length (`int`, defaults to 128): longest query in tokens.
+        max_tokens_per_batch (`int`, defaults to 8192): rows of a batch times the tokens of its longest one. A longer
+        pair is computed alone.
+
+    Attributes:
+        counts (`dict[str, int]`): how many `pairs` the last call scored, and in how many the query (`queries_cut`) or
+        the document (`documents_cut`) did not fit.
+
+    Raises `ValueError` where the lengths do not fit the model or leave no room for a document.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int | None = None,
+        max_query_length: int = 128,
+        max_tokens_per_batch: int = 8192,
+    ):
+        limit = model.config.max_position_embeddings
+        if (max_length or limit) > limit:
+            raise ValueError(f"max_length ({max_length}) is more than the model's {limit} positions")
+        if max_tokens_per_batch < 1:
+            raise ValueError(f"max_tokens_per_batch must be at least 1, got {max_tokens_per_batch}")
+        self.model = model
+        self.encoder = PairEncoder(tokenizer, max_length or min(limit, tokenizer.model_max_length), max_query_length)
+        self.max_tokens_per_batch = max_tokens_per_batch
+        self.counts = {"pairs": 0, "queries_cut": 0, "documents_cut": 0}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str,
+        max_length: int | None = None,
+        max_query_length: int = 128,
+        max_tokens_per_batch: int = 8192,
+        **options,
+    ) -> "Reranker":
+        """
+        The reranker of a folder or Hub repository. `options` are those of the model's `from_pretrained`, as
+        `dtype=torch.bfloat16` or `device_map="cuda"`. Raises `ValueError` for a checkpoint without a relevance head.
+        """
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            name_or_path, output_loading_info=True, **options
+        )
+        if missing := sorted(report["missing_keys"]):
+            raise ValueError(f"{name_or_path} cannot rank, it lacks {', '.join(missing)}: finetune it first")
+        return cls(model, load_tokenizer(name_or_path), max_length, max_query_length, max_tokens_per_batch)
+
+    def rank(self, query: str, documents: list[str], progress: bool = False) -> list[dict]:
+        """`{"corpus_id": place in documents, "score": ..., "text": ...}` of each document, best first."""
+        scores = self.score([(query, document) for document in documents], progress)
+        ranked = sorted(range(len(documents)), key=scores.__getitem__, reverse=True)  # stable: ties as they came
+        return [{"corpus_id": i, "score": scores[i], "text": documents[i]} for i in ranked]
+
+    @torch.inference_mode()
+    def score(self, pairs: Iterable[tuple[str, str]], progress: bool = True, name: str = "reranking") -> list[float]:
+        """
+        The score of each pair of a query and a document.
+
+        Args:
+            pairs (`Iterable[tuple[str, str]]`).
+            progress (`bool`, defaults to `True`): show a bar on stderr.
+            name (`str`, defaults to `"reranking"`): of the pairs, in the bar, the log and errors.
+
+        Raises `ValueError` for a score that is NaN. Pairs that were cut are counted in the log.
+        """
+        self.model.eval()
+        pairs = list(pairs)
+        scores = [math.nan] * len(pairs)
+        with tqdm(total=len(pairs), desc=name, unit="pair", disable=not progress, file=sys.stderr) as bar:
+            encoded = EncodedPairs(self.encoder, pairs)
+            self.counts = encoded.counts
+            if self.counts["queries_cut"] or self.counts["documents_cut"]:
+                logger.warning(
+                    f"{name}: in {self.counts['documents_cut']} of {len(pairs)} pairs the document was cut to fit "
+                    f"{self.encoder.max_length} tokens, in {self.counts['queries_cut']} the query to "
+                    f"{self.encoder.max_query_length}"
+                )
+            order = np.argsort(-encoded.lengths, kind="stable")  # where memory is short, the first batch tells
+            while len(order):
+                rows = max(1, self.max_tokens_per_batch // int(encoded.lengths[order[0]]))
+                part, order = order[:rows].tolist(), order[rows:]
+                inputs = {key: value.to(self.model.device) for key, value in encoded.batch(part).items()}
+                for i, score in zip(part, relevance_scores(self.model(**inputs).logits.float()).tolist()):
+                    if math.isnan(score):
+                        query, document = (textwrap.shorten(text, 60) for text in pairs[i])
+                        raise ValueError(
+                            f"{name}: the score of document {document!r} for query {query!r} is not a number; the "
+                            "checkpoint has NaN weights, or its numbers overflow"
+                        )
+                    scores[i] = score
+                bar.update(len(part))
+        return scores
+
+
+__all__ = ["EncodedPairs", "Reranker"]

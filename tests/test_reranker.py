@@ -1,0 +1,287 @@
+"""Reranking: what is computed together and in which order changes nothing."""
+
+import random
+
+import pytest
+import torch
+from sentence_transformers import CrossEncoder
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
+
+from modeling_clir.convert import bert_to_bertlong, load_bert
+from modeling_clir.data.pairs import PairEncoder
+from modeling_clir.reranker import EncodedPairs, Reranker
+from tests.conftest import REPOSITORY
+
+
+QUERY = "Wann wurde der Leuchtturm Skarvholm gebaut?"
+DOCUMENTS = [
+    "The harbour of Norrvik froze in the winter of 1911.",
+    "",
+    "Skarvholm Lighthouse was built between 1861 and 1866 on a granite reef off the coast of Norrvik. " * 3,
+    "灯塔建于1861年。",
+    "[SEP] lighthouse [MASK]",
+    "The harbour of Norrvik froze in the winter of 1911.",
+]
+WORDS = [
+    "q1",
+    "granite",
+    "reefs",
+    " ",
+    "\n",
+    "長城",
+    "的",
+    "。",
+    "각",
+    "é",
+    "[SEP]",
+    "</s>",
+    "[MASK]",
+    "<mask>",
+    "...",
+    "🙂",
+    "I'm",
+]
+SAMPLE = [str(path) for path in sorted((REPOSITORY / "sample/train").glob("*.jsonl"))]
+
+
+def random_text(rng: random.Random) -> str:
+    return "".join(rng.choice(WORDS) + rng.choice(["", " "]) for _ in range(rng.choice([0, 1, 3, 10, 60])))
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_bert, tmp_path_factory):
+    """The same weights as a BERT and as a BertLong, with scores that are far apart."""
+    folder = tmp_path_factory.mktemp("rerankers")
+    model = load_bert(tiny_bert)
+    model.classifier.weight.data *= 30
+    for name, saved in {"bert": model, "bertlong": bert_to_bertlong(model, 128, 8)}.items():
+        saved.save_pretrained(folder / name)
+        AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture(params=["bert", "bertlong"])
+def folder(request, folders):
+    return folders / request.param
+
+
+def random_pairs(seed: int, number: int = 60) -> list[tuple[str, str]]:
+    """Queries and documents that occur more than once, whole pairs too."""
+    rng = random.Random(seed)
+    queries, documents = ([random_text(rng) for _ in range(count)] for count in (8, 15))
+    return [(rng.choice(queries), rng.choice(documents)) for _ in range(number)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rows
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def trained(model, trainer, normalizer, pre_tokenizer, processor, **options) -> PreTrainedTokenizerFast:
+    backend = Tokenizer(model)
+    backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
+    backend.train(SAMPLE, trainer)
+    backend.post_processor = processor(backend.token_to_id)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **options)
+
+
+ROBERTA = {"bos_token": "<s>", "cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "eos_token": "</s>"}
+ROBERTA |= {"unk_token": "<unk>", "mask_token": "<mask>", "model_input_names": ["input_ids", "attention_mask"]}
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+
+
+def template(pair: str):
+    def processor(token_to_id):
+        return processors.TemplateProcessing("<s> $A </s>", pair, [(t, token_to_id(t)) for t in ("<s>", "</s>")])
+
+    return processor
+
+
+def unigram(pair: str, **options) -> PreTrainedTokenizerFast:
+    trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False)
+    return trained(
+        models.Unigram(),
+        trainer,
+        normalizers.NFKC(),
+        pre_tokenizers.Metaspace(),
+        template(pair),
+        **(ROBERTA | options),
+    )
+
+
+def byte_level() -> PreTrainedTokenizerFast:
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
+    return trained(
+        models.BPE(),
+        trainer,
+        normalizers.NFC(),
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        lambda token_to_id: processors.RobertaProcessing(("</s>", token_to_id("</s>")), ("<s>", token_to_id("<s>"))),
+        **ROBERTA,
+    )
+
+
+TOKENIZERS = {
+    "XLM-R": lambda: unigram("<s> $A </s> </s> $B </s>"),
+    "RoBERTa": byte_level,
+    "XLNet": lambda: unigram(
+        "$A:0 </s>:0 $B:1 </s>:1 <s>:2", padding_side="left", model_input_names=["input_ids", "token_type_ids"]
+    ),
+    "cut on the left": lambda: unigram("<s> $A </s> $B:1 </s>:1", truncation_side="left"),
+    "document first": lambda: unigram("<s> $B </s> $A </s>"),
+    "nothing between": lambda: unigram("$A $B"),
+}
+
+
+def check_rows(tokenizer, by_template: bool):
+    for max_length, max_query_length in ((24, 8), (60, 10), (400, 128)):
+        encoder = PairEncoder(tokenizer, max_length, max_query_length)
+        for seed in range(5):
+            pairs = random_pairs(seed)
+            encoded, expected = EncodedPairs(encoder, pairs), encoder(*map(list, zip(*pairs)))
+            assert (encoded.template is not None) == by_template
+            assert encoded.lengths.tolist() == [len(ids) for ids in expected["input_ids"]]
+            for i, row in enumerate(expected.encodings):
+                ids, types = encoded.rows([i])[0]
+                assert ids.tolist() == row.ids and types.tolist() == row.type_ids
+            cut = {"queries_cut": sum(expected["query_cut"]), "documents_cut": sum(expected["document_cut"])}
+            assert encoded.counts == {"pairs": len(pairs)} | cut
+            inputs = {name: expected[name] for name in tokenizer.model_input_names}
+            padded = tokenizer.pad(inputs, return_tensors="pt")
+            found = encoded.batch(range(len(pairs)))
+            assert set(found) == set(padded)
+            for name, tensor in padded.items():
+                assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor), name
+
+
+def test_rows_of_bert(tiny_bert, tokenizer):
+    check_rows(AutoTokenizer.from_pretrained(tiny_bert), by_template=True)
+    check_rows(tokenizer, by_template=True)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_rows_of_other_tokenizers(name):
+    check_rows(TOKENIZERS[name](), by_template=name != "document first")
+
+
+def test_every_text_is_tokenized_once(tokenizer, monkeypatch):
+    encoder = PairEncoder(tokenizer, 20, 4)
+    pairs = [(f"q{i}", f"d{j}") for i in range(7) for j in range(9)]
+    seen = []
+    call = type(tokenizer)._encode_plus
+    monkeypatch.setattr(
+        type(tokenizer),
+        "_encode_plus",
+        lambda self, text, *args, **kwargs: seen.extend(text) or call(self, text, *args, **kwargs),
+    )
+    encoded = EncodedPairs(encoder, pairs)
+    for start in range(0, len(pairs), 10):
+        encoded.batch(range(start, min(start + 10, len(pairs))))
+    assert sum(text.startswith("d") for text in seen) == 9
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Scores
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_scores_are_those_of_the_model_by_itself(folder):
+    reranker = Reranker.from_pretrained(str(folder), max_query_length=20, max_tokens_per_batch=500)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    pairs = random_pairs(0)
+    expected = []
+    for query, document in pairs:
+        encoded = reranker.encoder([query], [document])
+        inputs = {name: torch.tensor(encoded[name]) for name in ("input_ids", "token_type_ids", "attention_mask")}
+        with torch.no_grad():
+            expected.append(model(**inputs).logits.item())
+    assert reranker.score(pairs, progress=False) == pytest.approx(expected, abs=1e-5)
+    assert len(set(expected)) > 20
+
+
+def test_batches_and_order_change_nothing(folder):
+    pairs = random_pairs(1)
+    expected = None
+    for budget in (1, 100, 1000, 100_000):
+        reranker = Reranker.from_pretrained(str(folder), max_query_length=20, max_tokens_per_batch=budget)
+        sizes = []
+        reranker.model.register_forward_pre_hook(
+            lambda _, args, kwargs, sizes=sizes: sizes.append(kwargs["input_ids"].shape), with_kwargs=True
+        )
+        scores = reranker.score(pairs, progress=False)
+        assert all(rows == 1 or rows * tokens <= budget for rows, tokens in sizes)
+        assert sum(rows for rows, _ in sizes) == len(pairs) and (len(sizes) == 1) == (budget == 100_000)
+        assert (len(sizes) == len(pairs)) == (budget == 1)
+        expected = expected or scores
+        assert scores == pytest.approx(expected, abs=1e-5)
+        order = random.Random(0).sample(range(len(pairs)), len(pairs))
+        scores = reranker.score((pairs[i] for i in order), progress=False)
+        assert scores == pytest.approx([expected[i] for i in order], abs=1e-5)
+
+
+def test_ranking_is_that_of_sentence_transformers(folder):
+    reranker = Reranker.from_pretrained(str(folder), max_query_length=100)
+    other = CrossEncoder(str(folder), activation_fn=torch.nn.Identity(), device="cpu", max_length=128)
+    documents = [text for text in DOCUMENTS if "[" not in text]  # which CrossEncoder takes for special tokens
+    expected = other.predict([(QUERY, document) for document in documents]).tolist()
+    assert reranker.score([(QUERY, document) for document in documents], False) == pytest.approx(expected, abs=1e-5)
+    found, expected = reranker.rank(QUERY, documents), other.rank(QUERY, documents, return_documents=True)
+    assert [hit.keys() for hit in found] == [hit.keys() for hit in expected]
+    assert [(hit["corpus_id"], hit["text"]) for hit in found] == [(hit["corpus_id"], hit["text"]) for hit in expected]
+    assert [hit["score"] for hit in found] == pytest.approx([hit["score"] for hit in expected], abs=1e-5)
+
+
+def test_ties_stay_in_the_order_of_the_documents(folder):
+    reranker = Reranker.from_pretrained(str(folder), max_query_length=100)
+    reranker.model.classifier.weight.data.zero_()
+    hits = reranker.rank(QUERY, DOCUMENTS)
+    assert len({hit["score"] for hit in hits}) == 1 and [hit["corpus_id"] for hit in hits] == [0, 1, 2, 3, 4, 5]
+
+
+def test_half_precision(folder):
+    exact = Reranker.from_pretrained(str(folder), max_query_length=100)
+    half = Reranker.from_pretrained(str(folder), max_query_length=100, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in half.model.parameters()} == {torch.bfloat16}
+    pairs = random_pairs(2)
+    expected = exact.score(pairs, False)
+    assert half.score(pairs, False) == pytest.approx(expected, abs=0.1 * (max(expected) - min(expected)))
+
+
+def test_nothing_to_score(folder, capsys):
+    reranker = Reranker.from_pretrained(str(folder), max_query_length=100)
+    assert reranker.score([]) == [] and reranker.rank(QUERY, []) == []
+    assert reranker.counts == {"pairs": 0, "queries_cut": 0, "documents_cut": 0}
+    capsys.readouterr()
+    reranker.rank(QUERY, DOCUMENTS)
+    assert capsys.readouterr() == ("", "")
+    reranker.score([(QUERY, document) for document in DOCUMENTS], name="lighthouses")
+    output = capsys.readouterr()
+    assert output.out == "" and "lighthouses: 100%" in output.err and "6/6" in output.err and "pair/s" in output.err
+
+
+def test_what_is_cut_is_counted(folder, caplog):
+    reranker = Reranker.from_pretrained(str(folder), max_length=12, max_query_length=6)
+    reranker.score([("a", "b"), ("a", "b " * 20), ("a " * 9, "b"), ("a " * 9, "b " * 20)], False, "letters")
+    assert reranker.counts == {"pairs": 4, "queries_cut": 2, "documents_cut": 2}
+    assert "letters: in 2 of 4 pairs the document was cut to fit 12 tokens, in 2 the query to 6" in caplog.text
+
+
+def test_refused(folder, tmp_path):
+    with pytest.raises(ValueError, match=r"max_length \(129\) is more than the model's 128 positions"):
+        Reranker.from_pretrained(str(folder), max_length=129)
+    with pytest.raises(ValueError, match=r"max_length \(128\) leaves no room"):
+        Reranker.from_pretrained(str(folder))
+    with pytest.raises(ValueError, match="max_tokens_per_batch must be at least 1, got 0"):
+        Reranker.from_pretrained(str(folder), max_query_length=20, max_tokens_per_batch=0)
+    reranker = Reranker.from_pretrained(str(folder), max_query_length=20)
+    reranker.model.classifier.bias.data[:] = torch.nan
+    with pytest.raises(ValueError, match=r"reranking: the score of document 'd' for query 'q' is not a number"):
+        reranker.score([("q", "d")], False)
+    reranker.model.base_model.save_pretrained(tmp_path)
+    reranker.encoder.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"cannot rank, it lacks classifier\.bias, classifier\.weight: finetune"):
+        Reranker.from_pretrained(str(tmp_path))

@@ -23,8 +23,8 @@ TEXTS_AT_ONCE = 1024  # tokenized together: while it is, a text takes many times
 
 class PairTemplate:
     """
-    Puts together the rows of a [`PairEncoder`] from a query and a document that were tokenized apart. The special
-    tokens before, between and behind them are read off a row.
+    Puts together the rows of a [`PairEncoder`] from a query and a document that were tokenized apart, as its tokenizer
+    does before it adds special tokens. These, before, between and behind the two, are read off a row.
 
     Raises `ValueError` where rows have another form.
     """
@@ -38,7 +38,6 @@ class PairTemplate:
         self.query_type, self.document_type = types[query[0]], types[document[0]]
         places = (slice(query[0]), slice(query[-1] + 1, document[0]), slice(document[-1] + 1, None))
         self.special = [(ids[place], types[place]) for place in places]
-        self.num_special = sum(len(part) for part, _ in self.special)
         if not np.array_equal(self(ids[query], ids[document]), [ids, types]):
             raise ValueError(f"{row.tokens(0)} is not a query and then a document, with special tokens around them")
 

@@ -1,11 +1,13 @@
 """Which examples make up a batch."""
 
 from collections import Counter
+from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from modeling_clir.data.sections import ExampleKey
-from modeling_clir.training.samplers import TaskBatchSampler
+from modeling_clir.training.samplers import TaskBatchSampler, TokenBudgetSampler
 
 
 SIZES = {("qlm", "en-de"): 37, ("qlm", "fr-es"): 8, ("rr", "en-de"): 37, ("rr", "de-fr"): 1}
@@ -67,3 +69,92 @@ def test_sampler_rounds():
         assert all(set(names[i : i + 4]) == set(sizes) for i in (0, 4))
         orders.add(tuple(names))
     assert len(orders) > 5
+
+
+# Tokens of examples: short and long ones, some of a length that few have.
+LENGTHS = {
+    ("qlm", "en-de"): np.random.default_rng(0).integers(20, 400, 301),
+    ("qlm", "fr-es"): np.array([9, 10, 11, 400]),
+    ("rr", "en-de"): np.random.default_rng(1).integers(200, 500, 83),
+    ("rr", "de-fr"): np.array([30]),
+}
+
+
+def budgeted(max_tokens, processes=1, index=0, accumulation=1, epoch=0, lengths=LENGTHS) -> list[list[ExampleKey]]:
+    sampler = TokenBudgetSampler(lengths, max_tokens, processes, index, accumulation, seed=3)
+    sampler.set_epoch(epoch)
+    batches = list(sampler)
+    assert len(batches) == len(sampler) and batches == list(sampler)
+    return batches
+
+
+@pytest.mark.parametrize("max_tokens", [500, 2000, 10000])
+@pytest.mark.parametrize(("processes", "accumulation"), [(1, 1), (2, 1), (1, 2), (3, 2)])
+def test_budget(max_tokens, processes, accumulation):
+    """Each example once; one task and pair in a step; no more tokens than the budget, and not much fewer."""
+    epochs = [
+        [budgeted(max_tokens, processes, index, accumulation, epoch) for index in range(processes)]
+        for epoch in range(3)
+    ]
+    assert len({len(batches) for epoch in epochs for batches in epoch}) == 1
+    for ranks in epochs:
+        steps = [sum(ranks, []) for ranks in zip(*(steps_from(batches, accumulation) for batches in ranks))]  # noqa: RUF017
+        seen, used = Counter(), Counter()
+        for step in steps:
+            assert len({(key.task, key.pair) for batch in step for key in batch}) == 1
+            assert len(step) == processes * accumulation and all(step)
+            name = step[0][0][:2]
+            tokens = [sum(LENGTHS[name][key.index] for key in batch) for batch in step]
+            longest = max(LENGTHS[name][key.index] for batch in step for key in batch)
+            assert sum(tokens) <= max_tokens * len(step) or len(step) >= sum(map(len, step))
+            assert max(tokens) < max_tokens + longest and (len(step) > 1 or max(tokens) <= max_tokens)
+            assert max(map(len, step)) - min(map(len, step)) <= 1
+            seen.update(key[:3] for batch in step for key in batch)
+            used[name] += 1
+        assert set(seen) == {(*name, i) for name, lengths in LENGTHS.items() for i in range(len(lengths))}
+        for name, number in used.items():
+            parts, repeated = processes * accumulation, [n for key, n in seen.items() if key[:2] == name and n > 1]
+            assert len(repeated) < parts and sum(repeated) <= parts  # of a last step with fewer examples than batches
+            most = max_tokens * parts - LENGTHS[name].max()  # of a step that is full
+            assert number <= 1 + 1.1 * LENGTHS[name].sum() / most
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def steps_from(batches: list, accumulation: int) -> list[list]:
+    return [batches[i : i + accumulation] for i in range(0, len(batches), accumulation)]
+
+
+def test_budget_splits_the_same_step():
+    def steps(max_tokens, processes, accumulation):
+        ranks = [
+            steps_from(budgeted(max_tokens, processes, index, accumulation), accumulation)
+            for index in range(processes)
+        ]
+        return [{key for batches in step for batch in batches for key in batch} for step in zip(*ranks)]
+
+    expected = steps(3000, 1, 1)
+    for split in ((1500, 2, 1), (1500, 1, 2), (750, 2, 2), (500, 3, 2)):
+        assert steps(*split) == expected
+
+
+def test_budget_takes_similar_lengths_together_and_mixes_them_over_the_epoch():
+    lengths = {("qlm", "en-de"): np.random.default_rng(0).integers(20, 400, 20000)}
+    epochs = [budgeted(4000, epoch=epoch, lengths=lengths) for epoch in (0, 1)]
+    for batches in epochs:
+        tokens = [np.array([lengths[key[:2]][key.index] for key in batch]) for batch in batches]
+        assert np.mean([some.max() / some.min() for some in tokens]) < 1.15
+        assert np.mean([some.sum() for some in tokens]) > 0.92 * 4000
+        means = np.array([some.mean() for some in tokens])
+        assert abs(np.corrcoef(np.arange(len(means)), means)[0, 1]) < 0.1
+        assert abs(np.corrcoef(means[1:], means[:-1])[0, 1]) < 0.1
+    companions = [
+        {frozenset(pair) for batch in batches for pair in pairwise(key.index for key in batch)} for batches in epochs
+    ]
+    assert len(companions[0] & companions[1]) < 0.02 * len(companions[0])
+
+
+def test_budget_of_less_than_an_example():
+    with pytest.raises(
+        ValueError, match=r"max_tokens_per_batch \(399\) is less than the longest qlm example of fr-es"
+    ):
+        TokenBudgetSampler({("qlm", "fr-es"): np.array([9, 400])}, 399)

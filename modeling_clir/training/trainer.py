@@ -1,6 +1,8 @@
 """Pretraining with QLM and RR in a Trainer."""
 
+import time
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -12,12 +14,13 @@ from transformers.utils import logging
 from ..data.sections import ExampleKey, PretrainingDataset
 from ..model_card import write_model_card
 from .losses import RANKING_LOSSES, ranking_loss, relevance_scores
-from .samplers import TaskBatchSampler
+from .samplers import TaskBatchSampler, TokenBudgetSampler, estimate_lengths
 
 
 logger = logging.get_logger(__name__)
 
 COUNTS = ("queries_cut", "documents_cut", "rows")
+SPEED = ("tokens", "batches", "waited", "seconds")
 
 
 @dataclass
@@ -30,6 +33,8 @@ class XLRetrievalTrainingArguments(TrainingArguments):
         rr_loss (`str`, defaults to `"pairwise"`): `"pairwise"`, `"margin"`, `"listwise"` or `"pointwise"`.
         rr_margin (`float`, defaults to 1.0): of the margin loss.
         qlm_weight, rr_weight (`float`, default to 1.0): factors of the losses of the tasks.
+        max_tokens_per_batch (`int`, *optional*): in place of `per_device_train_batch_size`, as many examples of
+            similar length as have about so many tokens, the negatives of RR counted ([`TokenBudgetSampler`]).
     """
 
     learning_rate: float = 1e-5
@@ -40,6 +45,9 @@ class XLRetrievalTrainingArguments(TrainingArguments):
     rr_margin: float = field(default=1.0, metadata={"help": "margin of the margin loss"})
     qlm_weight: float = field(default=1.0, metadata={"help": "factor of the QLM loss"})
     rr_weight: float = field(default=1.0, metadata={"help": "factor of the RR loss"})
+    max_tokens_per_batch: int | None = field(
+        default=None, metadata={"help": "tokens of a batch, in place of --per_device_train_batch_size examples"}
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -58,11 +66,32 @@ class EpochCallback(TrainerCallback):
         self.sampler.set_epoch(int(state.epoch))
 
 
+class StepTimer(TrainerCallback):
+    """Adds up the seconds of the optimizer steps, from asking for data on; not of evaluating, saving and logging."""
+
+    def __init__(self, totals: dict[str, torch.Tensor]):
+        self.totals = totals
+
+    def start(self):
+        self.started = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.totals["seconds"] += time.perf_counter() - self.started
+
+
 class XLRetrievalTrainer(Trainer):
     """
     Trains `BertLongForXLRetrieval` or `BertForXLRetrieval` on a [`PretrainingDataset`]; `evaluate` gives the loss and
     accuracy of QLM and the accuracy and mean reciprocal rank of RR per direction (query language-document language)
     and their means over the directions between two languages (over all where there is none).
+
+    The loss of an optimizer step is the mean over all its masked tokens (QLM) or its examples (RR), of every process
+    and accumulated batch. While training it also logs, since the last log:
+
+    - `data_wait`: share of the time that the processes waited for batches, 0 to 1; more of
+      `dataloader_num_workers` lower it
+    - `tokens_per_second`: of all processes together, padding not counted; time to evaluate and save is not, either
+    - `tokens_per_batch`: mean, padding not counted
     """
 
     args: XLRetrievalTrainingArguments
@@ -73,25 +102,29 @@ class XLRetrievalTrainer(Trainer):
             raise ValueError(
                 "several GPUs in one process would tear the documents of a query apart: use accelerate launch"
             )
-        self.totals = self.new_totals()
-
-    def new_totals(self) -> dict[str, torch.Tensor]:
-        return {name: torch.zeros((), device=self.args.device) for name in ("qlm", "qlm_n", "rr", "rr_n", *COUNTS)}
+        names = ("qlm", "qlm_n", "rr", "rr_n", *COUNTS, *SPEED)
+        self.totals = {name: torch.zeros((), device=self.args.device) for name in names}
+        self.timer = StepTimer(self.totals)
+        self.add_callback(self.timer)
 
     def get_train_dataloader(self) -> DataLoader:
-        sampler = TaskBatchSampler(
-            self.train_dataset.sizes,
-            self.args.per_device_train_batch_size,
-            num_processes=self.args.world_size,
-            process_index=self.args.process_index,
-            accumulation_steps=self.args.gradient_accumulation_steps,
-            seed=self.args.seed,
-        )
+        share = {
+            "num_processes": self.args.world_size,
+            "process_index": self.args.process_index,
+            "accumulation_steps": self.args.gradient_accumulation_steps,
+            "seed": self.args.seed,
+        }
+        if self.args.max_tokens_per_batch is None:
+            size = self.args.per_device_train_batch_size
+            sampler = TaskBatchSampler(self.train_dataset.sizes, size, **share)
+        else:
+            lengths = estimate_lengths(self.train_dataset, self.data_collator.encoder)
+            sampler = TokenBudgetSampler(lengths, self.args.max_tokens_per_batch, **share)
         self.add_callback(EpochCallback(sampler))
         # Not prepared by accelerate: the sampler itself gives each process its share.
-        return self.data_loader(self.train_dataset, sampler)
+        return self.data_loader(self.train_dataset, sampler, self.args.dataloader_persistent_workers)
 
-    def data_loader(self, dataset: PretrainingDataset, batches) -> DataLoader:
+    def data_loader(self, dataset: PretrainingDataset, batches, persistent_workers: bool = False) -> DataLoader:
         return DataLoader(
             dataset,
             batch_sampler=batches,
@@ -99,7 +132,20 @@ class XLRetrievalTrainer(Trainer):
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
             prefetch_factor=self.args.dataloader_prefetch_factor,
+            persistent_workers=persistent_workers,
         )
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        self.timer.start()
+        batches = list(islice(epoch_iterator, num_batches))
+        self.totals["waited"] += time.perf_counter() - self.timer.started
+        self.totals["batches"] += len(batches)
+        self.totals["tokens"] += sum(int(batch["attention_mask"].count_nonzero()) for batch in batches)
+        _, number = super().get_batch_samples(iter(batches), num_batches, device)
+        if number is None and self.args.max_tokens_per_batch is not None:  # RR, its batches of different sizes
+            number = torch.tensor(sum(len(batch["pairs"]) for batch in batches), device=device)
+            number = self.accelerator.reduce(number, "sum")
+        return batches, number
 
     def forward_task(self, model, inputs):
         """Takes what is not the model's out of the inputs; returns task, loss, outputs, labels and the rest."""
@@ -119,11 +165,12 @@ class XLRetrievalTrainer(Trainer):
         self.totals[f"{task}_n"] += 1
         for name in COUNTS:
             self.totals[name] += rest[name]
-        if task == "qlm" and num_items_in_batch is not None:
-            # The mean over all masked tokens of the optimizer step: of every process and accumulated batch. The
-            # Trainer divides by the number of accumulated batches only where it did not count items (RR), DDP by the
-            # processes.
-            loss = loss * (labels != -100).sum() / num_items_in_batch * self.args.world_size
+        if num_items_in_batch is not None:
+            # The mean over all masked tokens or examples of the optimizer step: of every process and accumulated
+            # batch. The Trainer divides by the number of accumulated batches only where items are not counted (RR, its
+            # batches of one size), DDP by the processes.
+            number = (labels != -100).sum() if task == "qlm" else len(rest["pairs"])
+            loss = loss * number / num_items_in_batch * self.args.world_size
         loss = loss * weight
         return (loss, outputs) if return_outputs else loss
 
@@ -136,7 +183,11 @@ class XLRetrievalTrainer(Trainer):
             logs["queries_cut"] = int(totals["queries_cut"])
             logs["documents_cut"] = int(totals["documents_cut"])
             logs["documents_read"] = int(totals["rows"])
-            self.totals = self.new_totals()
+            logs["data_wait"] = totals["waited"] / totals["seconds"]
+            logs["tokens_per_second"] = totals["tokens"] / totals["seconds"] * self.args.world_size
+            logs["tokens_per_batch"] = totals["tokens"] / totals["batches"]
+            for value in self.totals.values():
+                value.zero_()
         super().log(logs, start_time)
 
     @torch.no_grad()
@@ -194,6 +245,10 @@ class XLRetrievalTrainer(Trainer):
         args, dataset = self.args, self.train_dataset
         source = self.model.config._name_or_path
         collator, config = self.data_collator, self.model.config
+        batches = args.gradient_accumulation_steps * args.world_size
+        batch = {"batch (queries)": args.train_batch_size * batches}
+        if args.max_tokens_per_batch is not None:
+            batch = {"batch (tokens, about)": args.max_tokens_per_batch * batches}
         tasks = {task for task, _ in dataset.sizes}
         evaluations = [record for record in self.state.log_history if any(key.startswith("eval_") for key in record)]
         write_model_card(
@@ -203,7 +258,7 @@ class XLRetrievalTrainer(Trainer):
             sizes=dataset.sizes,
             settings={
                 "optimizer steps": self.state.global_step,
-                "batch (queries)": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+                **batch,
                 "learning rate": f"{args.learning_rate:g}, {args.lr_scheduler_type}",
                 **({"RR loss": f"{args.rr_loss}, {dataset.num_negatives} negatives"} if "rr" in tasks else {}),
                 **({"QLM masks": f"{collator.mask_mode}, p = {collator.mask_probability}"} if "qlm" in tasks else {}),

@@ -60,6 +60,9 @@ class DataArguments:
     mask_probability: float = field(default=0.3, metadata={"help": "share of tokens that QLM masks"})
     max_length: int | None = field(default=None, metadata={"help": "longest pair in tokens; defaults to the model's"})
     max_query_length: int = field(default=128, metadata={"help": "longest query in tokens"})
+    max_tokens_per_batch: int | None = field(
+        default=None, metadata={"help": "tokens of a batch, in place of --per_device_train_batch_size examples"}
+    )
 
     def __post_init__(self):
         if self.mask_mode not in MASK_MODES:
@@ -143,6 +146,7 @@ def main():
             data_args.mask_mode,
             data_args.mask_probability,
         ),
+        max_tokens_per_batch=data_args.max_tokens_per_batch,
     )
     if training_args.do_train:
         result = trainer.train(resume_from_checkpoint=checkpoint)

@@ -39,11 +39,17 @@ def long_model(tiny_bert):
     return bert_to_bertlong(BertForXLRetrieval.from_pretrained(tiny_bert), 320, 16)
 
 
-def trainer(tiny_bert, data, folder, kind=XLRetrievalTrainer, **settings):
+def trainer(tiny_bert, data, folder, kind=XLRetrievalTrainer, max_tokens_per_batch=None, **settings):
     defaults = {"use_cpu": True, "report_to": "none", "save_strategy": "no", "disable_tqdm": True, "seed": 5}
     defaults |= {"learning_rate": 1e-3, "num_train_epochs": 1, "logging_steps": 1, "lr_scheduler_type": "constant"}
     arguments = XLRetrievalTrainingArguments(output_dir=str(folder), **(defaults | settings))
-    return kind(model=long_model(tiny_bert), args=arguments, train_dataset=data[0], data_collator=data[1])
+    return kind(
+        model=long_model(tiny_bert),
+        args=arguments,
+        train_dataset=data[0],
+        data_collator=data[1],
+        max_tokens_per_batch=max_tokens_per_batch,
+    )
 
 
 def pretrain(model, corpus, output, *flags, processes=1):

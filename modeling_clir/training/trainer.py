@@ -33,8 +33,6 @@ class XLRetrievalTrainingArguments(TrainingArguments):
         rr_loss (`str`, defaults to `"pairwise"`): `"pairwise"`, `"margin"`, `"listwise"` or `"pointwise"`.
         rr_margin (`float`, defaults to 1.0): of the margin loss.
         qlm_weight, rr_weight (`float`, default to 1.0): factors of the losses of the tasks.
-        max_tokens_per_batch (`int`, *optional*): in place of `per_device_train_batch_size`, as many examples of
-            similar length as have about so many tokens, the negatives of RR counted ([`TokenBudgetSampler`]).
     """
 
     learning_rate: float = 1e-5
@@ -45,9 +43,6 @@ class XLRetrievalTrainingArguments(TrainingArguments):
     rr_margin: float = field(default=1.0, metadata={"help": "margin of the margin loss"})
     qlm_weight: float = field(default=1.0, metadata={"help": "factor of the QLM loss"})
     rr_weight: float = field(default=1.0, metadata={"help": "factor of the RR loss"})
-    max_tokens_per_batch: int | None = field(
-        default=None, metadata={"help": "tokens of a batch, in place of --per_device_train_batch_size examples"}
-    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -92,12 +87,19 @@ class XLRetrievalTrainer(Trainer):
       `dataloader_num_workers` lower it
     - `tokens_per_second`: of all processes together, padding not counted; time to evaluate and save is not, either
     - `tokens_per_batch`: mean, padding not counted
+
+    Args:
+        max_tokens_per_batch (`int`, *optional*): in place of `per_device_train_batch_size`, as many examples of
+            similar length as have about so many tokens, the negatives of RR counted ([`TokenBudgetSampler`]).
+
+    The others are those of `Trainer`.
     """
 
     args: XLRetrievalTrainingArguments
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, max_tokens_per_batch: int | None = None, **kwargs):
         super().__init__(*args, **kwargs)
+        self.max_tokens_per_batch = max_tokens_per_batch
         if self.args.n_gpu > 1:
             raise ValueError(
                 "several GPUs in one process would tear the documents of a query apart: use accelerate launch"
@@ -114,12 +116,12 @@ class XLRetrievalTrainer(Trainer):
             "accumulation_steps": self.args.gradient_accumulation_steps,
             "seed": self.args.seed,
         }
-        if self.args.max_tokens_per_batch is None:
+        if self.max_tokens_per_batch is None:
             size = self.args.per_device_train_batch_size
             sampler = TaskBatchSampler(self.train_dataset.sizes, size, **share)
         else:
             lengths = estimate_lengths(self.train_dataset, self.data_collator.encoder)
-            sampler = TokenBudgetSampler(lengths, self.args.max_tokens_per_batch, **share)
+            sampler = TokenBudgetSampler(lengths, self.max_tokens_per_batch, **share)
         self.add_callback(EpochCallback(sampler))
         # Not prepared by accelerate: the sampler itself gives each process its share.
         return self.data_loader(self.train_dataset, sampler, self.args.dataloader_persistent_workers)
@@ -142,7 +144,7 @@ class XLRetrievalTrainer(Trainer):
         self.totals["batches"] += len(batches)
         self.totals["tokens"] += sum(int(batch["attention_mask"].count_nonzero()) for batch in batches)
         _, number = super().get_batch_samples(iter(batches), num_batches, device)
-        if number is None and self.args.max_tokens_per_batch is not None:  # RR, its batches of different sizes
+        if number is None and self.max_tokens_per_batch is not None:  # RR, its batches of different sizes
             number = torch.tensor(sum(len(batch["pairs"]) for batch in batches), device=device)
             number = self.accelerator.reduce(number, "sum")
         return batches, number
@@ -247,8 +249,8 @@ class XLRetrievalTrainer(Trainer):
         collator, config = self.data_collator, self.model.config
         batches = args.gradient_accumulation_steps * args.world_size
         batch = {"batch (queries)": args.train_batch_size * batches}
-        if args.max_tokens_per_batch is not None:
-            batch = {"batch (tokens, about)": args.max_tokens_per_batch * batches}
+        if self.max_tokens_per_batch is not None:
+            batch = {"batch (tokens, about)": self.max_tokens_per_batch * batches}
         tasks = {task for task, _ in dataset.sizes}
         evaluations = [record for record in self.state.log_history if any(key.startswith("eval_") for key in record)]
         write_model_card(

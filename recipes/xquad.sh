@@ -24,5 +24,5 @@ accelerate launch --cpu --num_processes 1 run_pretraining.py --config recipes/xq
 # 4. Rerank before and after
 for name in bertlong clir-bertlong; do
     python run_clir.py --model_name_or_path $output/$name --collections $output/collections/* --use_cpu \
-        --per_device_eval_batch_size 64 --output_dir $output/results/$name
+        --output_dir $output/results/$name
 done

@@ -54,7 +54,7 @@ def main():
     # 3. Rerank before pretraining
     rerank = (
         f"run_clir.py --collections {' '.join(f'{OUTPUT}/collections/{pair}' for pair in pairs)} --use_cpu "
-        f"--per_device_eval_batch_size 32 --seed {args.seed}"
+        f"--seed {args.seed}"
     )
     run(f"{rerank} --model_name_or_path {OUTPUT}/bertlong --output_dir {OUTPUT}/before")
 

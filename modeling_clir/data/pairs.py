@@ -61,7 +61,7 @@ class PairEncoder:
 
     def cut(self, queries: list[str]) -> tuple[list[str], list[bool]]:
         """The queries, none longer than `max_query_length` tokens, and which of them were cut."""
-        encoded = self.tokenizer(queries, add_special_tokens=False, split_special_tokens=True)
+        encoded = self.tokenizer(queries, add_special_tokens=False, split_special_tokens=True, verbose=False)
         limit, kept, cut = self.max_query_length, [], []
         for query, encoding in zip(queries, encoded.encodings, strict=True):
             cut.append(len(encoding.ids) > limit)

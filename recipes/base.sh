@@ -4,7 +4,7 @@
 #     recipes/base.sh DATA
 #
 # DATA has bible/ and ntrex/ ({language}.jsonl.gz, aligned by id) and xquad/ (xquad.{language}.json); base/README.md says
-# where they come from. Writes output/base/bert. Expected: the held-out numbers in base/README.md.
+# where they come from. Writes output/base/half, which is base/. Expected: the held-out numbers in base/README.md.
 set -euo pipefail
 data=$1
 languages=en,de,fr,es
@@ -19,3 +19,12 @@ python scripts/initialize_base.py output/base/sentences output/base/initial
 
 # 3. Query language modelling in all pairs of languages and within each
 accelerate launch --cpu --num_processes 1 run_pretraining.py --config recipes/base.yaml
+
+# 4. In half precision
+python - <<'PYTHON'
+from transformers import AutoTokenizer
+from modeling_clir import BertForXLRetrieval
+
+BertForXLRetrieval.from_pretrained("output/base/bert").half().save_pretrained("output/base/half")
+AutoTokenizer.from_pretrained("output/base/bert").save_pretrained("output/base/half")
+PYTHON

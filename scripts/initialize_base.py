@@ -4,7 +4,7 @@ Writes a small multilingual BERT that knows nothing yet but which words belong t
 
     python scripts/initialize_base.py CORPUS OUTPUT
 
-From random weights, matching across languages does not emerge in hours of CPU time; from here it does in minutes:
+In place of random weights:
 
 - the WordPiece vocabulary is trained on the corpus;
 - word embeddings come from a cross-lingual latent semantic index, so that words of the same aligned sections are near each

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import SchedulerType, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
 from ..data.sections import ExampleKey, PretrainingDataset
@@ -261,7 +261,7 @@ class XLRetrievalTrainer(Trainer):
             settings={
                 "optimizer steps": self.state.global_step,
                 **batch,
-                "learning rate": f"{args.learning_rate:g}, {args.lr_scheduler_type}",
+                "learning rate": f"{args.learning_rate:g}, {SchedulerType(args.lr_scheduler_type).value}",
                 **({"RR loss": f"{args.rr_loss}, {dataset.num_negatives} negatives"} if "rr" in tasks else {}),
                 **({"QLM masks": f"{collator.mask_mode}, p = {collator.mask_probability}"} if "qlm" in tasks else {}),
                 "longest pair": f"{collator.encoder.max_length} tokens",

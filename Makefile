@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 BASE ?= base
 SEED ?= 0
 
-.PHONY: demo test slow style quality base clean
+.PHONY: demo test slow style quality clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -16,7 +16,7 @@ from pathlib import Path
 import transformers
 from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
 
-from modeling_clir.convert import load_model, load_with_report
+from modeling_clir.convert import load_model, load_with_report, read_config
 from modeling_clir.data.collators import PretrainingCollator
 from modeling_clir.data.collections import read_collection
 from modeling_clir.data.pairs import PairEncoder, load_tokenizer
@@ -24,6 +24,7 @@ from modeling_clir.data.queries import QueryDataset
 from modeling_clir.evaluation.ranking import evaluate_run, rank_collection, write_run
 from modeling_clir.reranker import Reranker
 from modeling_clir.training.arguments import parse_arguments
+from modeling_clir.training.launch import start_all_processes
 from modeling_clir.training.trainer import XLRetrievalTrainer, XLRetrievalTrainingArguments
 
 
@@ -44,7 +45,8 @@ class Arguments:
 
 
 def main():
-    # 1. Arguments and data, checked before the model is loaded
+    # 1. Processes; arguments and data, checked before the model is loaded
+    start_all_processes()
     args, training_args = parse_arguments((Arguments, XLRetrievalTrainingArguments), sys.argv[1:])
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
     logger.setLevel(logging.INFO)
@@ -52,12 +54,15 @@ def main():
     set_seed(training_args.seed)
     if training_args.do_train and args.fold is None:
         raise ValueError("--do_train needs --fold, or it would test on the queries it trains on")
+    if training_args.do_train and args.num_negatives < 1:
+        raise ValueError(f"--num_negatives must be at least 1, got {args.num_negatives}")
     collections = [read_collection(Path(folder)) for folder in args.collections]
     if len({collection.name for collection in collections}) < len(collections):
         raise ValueError("two of the collections' folders have the same name, which names their results")
     splits = {c.name: c.split(args.fold, training_args.seed) for c in collections} if args.fold is not None else {}
 
     # 2. Model and tokenizer
+    read_config(args.model_name_or_path)  # says clearly where there is none
     tokenizer = load_tokenizer(args.model_name_or_path)
     limit = AutoConfig.from_pretrained(args.model_name_or_path).max_position_embeddings
     if (args.max_length or limit) > limit:
@@ -88,7 +93,9 @@ def main():
     model.to(training_args.device)
     reranker = Reranker(model, tokenizer, encoder.max_length, encoder.max_query_length, args.max_tokens_per_batch)
 
-    # 4. Rank and measure
+    # 4. Rank and measure, on one process
+    if training_args.process_index > 0:
+        return
     output.mkdir(parents=True, exist_ok=True)
     metrics = {}
     for collection in collections:

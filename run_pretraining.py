@@ -15,11 +15,12 @@ from transformers import AutoConfig, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_clir import BertForXLRetrieval, BertLongConfig, BertLongForXLRetrieval
-from modeling_clir.convert import bert_to_bertlong, load_model
+from modeling_clir.convert import bert_to_bertlong, load_model, read_config
 from modeling_clir.data.collators import MASK_MODES, PretrainingCollator
 from modeling_clir.data.pairs import PairEncoder, load_tokenizer
 from modeling_clir.data.sections import PretrainingDataset, parse_pairs
 from modeling_clir.training.arguments import parse_arguments
+from modeling_clir.training.launch import start_all_processes
 from modeling_clir.training.plots import plot_learning_curve
 from modeling_clir.training.trainer import XLRetrievalTrainer, XLRetrievalTrainingArguments
 
@@ -72,10 +73,13 @@ class DataArguments:
             raise ValueError("nothing to train: pass --qlm_pairs, --rr_pairs or both")
         if self.pairs["rr"] and self.num_negatives < 1:
             raise ValueError(f"--num_negatives must be at least 1 for RR, got {self.num_negatives}")
+        if self.pairs["rr"] and self.num_eval_negatives < 1:
+            raise ValueError(f"--num_eval_negatives must be at least 1 for RR, got {self.num_eval_negatives}")
 
 
 def main():
-    # 1. Arguments, checked before anything is loaded
+    # 1. Processes; arguments, checked before anything is loaded
+    start_all_processes()
     dataclass_types = (ModelArguments, DataArguments, XLRetrievalTrainingArguments)
     model_args, data_args, training_args = parse_arguments(dataclass_types, sys.argv[1:])
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
@@ -86,6 +90,10 @@ def main():
         checkpoint = get_last_checkpoint(training_args.output_dir) if Path(training_args.output_dir).is_dir() else None
         if checkpoint is None:
             raise ValueError(f"--resume_from_checkpoint: {training_args.output_dir} holds no checkpoint")
+    if checkpoint is not None and not Path(checkpoint).is_dir():
+        raise ValueError(f"--resume_from_checkpoint: there is no folder {checkpoint}")
+    if not training_args.do_train and not training_args.do_eval:
+        raise ValueError("nothing to do: pass --do_train, --do_eval or both")
     output = Path(training_args.output_dir)
     if training_args.do_train and checkpoint is None and list(output.glob("checkpoint-*")):
         raise ValueError(
@@ -111,6 +119,7 @@ def main():
 
     # 3. Model and tokenizer
     source = model_args.model_name_or_path or model_args.config_name
+    read_config(source)  # says clearly where there is none
     tokenizer = load_tokenizer(model_args.tokenizer_name or source)
     if model_args.model_name_or_path is None:
         config = AutoConfig.from_pretrained(source)
@@ -118,11 +127,12 @@ def main():
         if config.model_type not in classes:
             raise ValueError(f"--config_name must be of type {' or '.join(classes)}, got {config.model_type}")
         config.num_labels = 1
+        config.name_or_path = ""  # a new model has no base
         model = classes[config.model_type](config)
     else:
         model = load_model(source)
-        if isinstance(model, BertForXLRetrieval) and not model_args.keep_bert:
-            model = bert_to_bertlong(model, model_args.max_position_embeddings, model_args.attention_window)
+    if isinstance(model, BertForXLRetrieval) and not model_args.keep_bert:
+        model = bert_to_bertlong(model, model_args.max_position_embeddings, model_args.attention_window)
     if len(tokenizer) > model.config.vocab_size:
         raise ValueError(
             f"the tokenizer has {len(tokenizer)} tokens, the model's embeddings {model.config.vocab_size}: they do not belong together"

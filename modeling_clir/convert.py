@@ -440,6 +440,7 @@ def convert(arguments: argparse.Namespace) -> str:
         model = bert_to_bertlong(
             model, arguments.max_position_embeddings or 1024, windows[0] if len(windows) == 1 else windows
         )
+    tokenizer.backend_tokenizer.no_truncation()  # a limit that was set once would be saved
     positions = tokenizer.model_max_length = model.config.max_position_embeddings
     if target == "longformer":
         model = bertlong_to_longformer(model, arguments.head)
@@ -513,6 +514,7 @@ __all__ = [
     "load_model",
     "load_with_report",
     "main",
+    "read_config",
 ]
 
 

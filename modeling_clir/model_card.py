@@ -46,7 +46,6 @@ def write_model_card(
     on_hub = base_model if base_model and not Path(base_model).exists() else None
     card_data = ModelCardData(
         language=languages,
-        license="apache-2.0",
         library_name="transformers",
         pipeline_tag="text-ranking" if reranks else "fill-mask",
         tags=["cross-lingual", *["reranker"] * reranks, *["bertlong"] * long],

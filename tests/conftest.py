@@ -16,7 +16,7 @@ def run(*command, processes: int = 1, check: bool = True) -> subprocess.Complete
     """Runs one of the project's programs as a user would, on one thread a process."""
     launcher = [sys.executable]
     if processes > 1:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*launcher, *map(str, command)], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300

@@ -81,6 +81,7 @@ def test_read_collection_line_ends(end, tmp_path):
         ({"queries": ["q1\tx", "q1\ty"]}, "queries.tsv:2: the query id 'q1' occurs more than once"),
         ({"queries": ["q1\tx", "q 1\tx"]}, "queries.tsv:2: the query id 'q 1' is empty or has a space"),
         ({"queries": ["q1\t "]}, "queries.tsv:1: the query 'q1' has no text"),
+        ({"qrels": []}, "qrels.txt has no judgement"),
         ({"qrels": ["q1 0 d1"]}, "qrels.txt:1: expected 4 columns, got 3"),
         ({"qrels": ["q1 0 d1 1 x"]}, "qrels.txt:1: expected 4 columns, got 5"),
         ({"qrels": ["q1 0 d1 1", "q3 0 d1 1"]}, "qrels.txt:2: no query has the id 'q3'"),

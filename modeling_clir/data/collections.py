@@ -81,6 +81,8 @@ def read_collection(folder: Path) -> Collection:
     for where, query, document, relevance in read_qrels(find_file(folder, "qrels.txt")):
         check_ids(query, document, queries, documents, where)
         qrels[query][document] = relevance
+    if not qrels:
+        raise ValueError(f"{folder}/qrels.txt has no judgement")
     if unjudged := len(queries) - len(qrels):
         logger.warning(f"{folder}: {unjudged} of {len(queries)} queries have no judgement and are not ranked")
     if empty := sum(not any(r > 0 for r in judged.values()) for judged in qrels.values()):

@@ -247,6 +247,8 @@ def write_corpus(
         raise ValueError(f"the section {twice[0]!r} occurs more than once: give the folders different names")
     splits = dict(zip(("train", "validation"), hold_out(sections, validation_fraction, seed)))
     pairs = list(combinations(languages, 2)) + [(language, language) for language in languages if same_language]
+    if not any(source in s.text and target in s.text for source, target in pairs for s in sections):
+        raise ValueError(f"no section is there in two of the languages {', '.join(languages)}: are the ids the same?")
     negatives, counts = {}, defaultdict(dict)
     strings = pa.list_(pa.string())
     with new_folder(output) as folder:

@@ -226,7 +226,7 @@ class PretrainingDataset:
             if name in pairs.get("rr", ()) and min(map(len, aligned.pools)) <= num_negatives:
                 raise ValueError(
                     f"{name} {split}: {num_negatives} negatives cannot be drawn from {min(map(len, aligned.pools))} "
-                    "sections; lower num_negatives"
+                    f"sections; lower num_{'eval_' if split == 'validation' else ''}negatives"
                 )
         self.sizes = {(task, name): len(self.pairs[name]) for task in ("qlm", "rr") for name in pairs.get(task, ())}
 

@@ -13,8 +13,8 @@ def parse_arguments(dataclass_types: Sequence[type], argv: list[str]) -> tuple:
     flat mapping of the same names. Flags override the recipe. Raises `ValueError` for a name in the recipe that is no
     flag.
     """
-    parser = HfArgumentParser(dataclass_types)
-    argv = list(argv)
+    parser = HfArgumentParser(dataclass_types, epilog="--config RECIPE.yaml: options from a file; flags override it")
+    argv = [part for one in argv for part in (one.split("=", 1) if one.startswith("--config=") else [one])]
     if "--config" in argv:
         at = argv.index("--config")
         if at + 1 == len(argv):

@@ -49,6 +49,8 @@ class XLRetrievalTrainingArguments(TrainingArguments):
         if self.rr_loss not in RANKING_LOSSES:
             raise ValueError(f"rr_loss must be one of {', '.join(RANKING_LOSSES)}, got {self.rr_loss!r}")
         self.remove_unused_columns = False
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = True  # each task leaves the other's head out
 
 
 class EpochCallback(TrainerCallback):
@@ -240,6 +242,10 @@ class XLRetrievalTrainer(Trainer):
         first, second, number = self.accelerator.reduce(sums, "sum").tolist()
         names = ("loss", "accuracy") if task == "qlm" else ("accuracy", "mrr")
         return dict(zip(names, (first / number, second / number)))
+
+    def _save(self, *args, **kwargs):
+        self.processing_class.backend_tokenizer.no_truncation()  # else the limit of the last batch is saved
+        super()._save(*args, **kwargs)
 
     def create_model_card(self, **kwargs):
         if not self.is_world_process_zero():

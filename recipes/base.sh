@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The base in base/: a small multilingual BERT from nothing but parallel texts. About 20 minutes on 2 CPU cores.
+# The base in base/: a small multilingual BERT from nothing but parallel texts.
 #
 #     recipes/base.sh DATA
 #

@@ -1,0 +1,124 @@
+#!/usr/bin/env python
+"""
+Reranking: pairs per second, tokenization included.
+
+    python benchmarks/ranking.py
+
+Four questions (by default) with eight paragraphs each, in another language, are scored by models of the same size with
+random weights:
+
+- BertLong (ours): `modeling_clir.reranker.Reranker`, pairs of up to 1024 tokens.
+- Longformer: Hugging Face's, pairs of up to 1024 tokens sorted by length, 8 a batch, padded to the longest.
+- 2021 recipe: Longformer, 8 a batch as they come, each padded to 1024 tokens.
+- CrossEncoder: sentence-transformers' on a plain BERT, which sees the first 512 tokens of a pair.
+
+`tokens` are those that the model sees, `tokens cut` those that it does not.
+"""
+
+import argparse
+import tempfile
+from functools import partial
+
+import torch
+from measure import (
+    LONGFORMER,
+    OURS,
+    RECIPE,
+    Work,
+    benchmark_parser,
+    bertlong_config,
+    count_flops,
+    forward,
+    longformer_config,
+    measure,
+    model_size,
+    padded_batches,
+    pair_encoder,
+    parse,
+    plot_bars,
+    positive,
+    random_model,
+    read_texts,
+    report,
+    with_compiled,
+    with_global_attention,
+)
+from transformers import AutoModelForSequenceClassification, BertConfig
+
+from modeling_clir.reranker import Reranker
+
+
+CANDIDATES = 8  # of a question
+BATCH_SIZE = 8
+MAX_LENGTH = 1024
+
+
+def candidates(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """The pairs: each question stands for `CANDIDATES` paragraphs in a row."""
+    questions, paragraphs = read_texts(args, args.pairs)
+    return [questions[i - i % CANDIDATES] for i in range(args.pairs)], paragraphs
+
+
+def ranking_work(rank, encode, max_length: int, args: argparse.Namespace, full: bool = False) -> Work:
+    """`rank` scores all pairs; `encode` gives the rows that the model sees."""
+    texts = candidates(args)
+    seen = [(len(row.ids), row.type_ids.index(1)) for row in encode(*texts).encodings]
+    tokens = [length for length, _ in seen]
+    whole = sum(len(row) for row in pair_encoder(10**6)(*texts)["input_ids"])
+    flops = sum(count_flops(args, *row, full=full) for row in seen)
+    return Work([rank], tokens, flops, {"max_length": max_length, "tokens_cut": whole - sum(tokens)})
+
+
+def ours(args: argparse.Namespace, compiled: bool = False) -> Work:
+    model = random_model(AutoModelForSequenceClassification, bertlong_config(args), args, compiled=compiled)
+    reranker = Reranker(model, pair_encoder(MAX_LENGTH).tokenizer, MAX_LENGTH)
+    pairs = list(zip(*candidates(args)))
+    return ranking_work(lambda: reranker.score(pairs, progress=False), reranker.encoder, MAX_LENGTH, args)
+
+
+def longformer(args: argparse.Namespace, recipe: bool = False, compiled: bool = False) -> Work:
+    model = random_model(AutoModelForSequenceClassification, longformer_config(args), args, compiled=compiled)
+    encoder, texts = pair_encoder(MAX_LENGTH), candidates(args)
+    padding = {"pad_to": MAX_LENGTH} if recipe else {"longest_first": True}
+
+    def rank():
+        batches = padded_batches(encoder, *texts, BATCH_SIZE, args.device, **padding)
+        return [forward(model, with_global_attention(batch)).logits.tolist() for batch in batches]
+
+    return ranking_work(rank, encoder, MAX_LENGTH, args)
+
+
+def cross_encoder(args: argparse.Namespace, compiled: bool = False) -> Work:
+    from sentence_transformers import CrossEncoder  # of the "evaluation" extra
+
+    tokenizer, limit = pair_encoder(MAX_LENGTH).tokenizer, 512
+    with tempfile.TemporaryDirectory() as folder:
+        config = BertConfig(max_position_embeddings=limit, **model_size(args))
+        random_model(AutoModelForSequenceClassification, config, args).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        dtype = getattr(torch, args.dtype)
+        model = CrossEncoder(folder, max_length=limit, device=args.device, model_kwargs={"dtype": dtype})
+    if compiled:
+        model.model.base_model.compile()  # `CrossEncoder` calls the forward of the outer one
+    pairs = list(zip(*candidates(args)))
+    return ranking_work(
+        lambda: model.predict(pairs, batch_size=BATCH_SIZE, show_progress_bar=False),
+        partial(tokenizer, truncation=True, max_length=limit),
+        limit,
+        args,
+        full=True,
+    )
+
+
+def main(argv: list[str] | None = None):
+    parser = benchmark_parser(__doc__)
+    parser.add_argument("--pairs", type=positive, default=32)
+    args = parse(parser, argv)
+    cases = {OURS: ours, LONGFORMER: longformer, "CrossEncoder (512)": cross_encoder}
+    cases = with_compiled(cases, args) | {RECIPE: partial(longformer, recipe=True)}
+    rows, peak = measure([({}, cases)], args)
+    report("ranking", f"Reranking {args.pairs} pairs", rows, peak, plot_bars, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Benchmarks: run with tiny models; what they count is compared with other ways to count it."""
+
+import argparse
+import csv
+import importlib
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import BertConfig, BertForSequenceClassification
+
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+TINY = ["--layers", "1", "--hidden_size", "64", "--vocab_size", "12000", "--repeats", "1"]
+MEASURED = ["seconds_per_pair", "best_seconds_per_pair", "pairs_per_second", "tokens_per_second", "peak_memory_gib"]
+
+
+@pytest.fixture(autouse=True)
+def folder_of_benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the processes of the cases
+
+
+def table(name: str, folder: Path, *options: str) -> list[dict]:
+    importlib.import_module(name).main([*TINY, *options, "--output", str(folder)])
+    assert (folder / f"benchmark_{name}.png").stat().st_size > 10_000
+    with open(folder / f"benchmark_{name}.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        assert all(float(row[column]) > 0 for column in [*MEASURED, "speed_to_ours", "share_of_peak"])
+        assert float(row["tokens_per_second"]) == pytest.approx(
+            int(row["tokens"]) / int(row["pairs"]) / float(row["seconds_per_pair"])
+        )
+        assert row["case"] != "BertLong (ours)" or float(row["speed_to_ours"]) == 1
+    return rows
+
+
+def column(rows: list[dict], *names: str) -> list[tuple]:
+    return [tuple(row[name] for name in names) for row in rows]
+
+
+def test_pretraining_step(tmp_path):
+    rows = table("pretraining_step", tmp_path, "--pairs", "2")
+    cases = ["BertLong (ours)", "Longformer", "2021 recipe"]
+    assert column(rows, "task", "case") == [(task, case) for task in ("QLM", "RR") for case in cases]
+    assert len({row["tokens"] for row in rows[:3]}) == len({row["tokens"] for row in rows[3:]}) == 1
+    for recipe in (rows[2], rows[5]):
+        assert float(recipe["padding"]) == 1 - int(recipe["tokens"]) / (2 * 1024)
+        assert float(recipe["speed_to_2021"]) == 1
+
+
+def test_ranking(tmp_path):
+    rows = table("ranking", tmp_path, "--pairs", "9")
+    assert [row["case"] for row in rows] == ["BertLong (ours)", "Longformer", "CrossEncoder (512)", "2021 recipe"]
+    tokens = [int(row["tokens"]) for row in rows]
+    assert tokens[0] == tokens[1] == tokens[3] >= tokens[2]
+    assert len({int(row["tokens"]) + int(row["tokens_cut"]) for row in rows}) == 1
+    ranking = importlib.import_module("ranking")
+    args = argparse.Namespace(**{**vars(ranking.benchmark_parser("").parse_args([])), "pairs": 9})
+    questions, paragraphs = ranking.candidates(args)
+    assert len(set(paragraphs)) == 9
+    assert questions[0] == questions[7] != questions[8]
+
+
+def test_length(tmp_path, capsys):
+    rows = table("length", tmp_path, "--lengths", "128", "64", "--train")
+    expected = [(step, n) for step in ("inference", "training") for n in ("64", "128") for _ in range(2)]
+    assert column(rows, "step", "length") == expected
+    assert column(rows, "tokens") == column(rows, "length")
+    assert capsys.readouterr().out.count("(128 over 64 tokens)") == 4
+
+
+def test_batch(tmp_path):
+    rows = table("batch", tmp_path, "--pairs", "2", "--batch_sizes", "1", "2")
+    assert column(rows, "batch_size") == [("1",), ("1",), ("2",), ("2",)]
+    assert len(set(column(rows, "tokens"))) == 1
+    assert [float(row["padding"]) > 0 for row in rows] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--hidden_size", "100"], "multiple of 64"),
+        (["--vocab_size", "100"], "at least 12000"),
+        (["--layers", "0"], "at least 1"),
+        (["--pairs", "100000"], "not 100000"),
+        (["--source", "xx"], "xx"),
+    ],
+)
+def test_wrong_options(options, message, capsys):
+    with pytest.raises(SystemExit):
+        importlib.import_module("ranking").main(options)
+    assert message in capsys.readouterr().err
+
+
+def fails(args: argparse.Namespace):
+    raise ValueError("no such case")
+
+
+def dies(args: argparse.Namespace):
+    os._exit(9)
+
+
+def test_cases_that_fail_are_left_out(capsys):
+    measure = importlib.import_module("measure")
+    args = argparse.Namespace(device="cpu", dtype="float32", repeats=1, seed=0)
+    rows, _ = measure.measure([({"batch": 1}, {"one": fails, "other": dies, measure.OURS: measure.multiply})], args)
+    assert column(rows, "batch", "case") == [(1, measure.OURS)]
+    assert rows[0]["share_of_peak"] == pytest.approx(1, abs=0.5)
+    errors = capsys.readouterr().err
+    assert "batch 1, one is left out: ValueError: no such case" in errors
+    assert "batch 1, other is left out: its process ended with exit code 9" in errors
+
+
+def sizes(layers: int) -> argparse.Namespace:
+    return argparse.Namespace(layers=layers, hidden_size=128, vocab_size=500)
+
+
+def test_flops_of_bert():
+    """A layer more costs what torch counts."""
+    counted = []
+    for layers in (1, 2):
+        config = BertConfig(
+            vocab_size=500,
+            hidden_size=128,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            intermediate_size=512,
+            attn_implementation="eager",
+        )
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            BertForSequenceClassification(config).eval()(torch.ones(1, 70, dtype=torch.long))
+        counted.append(counter.get_total_flops())
+    measure = importlib.import_module("measure")
+    one, two = (measure.count_flops(sizes(layers), 70, 5, full=True) for layers in (1, 2))
+    assert two - one == counted[1] - counted[0]
+
+
+@pytest.mark.parametrize("tokens, query", [(20, 5), (300, 17), (33, 33)])
+def test_flops_of_bertlong(tokens, query):
+    """Without linear layers, a layer more costs 4 D for each entry of the model's own masks that is not masked."""
+    from modeling_clir.modeling_bertlong import PaddedLayout
+
+    measure = importlib.import_module("measure")
+    valid, is_global = torch.ones(1, tokens, dtype=torch.bool), (torch.arange(tokens) < query)[None]
+    layout = PaddedLayout(valid, is_global, [measure.WINDOW])
+    local = layout.local_masks[measure.WINDOW][0, 0][query:].sum().item()
+    attended = local + query * tokens
+    one, two = (measure.count_flops(sizes(layers), tokens, query) for layers in (1, 2))
+    width = 128
+    assert two - one == 12 * tokens * width**2 + 16 * tokens * width**2 + 4 * width * attended
+
+
+def test_flops_of_heads():
+    """The decoder of the vocabulary is counted at the labelled tokens alone."""
+    measure = importlib.import_module("measure")
+    args, larger = sizes(2), argparse.Namespace(**vars(sizes(2)) | {"vocab_size": 1500})
+    assert measure.count_flops(larger, 50, 9, labelled=3) - measure.count_flops(args, 50, 9, labelled=3) == (
+        3 * 2 * 128 * 1000
+    )
+    assert measure.count_flops(larger, 50, 9) == measure.count_flops(args, 50, 9)

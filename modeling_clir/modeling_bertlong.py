@@ -14,14 +14,13 @@
 """
 BertLong: BERT for long documents, with local attention in a window and global attention of the query's tokens.
 
-Read from top to bottom: which tokens are global, how tokens are laid out, attention, layers, base model, heads.
+Read from top to bottom: layers, base model, heads. Which tokens are global and how they lie in memory is in
+layout_bertlong.py, the self-attention in attention_bertlong.py.
 
-Shape suffixes in the comments: B rows, L padded length, D hidden size, H heads, d head size; N blocks, S slots of a
-block, W tokens that a block meets, G most global tokens of a row; T tokens of the batch, M of its longest row.
+Shape suffixes in the comments: B rows, L padded length, D hidden size; T tokens of the batch without padding.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -40,304 +39,13 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import can_return_tuple
 
+from .attention_bertlong import BertLongSelfAttention, eager_attention_forward
 from .configuration_bertlong import BertLongConfig
+from .layout_bertlong import PackedLayout, PaddedLayout, global_tokens
 
 
 # TRF057 asks for `auto_docstring`, which outside Transformers writes "The None Model" over these docstrings.
 logger = logging.get_logger(__name__)
-
-# Slots of a block where the window does not ask for more: large enough for efficient matrix products, small enough
-# that few keys outside the window are met.
-BLOCK_SIZE = 64
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Padding, local and global tokens
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def global_tokens(
-    attention_mask: torch.Tensor,
-    token_type_ids: torch.Tensor | None = None,
-    global_attention_mask: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """
-    Which tokens are global: those of `global_attention_mask` if it is given; else the 2s of `attention_mask` if there
-    are any (the convention of the 2021 code); else, in a row with two segments, segment 0 (`[CLS] query [SEP]`); else
-    the first token, `[CLS]`. Padding is never global.
-
-    Args:
-        attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`): 0 padding, 1 or 2 a token.
-        token_type_ids, global_attention_mask (`torch.Tensor` of the same shape, *optional*).
-
-    Returns:
-        `torch.BoolTensor` of shape `(batch_size, sequence_length)`.
-    """
-    valid = attention_mask > 0
-    if global_attention_mask is not None:
-        return (global_attention_mask > 0) & valid
-    first = valid & (valid.cumsum(1) == 1)
-    found = first
-    if token_type_ids is not None:
-        query = (token_type_ids == 0) & valid
-        two_segments = query.any(1, keepdim=True) & (valid & ~query).any(1, keepdim=True)
-        found = torch.where(two_segments, query, first)
-    twos = attention_mask == 2
-    return torch.where(twos.any(), twos, found)
-
-
-def within_window(query_rank: torch.Tensor, key_rank: torch.Tensor, window: int) -> torch.Tensor:
-    """
-    `(..., queries)` and `(..., keys)`, positions in the row, to `(..., queries, keys)`: is the distance <= window / 2?
-    """
-    return (query_rank[..., :, None] - key_rank[..., None, :]).abs() <= window // 2
-
-
-def expanded(mask: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """`(B, L)` to `(B, L, 1, ...)`, as many dimensions as `tensor` has."""
-    return mask.view(mask.shape + (1,) * (tensor.dim() - 2))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Layouts: how the tokens of a batch lie in memory inside the model
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class PaddedLayout:
-    """
-    The batch as it comes, `(B, L, D)`, with one `(L, L)` mask per row: the reference, which returns attention weights,
-    and the layout of fixed shapes for `torch.compile` and `torch.export`. Its cost is quadratic in L.
-    """
-
-    valid: torch.Tensor  # (B, L)
-    is_global: torch.Tensor  # (B, L)
-    windows: list[int]
-    rank: torch.Tensor = field(init=False)  # (B, L), number of tokens of the row before this one
-    local_masks: dict[int, torch.Tensor] = field(init=False)  # window -> (B, 1, L, L)
-    global_mask: torch.Tensor = field(init=False)  # (B, 1, 1, L)
-
-    def __post_init__(self):
-        self.rank = (self.valid.cumsum(1) - 1).clamp_min(0)
-        # Every query sees itself: no row of the mask is empty, and nothing is NaN where the result is not used.
-        itself = torch.eye(self.valid.shape[1], dtype=torch.bool, device=self.valid.device)
-        self.local_masks = {
-            window: (
-                (within_window(self.rank, self.rank, window) | self.is_global[:, None]) & self.valid[:, None] | itself
-            )[:, None]
-            for window in set(self.windows)
-        }
-        self.global_mask = (self.valid | ~self.valid.any(1, keepdim=True))[:, None, None]
-
-    def pack(self, tensor: torch.Tensor) -> torch.Tensor:
-        """(B, L, ...) -> (B, L, ...); 0 at padding, where anything may stand."""
-        return tensor.masked_fill(~expanded(self.valid, tensor), 0)
-
-    def unpack(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return hidden_states.masked_fill(~self.valid[..., None], 0.0)
-
-    def first_token(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(B, L, D) -> (B, D), 0 where the row has no token"""
-        first = self.valid.int().argmax(1)
-        states = hidden_states[torch.arange(len(first), device=first.device), first]
-        return states * self.valid.any(1, keepdim=True)
-
-
-@dataclass
-class PackedLayout:
-    """
-    The tokens without the padding, `(T, D)`: the linear layers see nothing else. For the local attention every row is
-    cut into blocks of S tokens; a block meets the W tokens from `window / 2` before it to `window / 2` after it and the
-    global tokens of its row. Time and memory are linear in the number of tokens. The batch needs a token.
-    """
-
-    valid: torch.Tensor  # (B, L)
-    is_global: torch.Tensor  # (B, L)
-    windows: list[int]
-    rank: torch.Tensor = field(init=False)  # (T,), number of tokens of the row before this one
-    source: torch.Tensor = field(init=False)  # (T,), into B * L
-    first: torch.Tensor = field(init=False)  # (B,), into T; any where the row has no token
-    row_tokens: torch.Tensor = field(init=False)  # (B, M), into T
-    row_mask: torch.Tensor = field(init=False)  # (B, 1, 1, M), which of them are there
-    global_index: torch.Tensor = field(init=False)  # (all global tokens,), into T
-    global_tokens: torch.Tensor = field(init=False)  # (B, G), into T
-    global_filled: torch.Tensor = field(init=False)  # (B, G), which of them are there
-    block_tokens: torch.Tensor = field(init=False)  # (N, S), into T
-    block_slot: torch.Tensor = field(init=False)  # (T,), into N * S
-    local_keys: dict[int, torch.Tensor] = field(init=False)  # window -> (N, W + G), into T
-    local_masks: dict[int, torch.Tensor] = field(init=False)  # window -> (N, 1, S, W + G)
-
-    def __post_init__(self):
-        valid, device = self.valid, self.valid.device
-        lengths = valid.sum(1)
-        end = lengths.cumsum(0)  # (B,), into T
-        start = end - lengths
-        longest, num_tokens = int(lengths.max()), int(end[-1])
-        row = torch.arange(len(lengths), device=device).repeat_interleave(lengths)  # (T,)
-        self.source = valid.flatten().nonzero()[:, 0]
-        self.rank = torch.arange(num_tokens, device=device) - start[row]
-        self.first = start.clamp_max(num_tokens - 1)
-        places = torch.arange(longest, device=device)
-        self.row_tokens = (start[:, None] + places).clamp_max(num_tokens - 1)
-        self.row_mask = ((places < lengths[:, None]) | (lengths == 0)[:, None])[:, None, None]
-
-        is_global = self.is_global[valid]  # (T,)
-        self.global_index = is_global.nonzero()[:, 0]
-        counts = self.is_global.sum(1)
-        most = int(counts.max())
-        self.global_filled = torch.arange(most, device=device) < counts[:, None]
-        self.global_tokens = torch.zeros(len(lengths), most, dtype=torch.long, device=device)
-        self.global_tokens[self.global_filled] = self.global_index
-
-        size = min(longest, max(BLOCK_SIZE, max(self.windows) // 2))
-        blocks = (lengths + size - 1) // size  # (B,)
-        block_row = torch.arange(len(lengths), device=device).repeat_interleave(blocks)  # (N,)
-        block_offset = torch.arange(len(block_row), device=device) - (blocks.cumsum(0) - blocks)[block_row]
-        block_start = start[block_row] + block_offset * size  # (N,), into T
-        slots = torch.arange(size, device=device)
-        self.block_tokens = (block_start[:, None] + slots).clamp_max(num_tokens - 1)
-        self.block_slot = (blocks.cumsum(0) - blocks)[row] * size + self.rank
-
-        self.local_keys, self.local_masks = {}, {}
-        far_keys = self.global_tokens[block_row]  # (N, G)
-        far = self.global_filled[block_row][:, None].expand(-1, size, -1)  # (N, S, G)
-        for window in set(self.windows):
-            half = window // 2
-            place = torch.arange(-half, size + half, device=device)  # (W,), from the block's start
-            keys = block_start[:, None] + place  # (N, W)
-            in_row = (keys >= start[block_row][:, None]) & (keys < end[block_row][:, None])
-            keys = keys.clamp(0, num_tokens - 1)
-            # A global token is met in the list of global tokens, so not again in the window.
-            near = (in_row & ~is_global[keys])[:, None] & within_window(slots, place, window)
-            near = near | (slots[:, None] == place)  # see PaddedLayout
-            self.local_keys[window] = torch.cat([keys, far_keys], dim=1)
-            self.local_masks[window] = torch.cat([near, far], dim=2)[:, None]
-
-    def pack(self, tensor: torch.Tensor) -> torch.Tensor:
-        """(B, L, ...) -> (T, ...)"""
-        return tensor.flatten(0, 1)[self.source]
-
-    def unpack(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(T, D) -> (B, L, D), 0 at padding."""
-        padded = hidden_states.new_zeros(self.valid.numel(), hidden_states.shape[-1])
-        return padded.index_copy(0, self.source, hidden_states).view(*self.valid.shape, -1)
-
-    def first_token(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(T, D) -> (B, D), 0 where the row has no token"""
-        return hidden_states[self.first] * self.valid.any(1, keepdim=True)
-
-
-def gather(tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """`(T, D)` and `(..)` to `(.., D)`. As an embedding, whose gradient is summed in parallel on a CPU."""
-    return F.embedding(index, tensor)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Attention
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The interface of `ALL_ATTENTION_FUNCTIONS`: (.., H, queries, d) in, (.., queries, H, d) and the weights out."""
-    scores = torch.matmul(query, key.transpose(-1, -2)) * scaling
-    scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = F.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(weights, value).transpose(1, 2), weights
-
-
-class BertLongSelfAttention(nn.Module):
-    """
-    A local token i attends to the tokens j of its row with |i - j| <= attention_window / 2 and to all global tokens,
-    by `query`, `key`, `value`. A global token attends to all tokens of its row, by `query_global`, `key_global`,
-    `value_global`. Scores are divided by the square root of the head size. Padding is not counted in i and j and is
-    attended by nobody, wherever it lies (Beltagy et al. 2020, Longformer, section 3.1).
-    """
-
-    is_causal = False
-
-    def __init__(self, config: BertLongConfig, window: int):
-        super().__init__()
-        self.config = config
-        self.window = window
-        self.head_size = config.hidden_size // config.num_attention_heads
-        self.scaling = self.head_size**-0.5
-        for name in ("query", "key", "value", "query_global", "key_global", "value_global"):
-            setattr(self, name, nn.Linear(config.hidden_size, config.hidden_size))
-
-    def heads(self, tensor: torch.Tensor) -> torch.Tensor:
-        """(batch, tokens, D) -> (batch, H, tokens, d)"""
-        return tensor.unflatten(-1, (-1, self.head_size)).transpose(1, 2)
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        layout: PaddedLayout | PackedLayout,
-        attention_interface: Callable,
-        only_global: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
-
-        def attention(query, key, value, mask):
-            output, weights = attention_interface(
-                self,
-                self.heads(query),
-                self.heads(key),
-                self.heads(value),
-                mask,
-                scaling=self.scaling,
-                dropout=dropout,
-            )
-            return output.flatten(2), weights
-
-        if isinstance(layout, PaddedLayout):
-            return self.padded_attention(hidden_states, layout, attention)
-        return self.packed_attention(hidden_states, layout, attention, only_global)
-
-    def padded_attention(self, hidden_states, layout, attention):
-        x = hidden_states  # (B, L, D)
-        output, weights = attention(self.query(x), self.key(x), self.value(x), layout.local_masks[self.window])
-        global_mask = layout.global_mask.expand(-1, -1, x.shape[1], -1)
-        global_output, global_weights = attention(
-            self.query_global(x), self.key_global(x), self.value_global(x), global_mask
-        )
-        output = torch.where(layout.is_global[..., None], global_output, output)
-        if weights is not None:
-            weights = torch.where(layout.is_global[:, None, :, None], global_weights, weights)
-            weights = weights * layout.valid[:, None, :, None]
-        return output, weights
-
-    def packed_attention(self, hidden_states, layout, attention, only_global):
-        x = hidden_states  # (T, D)
-        if not only_global:
-            queries = gather(self.query(x), layout.block_tokens)  # (N, S, D)
-            index = layout.local_keys[self.window]
-            output, _ = attention(
-                queries, gather(self.key(x), index), gather(self.value(x), index), layout.local_masks[self.window]
-            )
-            output = gather(output.flatten(0, 1), layout.block_slot)  # (T, D)
-            if not len(layout.global_index):
-                return output, None
-        queries = self.query_global(x[layout.global_tokens])  # (B, G, D)
-        keys = gather(self.key_global(x), layout.row_tokens)  # (B, M, D)
-        values = gather(self.value_global(x), layout.row_tokens)
-        global_output, _ = attention(queries, keys, values, layout.row_mask.expand(-1, -1, queries.shape[1], -1))
-        global_output = global_output[layout.global_filled]  # (all global tokens, D)
-        if not only_global:
-            return output.index_copy(0, layout.global_index, global_output), None
-        if torch.is_grad_enabled():  # a gradient of 0, not none: what momentum and DDP need
-            unused = (self.query, self.key, self.value)
-            global_output = global_output + 0.0 * sum(p.sum() for linear in unused for p in linear.parameters())
-        return global_output, None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -468,7 +176,7 @@ class BertLongPreTrainedModel(PreTrainedModel):  # trf-ignore: TRF057
     _no_split_modules = ["BertLongEmbeddings", "BertLongLayer"]
     _supports_sdpa = True
     _supports_flash_attn = False  # FlashAttention knows no global tokens
-    _supports_flex_attn = False
+    _supports_flex_attn = True
     # One checkpoint serves every head: what belongs to another one is no surprise.
     _keys_to_ignore_on_load_unexpected = [
         r"^(bert\.)?pooler\.dense\.(weight|bias)$",
@@ -595,6 +303,8 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
         if only_global:
             first = valid & (valid.cumsum(1) == 1)
             only_global = not ((first | wanted) & ~is_global).any()
+        if padded and implementation == "flex_attention":  # whose masks are those of the packed layout
+            implementation = "sdpa"
         attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
 
         positions = layout.rank.clamp_min(0) if position_ids is None else layout.pack(position_ids)

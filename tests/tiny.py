@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from modeling_clir import BertLongConfig
+from modeling_clir.attention_bertlong import BertLongSelfAttention
 
 
 def tiny_config(**options) -> BertLongConfig:
@@ -16,10 +17,25 @@ def tiny_config(**options) -> BertLongConfig:
 def build(model_class, seed=0, **options):
     """In double precision: what is left of a difference is no rounding. Biases are not 0, which would hide them."""
     torch.manual_seed(seed)
-    model = model_class(tiny_config(**options)).double().eval()
+    implementation = options.pop("attn_implementation", "sdpa")
+    model = use(model_class(tiny_config(**options)).double().eval(), implementation)
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def use(model, implementation: str):
+    """
+    `"eager"`, `"sdpa"`, `"flex_attention"`; `"gathered"`: sdpa as on a GPU, on blocks and rows that were gathered, where
+    sdpa on a CPU has functions of its own.
+    """
+    model.set_attn_implementation("sdpa" if implementation == "gathered" else implementation)
+    for module in model.modules():
+        if isinstance(module, BertLongSelfAttention):
+            vars(module).pop("blocked_on_cpu", None)
+            if implementation == "gathered":
+                module.blocked_on_cpu = lambda x: False
     return model
 
 

@@ -1,0 +1,316 @@
+# Copyright 2026 The modeling_clir developers.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+BertLong's self-attention: local in a window, global for the query's tokens.
+
+Read from bottom to top: `BertLongSelfAttention`, then the functions it computes with. Shape suffixes are those of
+layout_bertlong.py; H heads, d head size.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+from .configuration_bertlong import BertLongConfig
+from .layout_bertlong import PackedLayout, PaddedLayout, Part
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The interface of `ALL_ATTENTION_FUNCTIONS`: (.., H, queries, d) in, (.., queries, H, d) and the weights out."""
+    scores = torch.matmul(query, key.transpose(-1, -2)) * scaling
+    scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = F.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2), weights
+
+
+compiled_flex_attention = torch.compile(flex_attention)
+
+
+def flex_attention_forward(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: BlockMask, scaling: float
+) -> torch.Tensor:
+    """
+    `(H, queries, d)`, `(H, keys, d)` twice to `(queries, H, d)`. Compiled on a GPU; on a CPU the reference, without
+    gradients and of quadratic cost.
+    """
+    function = flex_attention if query.device.type == "cpu" else compiled_flex_attention
+    return function(query[None], key[None], value[None], block_mask=mask, scale=scaling)[0].transpose(0, 1)
+
+
+def gather(tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """`(T, D)` and `(..)` to `(.., D)`. As an embedding, whose gradient is summed in parallel on a CPU."""
+    return F.embedding(index, tensor)
+
+
+def exact(tensor: torch.Tensor) -> torch.Tensor:
+    """In float32 at least."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def keep_mask(shape: torch.Size, dropout: float) -> tuple[torch.Tensor, float]:
+    """
+    Which numbers dropout keeps, `torch.BoolTensor` of `shape`, and the factor that makes up for the others. One random
+    number of 64 bits decides for four: several times as fast as `bernoulli_` on a CPU. `dropout`, above 0, is rounded to a
+    multiple of 1 / 65536.
+    """
+    size, dropped = math.prod(shape), max(round(dropout * 2**16), 1)
+    bits = torch.empty((size + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    return (bits[:size] > dropped - 2**15 - 1).view(shape), 2**16 / max(2**16 - dropped, 1)
+
+
+class LocalAttention(torch.autograd.Function):
+    """
+    The local attention of a [`PackedLayout`] on a CPU, a few blocks at a time: keys and values of a block are never held
+    for more than those, and the attention weights are computed anew for the gradients (as in Dao et al. 2022,
+    FlashAttention, section 3.1). `scaled_dot_product_attention` with dropout would keep all of them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx,
+        query: torch.Tensor,  # (T, D), as key and value
+        key: torch.Tensor,
+        value: torch.Tensor,
+        parts: list[Part],
+        head_size: int,
+        scaling: float,
+        dropout: float,
+    ) -> torch.Tensor:
+        ctx.parts, ctx.head_size, ctx.scaling, ctx.factor = parts, head_size, scaling, 1.0
+        kept = []
+        output = torch.empty_like(query)
+        for part in parts:
+            weights = LocalAttention.weights(ctx, part, query, key)
+            if dropout:
+                mask, ctx.factor = keep_mask(weights.shape, dropout)
+                weights.mul_(mask).mul_(ctx.factor)
+                kept.append(mask)
+            attended = torch.matmul(weights.to(value.dtype), LocalAttention.keys(ctx, part, value))
+            output[part.start : part.end] = attended.transpose(1, 2).flatten(2).flatten(0, 1)[part.slots]
+        ctx.save_for_backward(query, key, value, *kept)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: torch.Tensor):
+        query, key, value, *kept = ctx.saved_tensors
+        query_gradient = torch.empty_like(query)
+        key_gradient, value_gradient = exact(torch.zeros_like(key)), exact(torch.zeros_like(value))
+
+        def add(total, part, share):  # (n, H, W + G, d)
+            total.index_add_(0, part.keys.flatten(), share.transpose(1, 2).flatten(2).flatten(0, 1).to(total.dtype))
+
+        for number, part in enumerate(ctx.parts):
+            weights = LocalAttention.weights(ctx, part, query, key)
+            upstream = LocalAttention.queries(ctx, part, gradient)
+            change = torch.matmul(upstream, LocalAttention.keys(ctx, part, value).transpose(-1, -2))
+            change = exact(change)
+            dropped = weights
+            if kept:
+                dropped = (weights * kept[number]).mul_(ctx.factor)
+                change.mul_(kept[number]).mul_(ctx.factor)
+            add(value_gradient, part, torch.matmul(dropped.to(value.dtype).transpose(-1, -2), upstream))
+            change.sub_((change * weights).sum(-1, keepdim=True)).mul_(weights).mul_(ctx.scaling)
+            change = change.to(query.dtype)
+            share = torch.matmul(change, LocalAttention.keys(ctx, part, key))
+            query_gradient[part.start : part.end] = share.transpose(1, 2).flatten(2).flatten(0, 1)[part.slots]
+            add(key_gradient, part, torch.matmul(change.transpose(-1, -2), LocalAttention.queries(ctx, part, query)))
+        return query_gradient, key_gradient.to(key.dtype), value_gradient.to(value.dtype), None, None, None, None
+
+    @staticmethod
+    def queries(ctx, part: Part, tensor: torch.Tensor) -> torch.Tensor:
+        """(T, D) -> (n, H, S, d), 0 in empty slots"""
+        n, _, size, _ = part.bias.shape
+        blocks = tensor.new_zeros(n * size, tensor.shape[1])
+        blocks[part.slots] = tensor[part.start : part.end]
+        return blocks.view(n, size, -1, ctx.head_size).transpose(1, 2)
+
+    @staticmethod
+    def keys(ctx, part: Part, tensor: torch.Tensor) -> torch.Tensor:
+        """(T, D) -> (n, H, W + G, d)"""
+        return gather(tensor, part.keys).unflatten(-1, (-1, ctx.head_size)).transpose(1, 2)
+
+    @staticmethod
+    def weights(ctx, part: Part, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """(n, H, S, W + G), in float32 at least"""
+        queries, keys = LocalAttention.queries(ctx, part, query), LocalAttention.keys(ctx, part, key)
+        scores = exact(torch.matmul(queries, keys.transpose(-1, -2)))
+        return scores.mul_(ctx.scaling).add_(part.bias).softmax(-1)
+
+
+class BertLongSelfAttention(nn.Module):
+    """
+    A local token i attends to the tokens j of its row with |i - j| <= attention_window / 2 and to all global tokens,
+    by `query`, `key`, `value`. A global token attends to all tokens of its row, by `query_global`, `key_global`,
+    `value_global`. Scores are divided by the square root of the head size. Padding is not counted in i and j and is
+    attended by nobody, wherever it lies (Beltagy et al. 2020, Longformer, section 3.1).
+    """
+
+    is_causal = False
+
+    def __init__(self, config: BertLongConfig, window: int):
+        super().__init__()
+        self.config = config
+        self.window = window
+        self.head_size = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_size**-0.5
+        for name in ("query", "key", "value", "query_global", "key_global", "value_global"):
+            setattr(self, name, nn.Linear(config.hidden_size, config.hidden_size))
+
+    @property
+    def dropout(self) -> float:
+        return self.config.attention_probs_dropout_prob if self.training else 0.0
+
+    def heads(self, tensor: torch.Tensor) -> torch.Tensor:
+        """(.., tokens, D) -> (.., H, tokens, d)"""
+        return tensor.unflatten(-1, (-1, self.head_size)).transpose(-3, -2)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        layout: PaddedLayout | PackedLayout,
+        attention_interface: Callable,
+        only_global: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        `hidden_states` as the layout has them, to attended states of the same shape (with `only_global`: of the global
+        tokens, `(all global tokens, D)`) and, from eager attention, the weights `(B, H, L, L)`.
+        """
+
+        def attention(query, key, value, mask):
+            output, weights = attention_interface(
+                self,
+                self.heads(query),
+                self.heads(key),
+                self.heads(value),
+                mask,
+                scaling=self.scaling,
+                dropout=self.dropout,
+            )
+            return output.flatten(2), weights
+
+        x, device = hidden_states, hidden_states.device.type
+        if torch.is_autocast_enabled(device):  # once, not in each of the linear layers
+            x = x.to(torch.get_autocast_dtype(device))
+        if isinstance(layout, PaddedLayout):
+            return self.padded_attention(x, layout, attention)
+        if self.dropout and self.config._attn_implementation == "flex_attention":
+            raise ValueError(
+                "flex_attention has no dropout of attention weights: set attention_probs_dropout_prob to 0 for training, "
+                "or use attn_implementation='sdpa'"
+            )
+        if not only_global:
+            output = self.local_attention(x, layout, attention)
+            if not len(layout.global_index):
+                return output, None
+        global_output = self.global_attention(x, layout, attention)
+        if not only_global:
+            return output.index_copy(0, layout.global_index, global_output.to(output.dtype)), None
+        if torch.is_grad_enabled():  # a gradient of 0, not none: what momentum and DDP need
+            unused = (self.query, self.key, self.value)
+            global_output = global_output + 0.0 * sum(p.sum() for linear in unused for p in linear.parameters())
+        return global_output, None
+
+    def padded_attention(self, x, layout, attention):
+        output, weights = attention(self.query(x), self.key(x), self.value(x), layout.local_masks[self.window])
+        global_mask = layout.global_mask.expand(-1, -1, x.shape[1], -1)
+        global_output, global_weights = attention(
+            self.query_global(x), self.key_global(x), self.value_global(x), global_mask
+        )
+        output = torch.where(layout.is_global[..., None], global_output, output)
+        if weights is not None:
+            weights = torch.where(layout.is_global[:, None, :, None], global_weights, weights)
+            weights = weights * layout.valid[:, None, :, None]
+        return output, weights
+
+    def blocked_on_cpu(self, x: torch.Tensor) -> bool:
+        return x.device.type == "cpu" and self.config._attn_implementation == "sdpa"
+
+    def local_attention(self, x, layout, attention):
+        """(T, D) -> (T, D)"""
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        if self.blocked_on_cpu(x):
+            parts = layout.local_parts[self.window]
+            return LocalAttention.apply(query, key, value, parts, self.head_size, self.scaling, self.dropout)
+        if self.config._attn_implementation == "flex_attention":
+            query, key, value = self.heads(query), self.heads(key), self.heads(value)
+            return flex_attention_forward(query, key, value, layout.flex_local[self.window], self.scaling).flatten(1)
+        index, mask = layout.local_keys[self.window]
+        output, _ = attention(gather(query, layout.block_tokens), gather(key, index), gather(value, index), mask)
+        return gather(output.flatten(0, 1), layout.block_slot)
+
+    def global_attention(self, x, layout, attention):
+        """(T, D) -> (all global tokens, D)"""
+        query = self.query_global(x[layout.global_index])
+        if self.blocked_on_cpu(x) and self.rows_are_cheaper(layout):
+            return self.global_attention_of_rows(query, x, layout)
+        key, value = self.key_global(x), self.value_global(x)
+        if self.config._attn_implementation == "flex_attention":
+            query, key, value = self.heads(query), self.heads(key), self.heads(value)
+            return flex_attention_forward(query, key, value, layout.flex_global, self.scaling).flatten(1)
+        query = gather(query, layout.global_table)  # (B, G, D)
+        key, value = gather(key, layout.row_tokens), gather(value, layout.row_tokens)  # (B, M, D)
+        output, _ = attention(query, key, value, layout.row_mask.expand(-1, -1, query.shape[1], -1))
+        return output[layout.global_filled]
+
+    def rows_are_cheaper(self, layout: PackedLayout) -> bool:
+        """Is `global_attention_of_rows` less work than `key_global` and `value_global` of all tokens?"""
+        plain = type(self.key_global) is nn.Linear and type(self.value_global) is nn.Linear  # not wrapped or quantized
+        # multiply-adds of the scores and of the values: H G M D per row; of each linear layer: T D D
+        return (
+            plain
+            and self.config.num_attention_heads * layout.global_pairs < layout.num_tokens * self.config.hidden_size
+        )
+
+    def global_attention_of_rows(self, query, x, layout):
+        """
+        The same, without keys and values of all tokens: q (W x + b) = (q W) x + q b, and the sum of p (W x + b) is
+        W (sum of p x) + b (sum of p). Row by row, so that no padding is computed.
+        """
+        query = self.heads(query)  # (H, all global tokens, d)
+        weight, bias = (
+            getattr(self.key_global, name).unflatten(0, (-1, self.head_size)) for name in ("weight", "bias")
+        )
+        reading = torch.matmul(query, weight)  # (H, all global tokens, D)
+        offset = torch.matmul(query, bias[..., None])  # (H, all global tokens, 1)
+        found, shares = [], []
+        counts, lengths = layout.global_counts.tolist(), layout.lengths.tolist()
+        for tokens, q, b in zip(x.split(lengths), reading.split(counts, 1), offset.split(counts, 1)):
+            scores = exact(torch.matmul(q.flatten(0, 1), tokens.T) + b.flatten(0, 1))
+            weights = F.softmax(scores * self.scaling, dim=-1)
+            if self.dropout:
+                kept, factor = keep_mask(weights.shape, self.dropout)
+                weights = weights * kept * factor
+            shares.append(weights.sum(-1, keepdim=True).view(b.shape))
+            found.append(torch.matmul(weights.to(tokens.dtype), tokens).view(q.shape))
+        weight, bias = (
+            getattr(self.value_global, name).unflatten(0, (-1, self.head_size)) for name in ("weight", "bias")
+        )
+        output = torch.matmul(torch.cat(found, 1), weight.transpose(1, 2)) + torch.cat(shares, 1) * bias[:, None]
+        return output.transpose(0, 1).flatten(1)

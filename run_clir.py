@@ -12,7 +12,9 @@ import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+import torch
 import transformers
 from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
 
@@ -22,6 +24,7 @@ from modeling_clir.data.collections import read_collection
 from modeling_clir.data.pairs import PairEncoder, load_tokenizer
 from modeling_clir.data.queries import QueryDataset
 from modeling_clir.evaluation.ranking import evaluate_run, rank_collection, write_run
+from modeling_clir.quantization import quantize_int8
 from modeling_clir.reranker import Reranker
 from modeling_clir.training.arguments import parse_arguments
 from modeling_clir.training.launch import start_all_processes
@@ -42,6 +45,9 @@ class Arguments:
     max_length: int | None = field(default=None, metadata={"help": "longest pair in tokens; defaults to the model's"})
     max_query_length: int = field(default=128, metadata={"help": "longest query in tokens"})
     max_tokens_per_batch: int = field(default=8192, metadata={"help": "tokens that are ranked together"})
+    dtype: Literal["float32", "bfloat16", "int8"] = field(
+        default="float32", metadata={"help": "precision of ranking; int8 on a CPU only"}
+    )
 
 
 def main():
@@ -56,6 +62,8 @@ def main():
         raise ValueError("--do_train needs --fold, or it would test on the queries it trains on")
     if training_args.do_train and args.num_negatives < 1:
         raise ValueError(f"--num_negatives must be at least 1, got {args.num_negatives}")
+    if args.dtype == "int8" and training_args.device.type != "cpu":
+        raise ValueError("--dtype int8 is for CPUs: add --use_cpu")
     collections = [read_collection(Path(folder)) for folder in args.collections]
     if len({collection.name for collection in collections}) < len(collections):
         raise ValueError("two of the collections' folders have the same name, which names their results")
@@ -90,7 +98,10 @@ def main():
     model, missing = load_with_report(AutoModelForSequenceClassification, source, AutoConfig.from_pretrained(source))
     if "classifier.weight" in missing:
         logger.warning(f"{source} has no relevance head: a new one ranks at random")
-    model.to(training_args.device)
+    if args.dtype == "int8":
+        quantize_int8(model)
+    else:
+        model.to(training_args.device, getattr(torch, args.dtype))
     reranker = Reranker(model, tokenizer, encoder.max_length, encoder.max_query_length, args.max_tokens_per_batch)
 
     # 4. Rank and measure, on one process

@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from transformers.utils import logging
 
 from .data.pairs import PairEncoder, load_tokenizer
+from .quantization import quantize_int8
 from .training.losses import relevance_scores
 
 
@@ -197,13 +198,19 @@ class Reranker:
     ) -> "Reranker":
         """
         The reranker of a folder or Hub repository. `options` are those of the model's `from_pretrained`, as
-        `dtype=torch.bfloat16` or `device_map="cuda"`. Raises `ValueError` for a checkpoint without a relevance head.
+        `dtype=torch.bfloat16` or `device_map="cuda"`; `dtype="int8"` is [`quantize_int8`], for CPUs. Raises `ValueError`
+        for a checkpoint without a relevance head and for int8 elsewhere than on a CPU.
         """
+        int8 = options.get("dtype") in ("int8", torch.int8)
+        if int8:
+            options["dtype"] = torch.float32
         model, report = AutoModelForSequenceClassification.from_pretrained(
             name_or_path, output_loading_info=True, **options
         )
         if missing := sorted(report["missing_keys"]):
             raise ValueError(f"{name_or_path} cannot rank, it lacks {', '.join(missing)}: finetune it first")
+        if int8:
+            quantize_int8(model)
         return cls(model, load_tokenizer(name_or_path), max_length, max_query_length, max_tokens_per_batch)
 
     def rank(self, query: str, documents: list[str], progress: bool = False) -> list[dict]:

@@ -120,6 +120,16 @@ def test_reranking(pretrained, sample_collection, tmp_path):
     assert ir_measures.calc_aggregate([AP], qrels, written)[AP] == pytest.approx(metrics["en-de"]["MAP"], abs=1e-9)
 
 
+def test_precision_of_reranking(pretrained, sample_collection, tmp_path):
+    scores = []
+    for dtype in ("bfloat16", "int8"):
+        run("run_clir.py", "--model_name_or_path", pretrained, "--collections", sample_collection / "en-de", *COMMON[:1],
+            *COMMON[5:], "--output_dir", tmp_path / dtype, "--dtype", dtype)  # fmt: skip
+        written = ir_measures.read_trec_run(str(tmp_path / dtype / "en-de.run"))
+        scores.append([one.score for one in sorted(written, key=lambda one: (one.query_id, one.doc_id))])
+    assert scores[0] != scores[1] and scores[0] == pytest.approx(scores[1], abs=0.1)
+
+
 def test_finetuning_learns_its_training_queries_and_tests_on_others(pretrained, sample_collection, tmp_path):
     flags = (
         "--do_train",

@@ -189,8 +189,9 @@ def test_command_line_writes_a_checkpoint_that_opens(tmp_path, capsys):
     inputs = batch(length=50)
     with torch.no_grad():
         expected, found = want(**inputs), BertLongForXLRetrieval.from_pretrained(output)(**inputs)
-    assert torch.equal(found.prediction_logits, expected.prediction_logits)
-    assert torch.equal(found.relevance_logits, expected.relevance_logits)
+    # Not equal: how a product is summed may depend on where its matrix lies in memory.
+    torch.testing.assert_close(found.prediction_logits, expected.prediction_logits, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(found.relevance_logits, expected.relevance_logits, atol=1e-6, rtol=1e-6)
 
 
 def test_classifier_is_kept_or_new_with_a_fixed_seed(tmp_path):

@@ -40,12 +40,15 @@ def folders(tiny_bert, pairs, tmp_path_factory):
         saved.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
         model = AutoModelForSequenceClassification.from_pretrained(folder / name).train()
-        optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-        for _ in range(60):
+        optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+        for _ in range(500):  # as many as it takes: the vocabulary is not the same in every process
             loss = binary_cross_entropy_with_logits(model(**batch).logits, labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            if loss < 0.02:
+                break
+        assert loss < 0.02
         model.save_pretrained(folder / name)
     return folder
 
@@ -63,7 +66,7 @@ def linear_layers(model) -> list[str]:
 def test_scores_and_order_are_close_to_those_of_float32(dtype, folder, pairs):
     exact = Reranker.from_pretrained(folder, max_query_length=60)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", "(?s).*quantiz")  # that of a deprecated function
         quantized = Reranker.from_pretrained(folder, max_query_length=60, dtype=dtype)
     kept = linear_layers(quantized.model)
     assert kept == [

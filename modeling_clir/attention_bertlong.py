@@ -231,7 +231,7 @@ class BertLongSelfAttention(nn.Module):
                 return output, None
         global_output = self.global_attention(x, layout, attention)
         if not only_global:
-            return output.index_copy(0, layout.global_index, global_output.to(output.dtype)), None
+            return output.index_copy(0, layout.global_index, global_output), None
         if torch.is_grad_enabled():  # a gradient of 0, not none: what momentum and DDP need
             unused = (self.query, self.key, self.value)
             global_output = global_output + 0.0 * sum(p.sum() for linear in unused for p in linear.parameters())
@@ -313,4 +313,4 @@ class BertLongSelfAttention(nn.Module):
             getattr(self.value_global, name).unflatten(0, (-1, self.head_size)) for name in ("weight", "bias")
         )
         output = torch.matmul(torch.cat(found, 1), weight.transpose(1, 2)) + torch.cat(shares, 1) * bias[:, None]
-        return output.transpose(0, 1).flatten(1)
+        return output.transpose(0, 1).flatten(1).to(x.dtype)

@@ -187,3 +187,18 @@ def test_autocast(implementation):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             found = use(model, implementation)(**inputs).last_hidden_state
     assert (found - expected).abs().max() < 0.1 and (found - expected).norm() < 0.02 * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("implementation", ["gathered", "sdpa", "flex_attention"])
+def test_half_precision(implementation, dtype):
+    """In all layers, and where the last one computes the global tokens alone."""
+    inputs = pair_batch(lengths=(150, 23, 9))
+    model = build(BertLongForSequenceClassification, initializer_range=0.1, attention_window=8).float()
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        found = use(model, implementation).to(dtype)(**inputs).logits
+    assert found.dtype == dtype and (found - expected).abs().max() < 0.05
+    if implementation != "flex_attention":
+        model(**inputs).logits.sum().backward()
+        assert all(p.grad.dtype == dtype and p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

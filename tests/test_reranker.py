@@ -251,7 +251,9 @@ def test_half_precision(folder):
     assert {parameter.dtype for parameter in half.model.parameters()} == {torch.bfloat16}
     pairs = random_pairs(2)
     expected = exact.score(pairs, False)
-    assert half.score(pairs, False) == pytest.approx(expected, abs=0.1 * (max(expected) - min(expected)))
+    errors = [abs(one - other) for one, other in zip(half.score(pairs, False), expected)]
+    spread = max(expected) - min(expected)
+    assert max(errors) < 0.2 * spread and sum(errors) / len(errors) < 0.05 * spread
 
 
 def test_nothing_to_score(folder, capsys):

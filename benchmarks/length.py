@@ -8,7 +8,7 @@ Growth of time and memory with the length of one row, from 1024 tokens on.
 BertLong and Hugging Face's Longformer of the same size, with random weights and as many positions as the longest row has
 tokens, rank a row of random tokens, of which 32 are the query. `--train`: forward and backward too. `--peer modernbert`
 adds a ModernBERT with random weights (ModernBERT-base's own sizes, 22 layers); another name is looked up on the Hub. A peer
-is measured up to its own longest row.
+is measured up to its own longest row. On a GPU BertLong runs with flex_attention too.
 """
 
 import argparse
@@ -56,8 +56,11 @@ def work(model, inputs: dict[str, torch.Tensor], flops: int | None, training: bo
     return Work([step], [inputs["input_ids"].shape[1]], flops)
 
 
-def ours(args: argparse.Namespace, length: int, training: bool, compiled: bool = False) -> Work:
+def ours(args: argparse.Namespace, length: int, training: bool, compiled: bool = False, flex: bool = False) -> Work:
     config = bertlong_config(args, positions=max(args.lengths))
+    if flex:
+        config._attn_implementation = "flex_attention"
+        config.attention_probs_dropout_prob = 0.0  # which it does not have
     model = random_model(AutoModelForSequenceClassification, config, args, training, compiled)
     inputs = row(length, args.vocab_size, args)
     return work(model, inputs, flops_of(args, [inputs], training), training, args)
@@ -101,8 +104,10 @@ def main(argv: list[str] | None = None):
         for length in sorted(args.lengths):
             builders = {OURS: ours, LONGFORMER: longformer} | ({args.peer: peer} if length <= longest else {})
             cases = {name: partial(build, length=length, training=training) for name, build in builders.items()}
-            step = "training" if training else "inference"
-            groups.append(({"step": step, "length": length}, with_compiled(cases, args)))
+            cases = with_compiled(cases, args)
+            if args.device == "cuda":
+                cases["BertLong, flex_attention"] = partial(ours, length=length, training=training, flex=True)
+            groups.append(({"step": "training" if training else "inference", "length": length}, cases))
     rows, peak = measure(groups, args)
     plot = partial(plot_lines, x="length", label="length of the row (tokens)")
     report("length", "Growth with the length of one row", rows, peak, plot, args)

@@ -72,6 +72,16 @@ def test_length(tmp_path, capsys):
     assert capsys.readouterr().out.count("(128 over 64 tokens)") == 4
 
 
+def test_flex_attention_of_the_benchmark():
+    length = importlib.import_module("length")
+    args = length.benchmark_parser("", texts=False).parse_args(TINY)
+    args.lengths, args.dtype = [64], "float32"
+    work = length.ours(args, 64, training=False, flex=True)
+    work.steps[0]()
+    model = work.steps[0].args[0]
+    assert model.config._attn_implementation == "flex_attention"
+
+
 def test_batch(tmp_path):
     rows = table("batch", tmp_path, "--pairs", "2", "--batch_sizes", "1", "2")
     assert column(rows, "batch_size") == [("1",), ("1",), ("2",), ("2",)]

@@ -48,7 +48,7 @@ def main():
     parser.add_argument("--encoding", choices=("latin-1", "utf-8"), default="latin-1", help="of the documents")
     parser.add_argument("--all_documents", action="store_true", help="also those that are judged for no query")
     parser.add_argument(
-        "--skip_missing", action="store_true", help="leave out judged documents and topics without text"
+        "--skip_missing", action="store_true", help="leave out judged documents and topics that are not there"
     )
     args = parser.parse_args()
     pairs = list(dict.fromkeys(tuple(pair.strip().split("-")) for pair in args.pairs.split(",")))

@@ -223,9 +223,9 @@ def test_all_documents(clef, tmp_path, monkeypatch):
     assert read.queries["C092"] == "de desc 92 é de narr 92 é de title 92 é"
 
 
-def test_what_is_left_out_is_counted(clef, tmp_path, monkeypatch, capfd):
+def test_what_is_left_out_is_counted(clef, tmp_path, monkeypatch, caplog):
     prepare(monkeypatch, tmp_path, clef, "en-de")
-    log = capfd.readouterr().err
+    log = caplog.text
     assert "de: topics without a relevant document, left out: 1 (C041)" in log
     assert "en-de: topics without a judgement, left out: 1 (C141)" in log
     assert f"de: files without a <DOC>, passed over: 1 ({clef}/de/README)" in log
@@ -404,17 +404,17 @@ def test_options_errors(options, message, clef, tmp_path, monkeypatch):
     assert message.format(clef=clef) in str(error.value)
 
 
-def test_archives_are_named(clef, tmp_path, monkeypatch, capfd):
+def test_archives_are_named(clef, tmp_path, monkeypatch, caplog):
     write_raw(tmp_path / "in/la940101.Z", "<DOC>")
     with pytest.raises(SystemExit, match="no document, which would start with <DOC>; unpack archives first"):
         prepare(monkeypatch, tmp_path / "out", clef, "en-de", "--documents", f"de={tmp_path / 'in'}")
     documents = ("--documents", f"de={clef / 'de'}", f"de={tmp_path / 'in'}")
     write_raw(tmp_path / "in/other.sgml", DOC.format("other", "a"))
     prepare(monkeypatch, tmp_path / "out", clef, "en-de", *documents)
-    assert f"files that cannot be read (unpack them): 1 ({tmp_path}/in/la940101.Z)" in capfd.readouterr().err
+    assert f"files that cannot be read (unpack them): 1 ({tmp_path}/in/la940101.Z)" in caplog.text
 
 
-def test_skip_missing(clef, tmp_path, monkeypatch, capfd):
+def test_skip_missing(clef, tmp_path, monkeypatch, caplog):
     """What is judged and is not there, documents or topics, is left out; and a topic of which nothing is left."""
     documents = write_raw(
         tmp_path / "documents", DOC.format("a", "one") + DOC.format("b", "") + DOC.format("c", "x\x80")
@@ -426,7 +426,7 @@ def test_skip_missing(clef, tmp_path, monkeypatch, capfd):
     read = read_collection(tmp_path / "en-de")
     assert read.documents == {"a": "one", "c": "x\x80"}
     assert read.qrels == {"C001": {"a": 1}, "C092": {"c": 1}} and set(read.queries) == {"C001", "C092"}
-    log = capfd.readouterr().err
+    log = caplog.text
     assert "judged documents that are in no file or have no text, left out: 2 (b, gone)" in log
     assert "judged topics that are not there in 'en': 1 (C007), left out" in log
     assert "topics without a relevant document, left out: 1 (C041)" in log

@@ -246,6 +246,8 @@ def test_what_is_left_out_is_counted(clef, tmp_path, monkeypatch, caplog):
         ("<TITLE>a<KW>b<TEXT>c\n\n<P>d", "a c d", {"TITLE": 1, "KW": 2, "TEXT": 0}),
         ("<TITLE>a\n<TEXT>b</TEXT>\n<PAGE>2", "a b", {"TITLE": 1, "PAGE": 1}),
         ("<KW>a<KW>b<TEXT>c</TEXT>", "c", {"KW": 4}),
+        ("<TITLE>a<FIG/>b<TEXT>c</TEXT>", "a b c", {"TITLE": 1}),
+        ("<TEXT>a<TEXT>b</TEXT>c</TEXT>d", "a b c", {"outside of any": 1}),
         ("a <PAGE>b</PAGE> <TEXT>c</TEXT> d", "c", {"outside of any": 2, "PAGE": 1}),
         ("<TEXT>a <!-- <KW> --> b </TITLE> c</TEXT>", "a b c", {}),
         ("<TEXT>a < b > c <1> <x@y.z> </TEXT>", "a < b > c <1> <x@y.z>", {}),

@@ -209,7 +209,7 @@ def parse_topics(
     """
     data = b"".join(read_bytes(path))
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8")
     except UnicodeDecodeError:
         text = data.decode("latin-1")
     starts = list(TOPIC.finditer(text))

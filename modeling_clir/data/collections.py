@@ -192,10 +192,14 @@ def write_collection(
         with open(temporary / "documents.jsonl", "w", encoding="utf-8") as file:
             for document, text in documents.items():
                 file.write(json.dumps({"id": document, "text": text}, ensure_ascii=False) + "\n")
-        with open(temporary / "queries.tsv", "w", encoding="utf-8") as file:
-            file.writelines(f"{query}\t{' '.join(text.split())}\n" for query, text in queries.items())
-        with open(temporary / "qrels.txt", "w", encoding="utf-8") as file:
-            file.writelines(f"{q} 0 {document} {r}\n" for q, judged in qrels.items() for document, r in judged.items())
+        write_queries(temporary, queries, qrels)
+
+
+def write_queries(folder: Path, queries: dict[str, str], qrels: dict[str, dict[str, int]]):
+    with open(folder / "queries.tsv", "w", encoding="utf-8") as file:
+        file.writelines(f"{query}\t{' '.join(text.split())}\n" for query, text in queries.items())
+    with open(folder / "qrels.txt", "w", encoding="utf-8") as file:
+        file.writelines(f"{q} 0 {document} {r}\n" for q, judged in qrels.items() for document, r in judged.items())
 
 
 __all__ = [
@@ -206,4 +210,5 @@ __all__ = [
     "read_qrels",
     "read_queries",
     "write_collection",
+    "write_queries",
 ]

@@ -22,23 +22,28 @@ def find_file(folder: Path, name: str) -> Path:
     raise FileNotFoundError(f"{folder} has no {name} (plain or .gz)")
 
 
+def read_bytes(path: Path) -> Iterator[bytes]:
+    """Each line of a file, plain or `.gz`. Raises `ValueError` for a damaged `.gz`."""
+    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        try:
+            yield from file
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(f"{path}: not a complete gzip file ({error})") from error
+
+
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
     """
     `(where, line)` for each line of a UTF-8 file, plain or `.gz`; `where` is `file:line`. Empty lines are passed over.
     Raises `ValueError` for a line in another encoding, and for a damaged `.gz`.
     """
-    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+    for number, line in enumerate(read_bytes(path), start=1):
+        where = f"{path}:{number}"
         try:
-            for number, line in enumerate(file, start=1):
-                where = f"{path}:{number}"
-                try:
-                    text = line.decode("utf-8").rstrip("\r\n")
-                except UnicodeDecodeError as error:
-                    raise ValueError(f"{where}: not UTF-8 ({error}); convert the file") from error
-                if text.strip():
-                    yield where, text
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ValueError(f"{path}: not a complete gzip file ({error})") from error
+            text = line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{where}: not UTF-8 ({error}); convert the file") from error
+        if text.strip():
+            yield where, text
 
 
 def read_jsonl(path: Path, required: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
@@ -86,4 +91,4 @@ def new_folder(folder: Path) -> Iterator[Path]:
         temporary.rename(folder)
 
 
-__all__ = ["find_file", "new_folder", "read_jsonl", "read_lines", "refuse_existing"]
+__all__ = ["find_file", "new_folder", "read_bytes", "read_jsonl", "read_lines", "refuse_existing"]

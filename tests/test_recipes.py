@@ -27,9 +27,9 @@ def test_readme_names_what_is_there():
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     for path in re.findall(r"\b(?:scripts|recipes|results|base|sample)/[\w./-]*[\w/]", readme):
         assert (REPOSITORY / path).exists(), path
-    programs = "".join((REPOSITORY / name).read_text(encoding="utf-8") for name in ("run_pretraining.py", "run_clir.py",
-        "scripts/build_corpus.py", "scripts/build_collections.py", "scripts/prepare_clef.py", "modeling_clir/convert.py",
-        "modeling_clir/training/trainer.py"))  # fmt: skip
+    modules = ["modeling_clir/convert.py", "modeling_clir/training/trainer.py"]
+    programs = [*REPOSITORY.glob("run_*.py"), *REPOSITORY.glob("scripts/*.py"), *map(REPOSITORY.joinpath, modules)]
+    programs = "".join(path.read_text(encoding="utf-8") for path in programs)
     known = {field.name for field in fields(XLRetrievalTrainingArguments)} | {"config", "help", "index-url"}
     for option in set(re.findall(r"--([\w-]+)", readme)) - known:
         assert re.search(rf"\b{option}\b", programs), option

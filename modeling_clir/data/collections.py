@@ -130,15 +130,7 @@ def read_folds(path: Path, qrels: dict[str, dict[str, int]]) -> list[list[str]]:
         folds = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
-    if not isinstance(folds, list) or not all(isinstance(fold, list) and fold for fold in folds):
-        raise ValueError(f"{path}: expected a list of folds, each a list of query ids")
-    seen = set()
-    for query in (query for fold in folds for query in fold):
-        if not isinstance(query, str) or query not in qrels:
-            raise ValueError(f"{path}: query {query!r} has no judgement")
-        if query in seen:
-            raise ValueError(f"{path}: query {query!r} occurs more than once; no query may train and test")
-        seen.add(query)
+    check_folds(folds, qrels, path)
     return folds
 
 
@@ -169,8 +161,25 @@ def check_ids(query: str, document: str, queries: dict[str, str], documents: dic
         raise ValueError(f"{where}: no document has the id {document!r}")
 
 
+def check_folds(folds: list[list[str]], qrels: dict[str, dict[str, int]], where: str | Path):
+    if not isinstance(folds, list) or not all(isinstance(fold, list) and fold for fold in folds):
+        raise ValueError(f"{where}: expected a list of folds, each a list of query ids")
+    seen = set()
+    for query in (query for fold in folds for query in fold):
+        if not isinstance(query, str) or query not in qrels:
+            raise ValueError(f"{where}: query {query!r} has no judgement")
+        if query in seen:
+            raise ValueError(f"{where}: query {query!r} occurs more than once; no query may train and test")
+        seen.add(query)
+
+
 def check_collection(
-    folder: Path, documents: dict[str, str], queries: dict[str, str], qrels: dict[str, dict[str, int]]
+    folder: Path,
+    documents: dict[str, str],
+    queries: dict[str, str],
+    qrels: dict[str, dict[str, int]],
+    candidates: dict[str, dict[str, float]] | None = None,
+    folds: list[list[str]] | None = None,
 ):
     """Raises `FileExistsError` or `ValueError` for what [`write_collection`] cannot write so that it can be read."""
     refuse_existing(folder)
@@ -178,21 +187,39 @@ def check_collection(
         checked = {}
         for key, text in texts.items():
             add_text(checked, kind, key, text, folder)
-    for query, judged in qrels.items():
-        for document in judged:
+    for query, listed in [*qrels.items(), *(candidates or {}).items()]:
+        for document in listed:
             check_ids(query, document, queries, documents, folder)
+    if candidates is not None and (missing := [query for query in qrels if not candidates.get(query)]):
+        raise ValueError(f"{folder}: there are no candidates for query {missing[0]!r} ({len(missing)} such)")
+    if folds is not None:
+        check_folds(folds, qrels, folder)
 
 
 def write_collection(
-    folder: Path, documents: dict[str, str], queries: dict[str, str], qrels: dict[str, dict[str, int]]
+    folder: Path,
+    documents: dict[str, str],
+    queries: dict[str, str],
+    qrels: dict[str, dict[str, int]],
+    candidates: dict[str, dict[str, float]] | None = None,
+    folds: list[list[str]] | None = None,
 ):
-    """Writes documents, queries and qrels in the format above, all or nothing; the folder must not exist."""
-    check_collection(folder, documents, queries, qrels)
+    """
+    Writes documents, queries and qrels in the format above, and `candidates` (query id to document id to score) and
+    `folds` where they are given, all or nothing; the folder must not exist.
+    """
+    check_collection(folder, documents, queries, qrels, candidates, folds)
     with new_folder(folder) as temporary:
         with open(temporary / "documents.jsonl", "w", encoding="utf-8") as file:
             for document, text in documents.items():
                 file.write(json.dumps({"id": document, "text": text}, ensure_ascii=False) + "\n")
         write_queries(temporary, queries, qrels)
+        if candidates is not None:
+            from ..evaluation.ranking import write_run  # which imports this module
+
+            write_run(candidates, temporary / "candidates.run", tag="candidates")
+        if folds is not None:
+            (temporary / "folds.json").write_text(json.dumps(folds), encoding="utf-8")
 
 
 def write_queries(folder: Path, queries: dict[str, str], qrels: dict[str, dict[str, int]]):

@@ -1,0 +1,219 @@
+"""Comparing runs: measures of each query, a significance test, tables and a plot."""
+
+import math
+from pathlib import Path
+
+import ir_measures
+import numpy as np
+from ir_measures import Judged
+from matplotlib.figure import Figure
+from transformers.utils import logging
+
+from ..data.collections import check_ids, read_collection, read_columns, read_qrels
+from .ranking import MEASURES, Run
+
+
+logger = logging.get_logger(__name__)
+
+COMPARED = [*MEASURES.values(), Judged @ 20]
+PERMUTATIONS = 100_000
+SIGNS_AT_ONCE = 2**22
+
+
+def read_judgements(path: Path) -> tuple[dict[str, dict[str, int]], tuple[dict, dict] | None]:
+    """
+    The qrels of a TREC file or a collection folder, and of a folder its queries and documents too. Queries without a
+    relevant document are counted in the log: they stay, and count 0 in every run, as trec_eval has it.
+    """
+    if path.is_dir():
+        collection = read_collection(path)
+        return collection.qrels, (collection.queries, collection.documents)
+    qrels = {}
+    for _, query, document, relevance in read_qrels(path):
+        qrels.setdefault(query, {})[document] = relevance
+    if not qrels:
+        raise ValueError(f"{path} has no judgement")
+    if empty := sum(max(judged.values()) <= 0 for judged in qrels.values()):
+        logger.warning(f"{path}: {empty} judged queries have no relevant document and count 0")
+    return qrels, None
+
+
+def read_run(path: Path, qrels: dict[str, dict[str, int]], known: tuple[dict, dict] | None = None) -> Run:
+    """
+    A TREC run, of which the queries in `qrels` are kept.
+
+    Args:
+        path (`Path`): the file, plain or `.gz`.
+        qrels (`dict[str, dict[str, int]]`): query id to document id to relevance.
+        known (`tuple[dict, dict]`, *optional*): all queries and documents, by id; without them those that are not
+        judged cannot be told from unknown ones.
+
+    Queries that are not judged, and judged ones that the run lacks (they count 0), are counted in the log. Raises
+    `ValueError` with file and line for what does not parse, a document that is listed twice, a score that is not a
+    finite number, a query or document that is not in `known`; and for a run with no query of the qrels, or with none of
+    the documents that they judge.
+    """
+    run = {}
+    for where, (query, _, document, _, score, _) in read_columns(path, 6):
+        if known:
+            check_ids(query, document, *known, where)
+        listed = run.setdefault(query, {})
+        if document in listed:
+            raise ValueError(f"{where}: document {document!r} is listed twice for query {query!r}")
+        try:
+            listed[document] = float(score)
+        except ValueError:
+            listed[document] = math.nan
+        if not math.isfinite(listed[document]):
+            raise ValueError(f"{where}: the score must be a finite number, got {score!r}")
+    kept = {query: listed for query, listed in run.items() if query in qrels}
+    if not kept:
+        raise ValueError(f"{path} has no query of the qrels: are these of another topic set?")
+    if not any(document in qrels[query] for query, listed in kept.items() for document in listed):
+        raise ValueError(f"{path} has no document that is judged for its query: are these of other documents?")
+    if others := len(run) - len(kept):
+        logger.warning(f"{path}: {others} of {len(run)} queries are not judged and are left out")
+    if missing := len(qrels) - len(kept):
+        logger.warning(f"{path}: {missing} of {len(qrels)} judged queries are missing and count 0")
+    return kept
+
+
+def query_values(run: Run, qrels: dict[str, dict[str, int]]) -> dict[str, np.ndarray]:
+    """
+    AP, nDCG@20, P@10, R@100, RR and Judged@20 of each query, by `ir_measures`.
+
+    Returns:
+        Name of the measure to its values, `(queries,)`, in the order of `qrels`; 0 for a query that the run lacks or
+        that has no relevant document.
+    """
+    # Judged@20 of ir_measures breaks ties of scores in another way than trec_eval: it is given ranks for scores.
+    ranks = {}
+    for query, scores in run.items():
+        ranked = sorted(scores, key=lambda document: (scores[document], document), reverse=True)
+        ranks[query] = {document: -rank for rank, document in enumerate(ranked)}
+    places = {query: place for place, query in enumerate(qrels)}
+    values = {str(measure): np.zeros(len(qrels)) for measure in COMPARED}
+    for measures, scores in ((COMPARED[:-1], run), (COMPARED[-1:], ranks)):
+        for metric in ir_measures.iter_calc(measures, qrels, scores):
+            values[str(metric.measure)][places[metric.query_id]] = metric.value
+    return values
+
+
+def randomization_test(differences: np.ndarray, permutations: int = PERMUTATIONS, seed: int = 0) -> float:
+    """
+    The two-sided p-value of a paired randomization test (Fisher 1935; Smucker, Allan and Carterette 2007, "A comparison
+    of statistical significance tests for information retrieval evaluation"): how often the mean of `differences` with
+    random signs is at least as far from 0 as with theirs.
+
+    Args:
+        differences (`np.ndarray` of shape `(queries,)`): of two runs; those that are 0 change nothing.
+        permutations (`int`, defaults to 100,000): where there are no more than so many ways to choose signs, all are
+        gone through and the value is exact; else so many are drawn, and the observed one counts among them (Phipson and
+        Smyth 2010).
+        seed (`int`, defaults to 0): of the draw.
+    """
+    sizes = np.abs(differences[differences != 0])
+    number = len(sizes)
+    exact = number < 63 and 2**number <= permutations
+    total = 2**number if exact else permutations
+    observed = abs(differences.sum()) - 1e-9 * sizes.sum()  # a sum in another order differs in its last digits
+    generator, extreme = np.random.default_rng(seed), 0
+    step = max(1, SIGNS_AT_ONCE // max(number, 1))
+    for start in range(0, total, step):
+        rows = np.arange(start, min(start + step, total))
+        if exact:
+            signs = (rows[:, None] >> np.arange(number)) & 1
+        else:
+            signs = generator.integers(0, 2, (len(rows), number), dtype=np.int8)
+        # A sum with signs is that of the positive ones twice, less all.
+        extreme += int((np.abs(2 * (signs @ sizes) - sizes.sum()) >= observed).sum())
+    return extreme / total if exact else (extreme + 1) / (total + 1)
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """p-values adjusted for their number (Holm 1979), in the order given: less than alpha where Holm rejects at alpha."""
+    adjusted, largest = [1.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, (len(p_values) - rank) * p_values[place])
+        adjusted[place] = min(1.0, largest)
+    return adjusted
+
+
+def compare(runs: dict[str, Run], qrels: dict[str, dict[str, int]]) -> dict[str, dict[str, dict]]:
+    """
+    Args:
+        runs (`dict[str, Run]`): by name; the others are compared with the first.
+        qrels (`dict[str, dict[str, int]]`): query id to document id to relevance.
+
+    Returns:
+        Name of the measure to name of the run to its `values`, `(queries,)`, their `mean`, and `p`, the p-value of the
+        difference from the first run, adjusted by Holm over the runs of this measure; `None` for the first.
+    """
+    values = {name: query_values(run, qrels) for name, run in runs.items()}
+    first, *others = runs
+    results = {}
+    for measure in map(str, COMPARED):
+        p_values = [randomization_test(values[name][measure] - values[first][measure]) for name in others]
+        results[measure] = {
+            name: {"values": values[name][measure], "mean": float(values[name][measure].mean()), "p": p}
+            for name, p in zip(runs, [None, *holm(p_values)])
+        }
+    return results
+
+
+def cells(results: dict[str, dict[str, dict]]) -> list[list[str]]:
+    """A row for each run: its name, and per measure mean and p-value."""
+    rows = []
+    for name in next(iter(results.values())):
+        cell = (results[measure][name] for measure in results)
+        rows.append([name] + [f"{c['mean']:.4f}" + ("" if c["p"] is None else f" ({c['p']:.3g})") for c in cell])
+    return rows
+
+
+def markdown_table(results: dict[str, dict[str, dict]]) -> str:
+    """Means, with p-values in parentheses, for Markdown."""
+    lines = [["run", *results], ["---", *("---:" for _ in results)], *cells(results)]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def latex_table(results: dict[str, dict[str, dict]]) -> str:
+    """Means, with p-values in parentheses, for LaTeX with the package `booktabs`."""
+    special = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}"})
+    special |= str.maketrans({"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"})
+    header, *rows = (
+        " & ".join(cell.translate(special) for cell in line) + " \\\\\n"
+        for line in [["run", *results], *cells(results)]
+    )
+    columns = "l" + "r" * len(results)
+    body = f"\\toprule\n{header}\\midrule\n{''.join(rows)}\\bottomrule\n"
+    return f"\\begin{{tabular}}{{{columns}}}\n{body}\\end{{tabular}}\n"
+
+
+def plot_differences(results: dict[str, dict[str, dict]], measure: str, path: Path):
+    """A picture of the differences of each query from the first run in one measure, sorted, one part for each run."""
+    (first, reference), *others = results[measure].items()
+    figure = Figure(figsize=(8, 0.6 + 2.2 * len(others)), layout="constrained")
+    parts = figure.subplots(len(others), sharex=True, sharey=True, squeeze=False)[:, 0]
+    for axes, (name, result) in zip(parts, others):
+        differences = np.sort(result["values"] - reference["values"])[::-1]
+        axes.bar(np.arange(1, len(differences) + 1), differences, width=1.0)
+        axes.axhline(0, color="black", linewidth=0.6)
+        better, worse = int((differences > 0).sum()), int((differences < 0).sum())
+        axes.set_title(f"{name}: {better} queries better, {worse} worse", fontsize=9, parse_math=False)
+        axes.set_ylabel(measure)
+    parts[-1].set_xlabel("queries, by difference")
+    figure.suptitle(f"Difference from {first}", fontsize=10, parse_math=False)
+    figure.savefig(path, dpi=150)
+
+
+__all__ = [
+    "compare",
+    "holm",
+    "latex_table",
+    "markdown_table",
+    "plot_differences",
+    "query_values",
+    "randomization_test",
+    "read_judgements",
+    "read_run",
+]

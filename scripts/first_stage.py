@@ -1,0 +1,57 @@
+#!/usr/bin/env python
+"""
+Ranks the documents of a collection with BM25, or with the vectors of a model, and writes the best as a TREC run.
+
+    python scripts/first_stage.py COLLECTION --queries translated.tsv
+    python scripts/first_stage.py COLLECTION --model MODEL --k 100 --output dense.run
+
+BM25 needs queries in the documents' language: --queries names a file of them (query id, tab, text), translated by a
+machine for instance. --model, a folder or Hub name, takes the queries in any language that it knows. Without --output
+the run becomes the collection's candidates.run, what run_clir.py reranks.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from modeling_clir.data.collections import read_collection, read_queries
+from modeling_clir.evaluation.first_stage import rank_bm25, rank_dense
+from modeling_clir.evaluation.ranking import evaluate_run, write_run
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("collection", type=Path, help="a folder: documents.jsonl, queries.tsv, qrels.txt")
+    parser.add_argument("--queries", type=Path, help="queries in the documents' language (default: the collection's)")
+    parser.add_argument("--model", help="rank with the vectors of this model (default: BM25)")
+    parser.add_argument("--k", type=int, default=1000, help="documents of a query (default: 1000)")
+    parser.add_argument("--output", type=Path, help="the run (default: COLLECTION/candidates.run)")
+    args = parser.parse_args()
+
+    try:
+        # 1. Collection and queries: all that are judged
+        output = args.output or args.collection / "candidates.run"
+        if output.exists():
+            raise FileExistsError(f"{output} exists; remove it or name another file with --output")
+        collection = read_collection(args.collection)
+        texts = read_queries(args.queries) if args.queries else collection.queries
+        if missing := [query for query in collection.qrels if query not in texts]:
+            raise ValueError(f"{args.queries} lacks the judged query {missing[0]!r} ({len(missing)} such)")
+        queries = {query: texts[query] for query in collection.qrels}
+
+        # 2. Rank
+        if args.model:
+            run = rank_dense(collection.documents, queries, args.model, args.k)
+        else:
+            run = rank_bm25(collection.documents, queries, args.k)
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+    # 3. Write and measure
+    write_run(run, output, tag="dense" if args.model else "bm25")
+    measured = evaluate_run(run, collection.qrels)
+    print(output, *(f"{name} {value:.4f}" for name, value in measured.items()), f"({len(run)} queries)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""First stages, against the formula of BM25 and the search of sentence-transformers."""
+
+import json
+import math
+from collections import Counter
+
+import pytest
+import torch
+from sentence_transformers.util import semantic_search
+from transformers import AutoModel, AutoTokenizer
+
+from modeling_clir.data.collections import read_collection
+from modeling_clir.evaluation.first_stage import rank_bm25, rank_dense, tokenize
+
+from .conftest import REPOSITORY
+from .helpers import run_here, write
+
+
+def texts(language: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The sample's test documents and queries."""
+    lines = (REPOSITORY / f"sample/test/{language}.jsonl").read_text(encoding="utf-8").splitlines()
+    documents = {line["id"]: " ".join(line["sentences"]) for line in map(json.loads, lines)}
+    queries = (REPOSITORY / f"sample/test/queries.{language}.tsv").read_text(encoding="utf-8").splitlines()
+    return documents, dict(line.split("\t") for line in queries)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The Öl, l'eau don’t x_y 1861.", "the öl l eau don t x_y 1861"),
+        ("ＡＢＣ ﬁn", "abc fin"),
+        ("हिन्दी की", "हिन्दी की"),  # vowel signs do not part words
+        ("می‌خواهم", "می\u200cخواهم"),
+        ("長城は12年、中ABC", "長城 城は 12 年 中 abc"),
+        ("サーバー", "サー ーバ バー"),
+        ("한국어를 배", "한국 국어 어를 배"),
+        ("การ", "กา าร"),
+        (" .,? ", ""),
+    ],
+)
+def test_tokenize(text, expected):
+    assert tokenize(text) == expected.split()
+    assert tokenize(text.replace("A", "a")) == tokenize(text)
+
+
+def test_bm25_by_its_formula():
+    documents, queries = texts("de")
+    queries |= {"twice": "Leuchtturm Leuchtturm Hafen"}
+    tokens = {document: Counter(tokenize(text)) for document, text in documents.items()}
+    average = sum(sum(counts.values()) for counts in tokens.values()) / len(tokens)
+    frequency = Counter(token for counts in tokens.values() for token in counts)
+    run = rank_bm25(documents, queries)
+    assert list(run) == list(queries)
+    for query, text in queries.items():
+        expected = {}
+        for document, counts in tokens.items():
+            norm = 0.9 * (1 - 0.4 + 0.4 * sum(counts.values()) / average)
+            for token in tokenize(text):
+                if token in counts:
+                    idf = math.log(1 + (len(tokens) - frequency[token] + 0.5) / (frequency[token] + 0.5))
+                    gain = idf * counts[token] / (counts[token] + norm)
+                    expected[document] = expected.get(document, 0) + gain
+        assert run[query] == pytest.approx(expected or dict.fromkeys(documents, 0), rel=1e-5)
+        assert list(run[query].values()) == sorted(run[query].values(), reverse=True)
+    best = rank_bm25(documents, queries, k=3)
+    assert best == {query: dict(list(scores.items())[:3]) for query, scores in run.items()}
+
+
+def test_bm25_ties_and_queries_without_a_match(caplog):
+    documents = {"d1": "one", "d3": "one", "d2": "one", "d10": "two", "empty": "!"}
+    queries = {"tie": "one", "none": "elsewhere", "mark": "?"}
+    run = rank_bm25(documents, queries, k=2)
+    assert {query: list(scores) for query, scores in run.items()} == {
+        "tie": ["d3", "d2"],  # as trec_eval orders equal scores
+        "none": ["empty", "d3"],
+        "mark": ["empty", "d3"],
+    }
+    assert "2 of 3 queries have no word of any document" in caplog.text
+    assert run["tie"]["d3"] == run["tie"]["d2"] > 0 and set(run["none"].values()) == {0}
+    assert list(rank_bm25(documents, {"two": "two one"})["two"]) == ["d10", "d3", "d2", "d1"]
+    for bad, message in ((0, "k must be at least 1"), (-1, "k must be at least 1")):
+        with pytest.raises(ValueError, match=message):
+            rank_bm25(documents, queries, k=bad)
+    with pytest.raises(ValueError, match="no document has a word"):
+        rank_bm25({"d": "!"}, queries)
+    with pytest.raises(ValueError, match="there are no documents"):
+        rank_bm25({}, queries)
+
+
+def mean_vectors(folder, batch: list[str]) -> torch.Tensor:
+    """Each text alone, without padding: the mean of its last hidden states, `(texts, width)`."""
+    model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    with torch.no_grad():
+        rows = [tokenizer(text, truncation=True, max_length=128, return_tensors="pt") for text in batch]
+        return torch.stack([model(**row).last_hidden_state[0].mean(0) for row in rows])
+
+
+def test_dense_search_is_that_of_sentence_transformers(tiny_bert, monkeypatch):
+    documents, queries = texts("de")[0], texts("en")[1]
+    ids = list(documents)
+    hits = semantic_search(
+        mean_vectors(tiny_bert, list(queries.values())), mean_vectors(tiny_bert, list(documents.values())), top_k=7
+    )
+    expected = {query: {ids[hit["corpus_id"]]: hit["score"] for hit in found} for query, found in zip(queries, hits)}
+    monkeypatch.setattr("modeling_clir.evaluation.first_stage.SCORES_AT_ONCE", 5 * len(ids))
+    run = rank_dense(documents, queries, str(tiny_bert), k=7)
+    assert list(run) == list(queries)
+    for query, scores in expected.items():
+        assert run[query] == pytest.approx(scores, abs=1e-5)
+        assert list(run[query].values()) == sorted(run[query].values(), reverse=True)
+    assert run == rank_dense(documents, queries, str(tiny_bert), k=7)
+    assert len(rank_dense(documents, {"q": "one"}, str(tiny_bert))["q"]) == len(documents)
+
+
+def collection(folder):
+    write(folder / "documents.jsonl", *({"id": f"d{i}", "text": f"wort{i % 3} haus"} for i in range(6)))
+    write(folder / "queries.tsv", "a\tword1", "b\tword2", "unjudged\tx")
+    write(folder / "qrels.txt", "a 0 d1 1", "b 0 d2 1")
+    return folder
+
+
+def test_first_stage(tmp_path, monkeypatch, capsys):
+    folder = collection(tmp_path / "en-de")
+    write(tmp_path / "translated.tsv", "b\twort2", "a\tWort1", "x\ty")
+    options = ("--queries", tmp_path / "translated.tsv", "--k", 2)
+    run_here(monkeypatch, "scripts/first_stage.py", folder, *options)
+    assert capsys.readouterr().out.startswith(f"{folder / 'candidates.run'} MAP 0.5000")
+    assert read_collection(folder).candidates == {"a": ["d4", "d1"], "b": ["d5", "d2"]}
+    with pytest.raises(SystemExit, match=r"^error: .*en-de/candidates.run exists"):
+        run_here(monkeypatch, "scripts/first_stage.py", folder, *options)
+    write(tmp_path / "translated.tsv", "b\twort2")
+    with pytest.raises(SystemExit, match=r"translated.tsv lacks the judged query 'a' \(1 such\)"):
+        run_here(monkeypatch, "scripts/first_stage.py", folder, *options, "--output", tmp_path / "x.run")
+    assert not (tmp_path / "x.run").exists()
+
+
+def test_first_stage_with_a_model(tiny_bert, tmp_path, monkeypatch):
+    folder, options = collection(tmp_path / "en-de"), ("--k", 4, "--output", tmp_path / "dense.run")
+    run_here(monkeypatch, "scripts/first_stage.py", folder, "--model", tiny_bert, *options)
+    lines = [line.split() for line in (tmp_path / "dense.run").read_text(encoding="utf-8").splitlines()]
+    expected = rank_dense(read_collection(folder).documents, {"a": "word1", "b": "word2"}, str(tiny_bert), k=4)
+    assert [(line[0], line[2], line[5]) for line in lines] == [(q, d, "dense") for q in expected for d in expected[q]]

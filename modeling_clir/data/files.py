@@ -22,9 +22,10 @@ def find_file(folder: Path, name: str) -> Path:
     raise FileNotFoundError(f"{folder} has no {name} (plain or .gz)")
 
 
-def read_lines(path: Path) -> Iterator[tuple[str, str]]:
+def read_lines(path: Path, keep_empty: bool = False) -> Iterator[tuple[str, str]]:
     """
-    `(where, line)` for each line of a UTF-8 file, plain or `.gz`; `where` is `file:line`. Empty lines are passed over.
+    `(where, line)` for each line of a UTF-8 file, plain or `.gz`; `where` is `file:line`. Empty lines are passed over,
+    unless `keep_empty`.
     Raises `ValueError` for a line in another encoding, and for a damaged `.gz`.
     """
     with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
@@ -35,7 +36,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
                     text = line.decode("utf-8").rstrip("\r\n")
                 except UnicodeDecodeError as error:
                     raise ValueError(f"{where}: not UTF-8 ({error}); convert the file") from error
-                if text.strip():
+                if keep_empty or text.strip():
                     yield where, text
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ValueError(f"{path}: not a complete gzip file ({error})") from error

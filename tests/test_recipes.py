@@ -28,7 +28,7 @@ def test_readme_names_what_is_there():
     for path in re.findall(r"\b(?:scripts|recipes|results|base|sample)/[\w./-]*[\w/]", readme):
         assert (REPOSITORY / path).exists(), path
     programs = "".join((REPOSITORY / name).read_text(encoding="utf-8") for name in ("run_pretraining.py", "run_clir.py",
-        "scripts/build_corpus.py", "scripts/build_collections.py", "modeling_clir/convert.py",
+        "run_alignment.py", "scripts/build_corpus.py", "scripts/build_collections.py", "modeling_clir/convert.py",
         "modeling_clir/training/trainer.py"))  # fmt: skip
     known = {field.name for field in fields(XLRetrievalTrainingArguments)} | {"config", "help", "index-url"}
     for option in set(re.findall(r"--([\w-]+)", readme)) - known:

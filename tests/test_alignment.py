@@ -27,7 +27,7 @@ from modeling_clir.evaluation.alignment import (
     nearest_is_own,
 )
 
-from .conftest import REPOSITORY, run
+from .conftest import REPOSITORY
 from .helpers import write
 from .shared import shared_path
 
@@ -143,7 +143,7 @@ def test_copies_and_cut_texts_are_counted(models, caplog):
         (alignment,) = measure_alignment(model, tokenizer, [pair], progress=False)
     counts = {"texts": 10, "source_cut": 1, "source_copies": 0, "target_cut": 1, "target_copies": 2}
     assert alignment.counts == counts
-    assert "en-en2: of 10 texts of each side, 1 (en) and 1 (en2) were cut" in caplog.text
+    assert "en-en2: of 10 texts of each side, 1 (en) and 1 (en2) are longer" in caplog.text
     assert "of 10 texts of each side, 0 (en) and 2 (en2) have the same tokens" in caplog.text
     for one in alignment.results:
         cls_of_embeddings = one["pooling"] == "[CLS]" and one["layer"] == 0  # the same of every text
@@ -208,7 +208,7 @@ def test_runner_on_a_folder(models, tmp_path, monkeypatch, capsys):
         mine = [row for row in rows if row["target"] == pair["target"]]
         assert [float(row["mean"]) for row in mine] == [one["mean"] for one in pair["results"]]
     first = [row for row in printed.out.splitlines() if row.startswith("| 0 |")]
-    assert len(first) == 3 and "mean of 2 pairs" in printed.out and printed.out.count("[CLS]: en → fr") == 1
+    assert len(first) == 3 and "mean of 2 pairs" in printed.out and printed.out.count("[CLS], en → fr") == 1
     means = [float(row["source_target"]) for row in rows if row["layer"] == "0" and row["pooling"] == "mean"]
     assert first[2].split("|")[2].strip(" *") == f"{sum(means) / 2:.1f}"
     assert {path.name for path in tmp_path.iterdir()} == {f"alignment.{end}" for end in ("md", "csv", "json", "png")}
@@ -251,8 +251,10 @@ def test_bad_arguments(name, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_help():
-    text = run("run_alignment.py", "--help").stdout
+def test_help(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        start(monkeypatch, "--help")
+    text = capsys.readouterr().out
     assert "--document_ids" in text and len(text.splitlines()) < 80
 
 

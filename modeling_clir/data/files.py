@@ -25,8 +25,7 @@ def find_file(folder: Path, name: str) -> Path:
 def read_lines(path: Path, keep_empty: bool = False) -> Iterator[tuple[str, str]]:
     """
     `(where, line)` for each line of a UTF-8 file, plain or `.gz`; `where` is `file:line`. Empty lines are passed over,
-    unless `keep_empty`.
-    Raises `ValueError` for a line in another encoding, and for a damaged `.gz`.
+    unless `keep_empty`. Raises `ValueError` for a line in another encoding, and for a damaged `.gz`.
     """
     with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
         try:

@@ -152,10 +152,11 @@ def read_parallel_dataset(
         dataset = load_dataset(name, config, split=split).flatten()
     except (OSError, ValueError, DatasetGenerationError) as error:
         raise ValueError(f"{where}: {error.__cause__ or error}") from error
-    texts = []
     for column in columns:
         if column not in dataset.column_names:
             raise ValueError(f"{where}: there is no column {column!r}; there are {', '.join(dataset.column_names)}")
+    texts = []
+    for column in columns:
         texts.append(list(dataset[column]))
         for row, text in enumerate(texts[-1]):
             if not isinstance(text, str) or not text.strip():

@@ -253,41 +253,42 @@ def measure_alignment(
     """
     texts = [text for pair in pairs for side in (pair.source_texts, pair.target_texts) for text in side]
     encoded = encode_layers(model, tokenizer, texts, max_length, max_tokens_per_batch, folder, progress)
-    poolings, layers = encoded.vectors.shape[:2]
-    alignments, start = [], 0
-    with tqdm(total=len(pairs) * poolings * layers, desc="P@1", disable=not progress, file=sys.stderr) as bar:
-        for pair in pairs:
-            number = len(pair.source_texts)
-            sides = [slice(at, at + number) for at in (start, start + number)]
-            start += 2 * number
-            rows = [encoded.rows[side] for side in sides]
-            copies = [np.bincount(side)[side] > 1 for side in rows]
-            counts = {"texts": number}
-            for side, place, copied in zip(("source", "target"), sides, copies):
-                counts[f"{side}_cut"], counts[f"{side}_copies"] = int(encoded.cut[place].sum()), int(copied.sum())
-            log_counts(pair, counts)
-            results = []
-            for p, pooling in enumerate(encoded.poolings):
-                for layer in range(layers):
-                    vectors = encoded.vectors[p, layer]
-                    found = nearest_is_own(vectors[rows[0]], vectors[rows[1]], model.device)
-                    one, other = (100 * float((own & ~of).mean()) for own, of in zip(found, reversed(copies)))
-                    measured = {"source_target": one, "target_source": other, "mean": (one + other) / 2}
-                    results.append({"pooling": pooling, "layer": layer} | measured)
-                    bar.update()
-            alignments.append(Alignment(pair.source, pair.target, counts, results))
+    alignments, sides, start = [], [], 0
+    for pair in pairs:
+        counts, end = {"texts": len(pair.source_texts)}, start + 2 * len(pair.source_texts)
+        rows, cut = (np.split(of_all[start:end], 2) for of_all in (encoded.rows, encoded.cut))
+        copies = [np.bincount(side)[side] > 1 for side in rows]
+        for i, side in enumerate(("source", "target")):
+            counts |= {f"{side}_cut": int(cut[i].sum()), f"{side}_copies": int(copies[i].sum())}
+        alignments.append(Alignment(pair.source, pair.target, counts, []))
+        log_counts(alignments[-1])
+        sides.append((rows, copies))
+        start = end
+
+    steps = [(p, layer) for p in range(encoded.vectors.shape[0]) for layer in range(encoded.vectors.shape[1])]
+    with tqdm(total=len(pairs) * len(steps), desc="P@1", disable=not progress, file=sys.stderr) as bar:
+        for alignment, (rows, copies) in zip(alignments, sides):
+            for p, layer in steps:
+                vectors = encoded.vectors[p, layer]
+                found = nearest_is_own(vectors[rows[0]], vectors[rows[1]], model.device)
+                one, other = (100 * float((own & ~of).mean()) for own, of in zip(found, reversed(copies)))
+                measured = {"source_target": one, "target_source": other, "mean": (one + other) / 2}
+                alignment.results.append({"pooling": encoded.poolings[p], "layer": layer} | measured)
+                bar.update()
     return alignments
 
 
-def log_counts(pair: ParallelTexts, counts: dict[str, int]):
+def log_counts(alignment: Alignment):
+    counts = alignment.counts
     for what, meaning in (
-        ("cut", "were cut to the longest input"),
+        ("cut", "are longer than the longest input, and were cut"),
         ("copies", "have the same tokens as another text of their side: who looks for one of them finds nothing"),
     ):
-        if counts[f"source_{what}"] or counts[f"target_{what}"]:
+        source, target = counts[f"source_{what}"], counts[f"target_{what}"]
+        if source or target:
             logger.warning(
-                f"{pair.name}: of {counts['texts']} texts of each side, {counts[f'source_{what}']} ({pair.source}) and "
-                f"{counts[f'target_{what}']} ({pair.target}) {meaning}"
+                f"{alignment.name}: of {counts['texts']} texts of each side, {source} ({alignment.source}) and {target} "
+                f"({alignment.target}) {meaning}"
             )
 
 
@@ -311,11 +312,11 @@ def to_markdown(alignments: list[Alignment]) -> str:
     tables = []
     for title, one in titled:
         poolings = list(dict.fromkeys(row["pooling"] for row in one.results))
-        arrows = (f"{one.source} → {one.target}", f"{one.target} → {one.source}", "mean")
+        arrows = (f"{one.source} → {one.target}", f"{one.target} → {one.source}", "both")
         lines = [
             f"P@1, {title}, {one.counts['texts']} texts",
             "",
-            f"| layer | {' | '.join(f'{pooling}: {arrow}' for pooling in poolings for arrow in arrows)} |",
+            f"| layer | {' | '.join(f'{pooling}, {arrow}' for pooling in poolings for arrow in arrows)} |",
             "| ---: |" + " ---: |" * (3 * len(poolings)),
         ]
         for layer in sorted({row["layer"] for row in one.results}):

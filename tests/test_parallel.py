@@ -26,6 +26,12 @@ def test_two_files(tmp_path, end, suffix):
     assert parallel.name == f"x.en{suffix}-x.de{suffix}"
 
 
+def test_files_of_the_same_name(tmp_path):
+    paths = [write(tmp_path / language / "test.txt", *lines) for language, lines in (("en", EN), ("de", DE))]
+    parallel = read_parallel_files(*paths)
+    assert (parallel.source, parallel.target) == tuple(map(str, paths))
+
+
 def test_no_line_end_at_the_end_of_a_file(tmp_path):
     source, target = write(tmp_path / "a", *EN), tmp_path / "b"
     target.write_text("\n".join(DE), encoding="utf-8")

@@ -89,7 +89,8 @@ def read_parallel_files(
     source: Path, target: Path, names: tuple[str, str] | None = None, document_ids: Path | None = None
 ) -> ParallelTexts:
     """
-    Two files of [`read_texts`], parallel by line or aligned by id; `names` default to those of the files. A document
+    Two files of [`read_texts`], parallel by line or aligned by id; `names` default to those of the files, with
+    their folders where they are the same. A document
     that only one of them has is left out, and counted in the log.
 
     Raises `ValueError` where the files have not the same number of lines, or no id in common.
@@ -106,7 +107,8 @@ def read_parallel_files(
         raise ValueError(f"{source} and {target} have no id in common")
     if left_out := len(source_texts) + len(target_texts) - 2 * len(common):
         logger.warning(f"{source} and {target}: {left_out} documents are in one of them only, and left out")
-    names = names or (source.name, target.name)
+    if names is None:
+        names = (source.name, target.name) if source.name != target.name else (str(source), str(target))
     return ParallelTexts(*names, [source_texts[key] for key in common], [target_texts[key] for key in common])
 
 

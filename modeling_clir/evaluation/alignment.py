@@ -37,7 +37,12 @@ def load_encoder(name_or_path: str, dtype: str | torch.dtype = torch.float32) ->
     Any encoder of `AutoModel`, without a head. Raises `ValueError` for an encoder-decoder, and where the checkpoint lacks
     weights, a pooler's aside.
     """
-    model, report = AutoModel.from_pretrained(name_or_path, dtype=dtype, output_loading_info=True)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its table of the heads that are left out
+    try:
+        model, report = AutoModel.from_pretrained(name_or_path, dtype=dtype, output_loading_info=True)
+    finally:
+        logging.set_verbosity(verbosity)
     if getattr(model.config, "is_encoder_decoder", False):
         raise ValueError(f"{name_or_path} is an encoder-decoder ({type(model).__name__}), not an encoder")
     if missing := sorted(name for name in report["missing_keys"] if "pooler" not in name):

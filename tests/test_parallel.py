@@ -141,7 +141,9 @@ def test_errors_of_document_ids(tmp_path):
 
 def test_errors_of_folders(tmp_path):
     write(tmp_path / "en.jsonl", *documents(1, 2))
-    with pytest.raises(FileNotFoundError, match=r"has no file of the language 'xx': none of xx.jsonl, xx.txt"):
+    with pytest.raises(
+        FileNotFoundError, match=r"has no file of the language 'xx' in en-xx: none of xx.jsonl, xx.txt"
+    ):
         read_parallel_folder(tmp_path, "en-xx")
     write(tmp_path / "news.en.txt", *EN)
     with pytest.raises(ValueError, match=r"more than one file of the language 'en' in en-xx: en.jsonl, news.en.txt"):

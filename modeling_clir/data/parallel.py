@@ -126,7 +126,9 @@ def find_language(folder: Path, pair: str, language: str) -> Path:
         raise FileNotFoundError(f"there is no folder {folder}")
     found = {path for pattern in patterns for end in ("", ".gz") for path in folder.glob(pattern + end)}
     if not found:
-        raise FileNotFoundError(f"{folder} has no file of the language {language!r}: none of {', '.join(patterns)}")
+        raise FileNotFoundError(
+            f"{folder} has no file of the language {language!r} in {pair}: none of {', '.join(patterns)}"
+        )
     if len(found) > 1:
         names = ", ".join(sorted(path.name for path in found))
         raise ValueError(f"{folder} has more than one file of the language {language!r} in {pair}: {names}")

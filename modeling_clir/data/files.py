@@ -31,10 +31,10 @@ def read_bytes(path: Path) -> Iterator[bytes]:
             raise ValueError(f"{path}: not a complete gzip file ({error})") from error
 
 
-def read_lines(path: Path) -> Iterator[tuple[str, str]]:
+def read_lines(path: Path, keep_empty: bool = False) -> Iterator[tuple[str, str]]:
     """
-    `(where, line)` for each line of a UTF-8 file, plain or `.gz`; `where` is `file:line`. Empty lines are passed over.
-    Raises `ValueError` for a line in another encoding, and for a damaged `.gz`.
+    `(where, line)` for each line of a UTF-8 file, plain or `.gz`; `where` is `file:line`. Empty lines are passed over,
+    unless `keep_empty`. Raises `ValueError` for a line in another encoding, and for a damaged `.gz`.
     """
     for number, line in enumerate(read_bytes(path), start=1):
         where = f"{path}:{number}"
@@ -42,7 +42,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
             text = line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise ValueError(f"{where}: not UTF-8 ({error}); convert the file") from error
-        if text.strip():
+        if keep_empty or text.strip():
             yield where, text
 
 

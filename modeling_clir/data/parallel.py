@@ -1,0 +1,171 @@
+"""Parallel texts: sentences or documents of two languages, a translation each."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import load_dataset
+from datasets.exceptions import DatasetGenerationError
+from transformers.utils import logging
+
+from .files import read_jsonl, read_lines
+
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass
+class ParallelTexts:
+    """
+    Attributes:
+        source, target (`str`): names of the two sides, as their languages.
+        source_texts, target_texts (`list[str]`): of the same length; texts at the same place are translations.
+    """
+
+    source: str
+    target: str
+    source_texts: list[str]
+    target_texts: list[str]
+
+    def __post_init__(self):
+        if len(self.source_texts) < 2:
+            raise ValueError(
+                f"{self.name}: {len(self.source_texts)} texts; the nearest is to be found among two or more"
+            )
+
+    @property
+    def name(self) -> str:
+        return f"{self.source}-{self.target}"
+
+
+def is_jsonl(path: Path) -> bool:
+    return path.name.endswith((".jsonl", ".jsonl.gz"))
+
+
+def read_texts(path: Path, document_ids: Path | None = None) -> dict[str, str]:
+    """
+    The texts of a file, plain or `.gz`: a line each, by the number of the line; or, with `document_ids`, a file of as
+    many lines, those that have the same document id there joined, by this id; or the documents of a `.jsonl` with `id`
+    and `text` or `sentences`, by their id.
+
+    Raises `ValueError` with file and line for an empty text, an id that is missing or occurs twice, and where the lines
+    of the two files are not as many.
+    """
+    texts = {}
+    if is_jsonl(path):
+        if document_ids is not None:
+            raise ValueError(
+                f"document ids ({document_ids}) are for text files; the documents of {path} have their own"
+            )
+        for where, record in read_jsonl(path, required=("id",)):
+            if record["id"] in texts:
+                raise ValueError(f"{where}: the id {record['id']!r} occurs more than once")
+            sentences = record.get("sentences")
+            text = record.get("text") if sentences is None else " ".join(sentences)
+            if text is None:
+                raise ValueError(f"{where}: neither 'sentences' nor 'text'")
+            texts[record["id"]] = checked(text, where)
+    elif document_ids is None:
+        for number, (where, line) in enumerate(read_lines(path, keep_empty=True), start=1):
+            texts[str(number)] = checked(line, where)
+    else:
+        lines, ids = (list(read_lines(file, keep_empty=True)) for file in (path, document_ids))
+        if len(lines) != len(ids):
+            raise ValueError(f"{path} has {len(lines)} lines, {document_ids} {len(ids)}: a document id for each line")
+        documents = {}
+        for (where, line), (where_id, key) in zip(lines, ids):
+            documents.setdefault(checked(key, where_id), (where, []))[1].append(line.strip())
+        for key, (where, sentences) in documents.items():
+            texts[key] = checked(" ".join(filter(None, sentences)), f"{where}: document {key!r}")
+    return texts
+
+
+def checked(text: str, where: str) -> str:
+    if not text.strip():
+        raise ValueError(f"{where}: the text is empty")
+    return text.strip()
+
+
+def read_parallel_files(
+    source: Path, target: Path, names: tuple[str, str] | None = None, document_ids: Path | None = None
+) -> ParallelTexts:
+    """
+    Two files of [`read_texts`], parallel by line or aligned by id; `names` default to those of the files, with
+    their folders where they are the same. A document
+    that only one of them has is left out, and counted in the log.
+
+    Raises `ValueError` where the files have not the same number of lines, or no id in common.
+    """
+    if is_jsonl(source) != is_jsonl(target):
+        raise ValueError(f"{source} and {target}: give two .jsonl files, or two text files")
+    source_texts, target_texts = read_texts(source, document_ids), read_texts(target, document_ids)
+    if not is_jsonl(source) and len(source_texts) != len(target_texts):
+        raise ValueError(
+            f"{source} has {len(source_texts)} lines, {target} {len(target_texts)}: they are not parallel"
+        )
+    common = [key for key in source_texts if key in target_texts]
+    if not common:
+        raise ValueError(f"{source} and {target} have no id in common")
+    if left_out := len(source_texts) + len(target_texts) - 2 * len(common):
+        logger.warning(f"{source} and {target}: {left_out} documents are in one of them only, and left out")
+    if names is None:
+        names = (source.name, target.name) if source.name != target.name else (str(source), str(target))
+    return ParallelTexts(*names, [source_texts[key] for key in common], [target_texts[key] for key in common])
+
+
+def find_language(folder: Path, pair: str, language: str) -> Path:
+    """
+    The file of a language in a folder, plain or `.gz`: `{language}.jsonl`, `{language}.txt`, `*.{language}.txt` (as of
+    NTREX), or `*.{pair}.{language}` with the languages of the pair in either order (as of Tatoeba in LASER, and OPUS).
+
+    Raises `FileNotFoundError` where there is none, `ValueError` where there are several.
+    """
+    reverse = "-".join(reversed(pair.split("-")))
+    patterns = [f"{language}.jsonl", f"{language}.txt", f"*.{language}.txt"]
+    patterns += [f"*.{name}.{language}" for name in (pair, reverse)]
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    found = {path for pattern in patterns for end in ("", ".gz") for path in folder.glob(pattern + end)}
+    if not found:
+        raise FileNotFoundError(
+            f"{folder} has no file of the language {language!r} in {pair}: none of {', '.join(patterns)}"
+        )
+    if len(found) > 1:
+        names = ", ".join(sorted(path.name for path in found))
+        raise ValueError(f"{folder} has more than one file of the language {language!r} in {pair}: {names}")
+    return found.pop()
+
+
+def read_parallel_folder(folder: Path, pair: str, document_ids: Path | None = None) -> ParallelTexts:
+    """The files of [`find_language`] for a language pair as `"en-de"`, read by [`read_parallel_files`]."""
+    source, target = pair.split("-")
+    paths = find_language(folder, pair, source), find_language(folder, pair, target)
+    return read_parallel_files(*paths, (source, target), document_ids)
+
+
+def read_parallel_dataset(
+    name: str, columns: tuple[str, str], config: str | None = None, split: str = "test"
+) -> ParallelTexts:
+    """
+    Two columns of a dataset of the Hub, or of a local folder that `datasets` reads. Nested ones, as of `translation`,
+    are named `translation.en`.
+
+    Raises `ValueError` for a dataset, config, split or column that is not there, and for a row without text.
+    """
+    where = f"dataset {name}, config {config or 'default'}, split {split}"
+    try:
+        dataset = load_dataset(name, config, split=split).flatten()
+    except (OSError, ValueError, DatasetGenerationError) as error:
+        raise ValueError(f"{where}: {error.__cause__ or error}") from error
+    for column in columns:
+        if column not in dataset.column_names:
+            raise ValueError(f"{where}: there is no column {column!r}; there are {', '.join(dataset.column_names)}")
+    texts = []
+    for column in columns:
+        texts.append(list(dataset[column]))
+        for row, text in enumerate(texts[-1]):
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(f"{where}, row {row}: {column!r} must be a text that is not empty, got {text!r:.60}")
+    return ParallelTexts(*columns, *texts)
+
+
+__all__ = ["ParallelTexts", "read_parallel_dataset", "read_parallel_files", "read_parallel_folder"]

@@ -1,0 +1,116 @@
+#!/usr/bin/env python
+"""
+Aligns sentences or documents across languages by the vectors of an encoder, in every layer: P@1 by cosine similarity.
+
+    python run_alignment.py --model_name_or_path MODEL --source FILE --target FILE --output_dir results/alignment
+    python run_alignment.py --model_name_or_path MODEL --folder FOLDER --pairs en-de,en-fr --output_dir ...
+    python run_alignment.py --model_name_or_path MODEL --dataset NAME --columns en de --output_dir ...
+
+Prints the tables; writes them (alignment.md), alignment.csv, alignment.json and a plot, alignment.png.
+"""
+
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+import transformers
+
+from modeling_clir.convert import read_config
+from modeling_clir.data.pairs import load_tokenizer
+from modeling_clir.data.parallel import read_parallel_dataset, read_parallel_files, read_parallel_folder
+from modeling_clir.data.sections import parse_pairs
+from modeling_clir.evaluation.alignment import (
+    load_encoder,
+    longest_input,
+    measure_alignment,
+    to_markdown,
+    write_alignment,
+)
+from modeling_clir.training.arguments import parse_arguments
+
+
+@dataclass
+class Arguments:
+    model_name_or_path: str = field(metadata={"help": "any encoder with a fast tokenizer, a folder or Hub name"})
+    output_dir: str = field(metadata={"help": "folder of the results"})
+    source: str | None = field(
+        default=None, metadata={"help": "text file, a sentence or document a line; or documents.jsonl; plain or .gz"}
+    )
+    target: str | None = field(
+        default=None, metadata={"help": "the translations: as many lines, or a .jsonl of the same ids"}
+    )
+    folder: str | None = field(
+        default=None,
+        metadata={
+            "help": "in place of --source and --target: it has en.jsonl, en.txt, *.en.txt or *.en-de.en; or .gz"
+        },
+    )
+    pairs: str = field(default="", metadata={"help": "language pairs in --folder, as en-de,en-fr"})
+    document_ids: str | None = field(
+        default=None, metadata={"help": "file with a document id for each line of the text files: lines are joined"}
+    )
+    dataset: str | None = field(
+        default=None, metadata={"help": "in place of files: a dataset of the Hub, or a folder that `datasets` reads"}
+    )
+    columns: list[str] = field(
+        default_factory=list, metadata={"help": "its two columns, as en de, translation.en translation.de"}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "its config, where it has several"})
+    dataset_split: str = field(default="test", metadata={"help": "its split"})
+    max_length: int | None = field(
+        default=None, metadata={"help": "texts are cut to so many tokens; defaults to the model's"}
+    )
+    max_tokens_per_batch: int = field(default=8192, metadata={"help": "tokens that are encoded together"})
+    dtype: Literal["float32", "bfloat16"] = field(default="float32", metadata={"help": "precision of the model"})
+    use_cpu: bool = field(default=False, metadata={"help": "also where there is a GPU"})
+
+    def __post_init__(self):
+        files = self.source is not None or self.target is not None
+        if files + (self.folder is not None) + (self.dataset is not None) != 1:
+            raise ValueError("pass either --source and --target, or --folder and --pairs, or --dataset and --columns")
+        if files and (self.source is None or self.target is None):
+            raise ValueError("--source and --target go together")
+        if (self.folder is None) != (not self.pairs):
+            raise ValueError("--folder and --pairs go together")
+        if len(self.columns) != (2 if self.dataset else 0):
+            raise ValueError(f"--dataset and two --columns go together, got {len(self.columns)} columns")
+        if self.dataset and self.document_ids:
+            raise ValueError("--document_ids is for text files, not for a --dataset")
+
+
+def main():
+    # 1. Arguments and texts, checked before the model is loaded
+    (args,) = parse_arguments((Arguments,), sys.argv[1:])
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
+    transformers.utils.logging.enable_default_handler()
+    document_ids = Path(args.document_ids) if args.document_ids else None
+    if args.folder:
+        pairs = [read_parallel_folder(Path(args.folder), pair, document_ids) for pair in parse_pairs(args.pairs)]
+    elif args.dataset:
+        pairs = [read_parallel_dataset(args.dataset, tuple(args.columns), args.dataset_config, args.dataset_split)]
+    else:
+        pairs = [read_parallel_files(Path(args.source), Path(args.target), document_ids=document_ids)]
+
+    # 2. Model and tokenizer
+    read_config(args.model_name_or_path)  # says clearly where there is none
+    tokenizer = load_tokenizer(args.model_name_or_path)
+    model = load_encoder(args.model_name_or_path, getattr(torch, args.dtype))
+    model.to("cuda" if torch.cuda.is_available() and not args.use_cpu else "cpu")
+
+    # 3. Vectors of every layer, and P@1
+    output = Path(args.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    max_length = longest_input(model, tokenizer) if args.max_length is None else args.max_length
+    alignments = measure_alignment(model, tokenizer, pairs, max_length, args.max_tokens_per_batch, output)
+
+    # 4. Tables and plot
+    print(to_markdown(alignments), end="")
+    settings = {"model": args.model_name_or_path, "dtype": args.dtype, "max_length": max_length}
+    write_alignment(alignments, settings, output)
+
+
+if __name__ == "__main__":
+    main()

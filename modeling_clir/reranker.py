@@ -241,7 +241,7 @@ class Reranker:
             progress (`bool`, defaults to `True`): show a bar on stderr.
             name (`str`, defaults to `"reranking"`): of the pairs, in the bar, the log and errors.
             distributed (`bool`, defaults to `False`): every process calls this with the same pairs, computes its share
-                of the batches and gets all scores. The batches, and so the scores, are those of one process.
+                of the batches and gets all scores. The batches are those of one process, the scores too but for rounding.
 
         Raises `ValueError` for a score that is NaN. Pairs that were cut are counted in the log.
         """

@@ -5,7 +5,7 @@
 #     recipes/clir_xquad.sh DATA
 #
 # DATA: a folder with the files xquad.{en,de,es}.json. From the checkpoint of recipes/xquad.sh, which has not seen these 12
-# articles. Goes on where it was when it is started again. Expected: results/clir_xquad.md.
+# articles. Goes on where it was when it is started again.
 set -euo pipefail
 data=$1
 output=output/clir_xquad

@@ -32,7 +32,6 @@ def test_recipe_of_clir(recipe):
     flags = ["--config", str(recipe), "--collections", "x", "--output_dir", "y"]
     args, training = parse_arguments((run_clir.Arguments, XLRetrievalTrainingArguments), flags)
     assert training.do_train and args.model_name_or_path.startswith("output/")
-    assert "Expected" in recipe.read_text(encoding="utf-8").split("model_name_or_path:")[0]
 
 
 def test_readme_names_what_is_there():

@@ -1,34 +1,48 @@
 #!/usr/bin/env python
 """
-Reranks collections for cross-lingual retrieval, after finetuning on their training queries with --do_train.
+Reranks collections for cross-lingual retrieval: as the model is, or with --do_train finetuned on folds of the queries,
+each fold tested once (Yu, Fei, Li 2021).
 
     python run_clir.py --model_name_or_path MODEL --collections data/en-de data/de-en --output_dir results/clir
+    accelerate launch run_clir.py --do_train --model_name_or_path MODEL --collections data/en-de --output_dir results/en-de
 
-Writes {collection}.run (TREC) for each collection and metrics.json.
+Writes for each collection {collection}.run (TREC) and {collection}.csv (measures of each query), and metrics.json. A run
+with --do_train that was killed goes on where it was when the same command is given again.
 """
 
 import json
 import logging
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
+from transformers import set_seed
 
-from modeling_clir.convert import load_model, load_with_report, read_config
-from modeling_clir.data.collators import PretrainingCollator
-from modeling_clir.data.collections import read_collection
-from modeling_clir.data.pairs import PairEncoder, load_tokenizer
-from modeling_clir.data.queries import QueryDataset
-from modeling_clir.evaluation.ranking import evaluate_run, rank_collection, write_run
+from modeling_clir.data.collections import assign_folds, read_collection
+from modeling_clir.data.files import new_file
+from modeling_clir.evaluation.ranking import MEASURES, write_queries, write_run
 from modeling_clir.quantization import quantize_int8
-from modeling_clir.reranker import Reranker
 from modeling_clir.training.arguments import parse_arguments
+from modeling_clir.training.finetuning import (
+    Fold,
+    finetune,
+    finetune_last_layers,
+    load_reranker,
+    measure_folds,
+    plan_folds,
+    prepare_output,
+    rank_fold,
+    read_result,
+    reinitialize_layers,
+    save_reranker,
+    write_result,
+)
 from modeling_clir.training.launch import start_all_processes
-from modeling_clir.training.trainer import XLRetrievalTrainer, XLRetrievalTrainingArguments
+from modeling_clir.training.plots import plot_development
+from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
 
 logger = logging.getLogger("run_clir")
@@ -36,14 +50,23 @@ logger = logging.getLogger("run_clir")
 
 @dataclass
 class Arguments:
-    model_name_or_path: str = field(metadata={"help": "a checkpoint with a relevance head"})
+    model_name_or_path: str = field(metadata={"help": "any encoder; without --do_train with a relevance head"})
     collections: list[str] = field(metadata={"help": "folders: documents.jsonl, queries.tsv, qrels.txt"})
-    fold: int | None = field(
-        default=None, metadata={"help": "test on this fold of the queries; --do_train takes others"}
+    train_collections: list[str] | None = field(
+        default=None, metadata={"help": "train on these and test on all queries of --collections"}
     )
-    num_negatives: int = field(default=1, metadata={"help": "negatives of a training query"})
+    fold: int | None = field(default=None, metadata={"help": "only this test fold of the queries; all by default"})
+    num_negatives: int = field(default=1, metadata={"help": "negatives of a training query, judged ones first"})
+    num_finetuned_layers: int | None = field(
+        default=None, metadata={"help": "train the last layers only, with pooler and head; all by default"}
+    )
+    reinit_layers: int = field(default=0, metadata={"help": "draw the last layers anew before training"})
+    head_learning_rate: float | None = field(default=None, metadata={"help": "defaults to --learning_rate"})
     max_length: int | None = field(default=None, metadata={"help": "longest pair in tokens; defaults to the model's"})
     max_query_length: int = field(default=128, metadata={"help": "longest query in tokens"})
+    long_documents: Literal["truncate", "maxp"] = field(
+        default="truncate", metadata={"help": "cut a long document, or score its passages and take the maximum"}
+    )
     max_tokens_per_batch: int = field(default=8192, metadata={"help": "tokens that are ranked together"})
     dtype: Literal["float32", "bfloat16", "int8"] = field(
         default="float32", metadata={"help": "precision of ranking; int8 on a CPU only"}
@@ -51,75 +74,84 @@ class Arguments:
 
 
 def main():
-    # 1. Processes; arguments and data, checked before the model is loaded
+    # 1. Processes; arguments and data, checked before a model is loaded
     start_all_processes()
     args, training_args = parse_arguments((Arguments, XLRetrievalTrainingArguments), sys.argv[1:])
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if training_args.should_log else logging.WARNING)
     transformers.utils.logging.enable_default_handler()
     set_seed(training_args.seed)
-    if training_args.do_train and args.fold is None:
-        raise ValueError("--do_train needs --fold, or it would test on the queries it trains on")
     if training_args.do_train and args.num_negatives < 1:
         raise ValueError(f"--num_negatives must be at least 1, got {args.num_negatives}")
+    if args.train_collections and not training_args.do_train:
+        raise ValueError("--train_collections needs --do_train")
     if args.dtype == "int8" and training_args.device.type != "cpu":
         raise ValueError("--dtype int8 is for CPUs: add --use_cpu")
     collections = [read_collection(Path(folder)) for folder in args.collections]
-    if len({collection.name for collection in collections}) < len(collections):
+    sources = [read_collection(Path(folder)) for folder in args.train_collections or []]
+    everything = collections + sources
+    if len({collection.name for collection in everything}) < len(everything):
         raise ValueError("two of the collections' folders have the same name, which names their results")
-    splits = {c.name: c.split(args.fold, training_args.seed) for c in collections} if args.fold is not None else {}
 
-    # 2. Model and tokenizer
-    read_config(args.model_name_or_path)  # says clearly where there is none
-    tokenizer = load_tokenizer(args.model_name_or_path)
-    limit = AutoConfig.from_pretrained(args.model_name_or_path).max_position_embeddings
-    if (args.max_length or limit) > limit:
-        raise ValueError(f"--max_length {args.max_length} is more than the model's {limit} positions")
-    encoder = PairEncoder(tokenizer, args.max_length or limit, args.max_query_length)
+    # 2. Folds; what an earlier run in this folder has finished belongs to the same command
+    assign_folds(everything, training_args.seed)
     output = Path(training_args.output_dir)
-
-    # 3. Finetune with a ranking loss
     if training_args.do_train:
-        trainer = XLRetrievalTrainer(
-            model=load_model(args.model_name_or_path),
-            args=training_args,
-            train_dataset=QueryDataset(
-                collections,
-                {name: train for name, (train, _, _) in splits.items()},
-                args.num_negatives,
-                training_args.seed,
-            ),
-            processing_class=tokenizer,
-            data_collator=PretrainingCollator(encoder),
-        )
-        trainer.train()
-        trainer.save_model()
-    source = training_args.output_dir if training_args.do_train else args.model_name_or_path
-    model, missing = load_with_report(AutoModelForSequenceClassification, source, AutoConfig.from_pretrained(source))
-    if "classifier.weight" in missing:
-        logger.warning(f"{source} has no relevance head: a new one ranks at random")
-    if args.dtype == "int8":
-        quantize_int8(model)
+        folds = plan_folds(collections, sources, args.fold)
     else:
-        model.to(training_args.device, getattr(torch, args.dtype))
-    reranker = Reranker(model, tokenizer, encoder.max_length, encoder.max_query_length, args.max_tokens_per_batch)
+        queries = {c.name: list(c.qrels) if args.fold is None else c.split(args.fold)[2] for c in collections}
+        folds = [Fold("zero-shot", {}, {}, queries)]
+    with training_args.main_process_first():
+        if training_args.do_train and training_args.process_index == 0:
+            options = {name: value for name, value in asdict(args).items() if name != "fold"}
+            prepare_output(output, options, training_args, everything)
 
-    # 4. Rank and measure, on one process
-    if training_args.process_index > 0:
+    # 3. Finetune and rank each fold that is not finished
+    lengths = (args.max_length, args.max_query_length, args.max_tokens_per_batch, args.long_documents)
+    results = []
+    for fold in folds:
+        folder = output / fold.name
+        if training_args.do_train and (finished := read_result(folder, collections)):
+            logger.info(f"{fold.name} is finished")
+            results.append(finished)
+            continue
+        source, development = args.model_name_or_path, []
+        if training_args.do_train:
+            reranker = load_reranker(source, *lengths)
+            reinitialize_layers(reranker.model, args.reinit_layers, training_args.seed)
+            if args.num_finetuned_layers is not None:
+                finetune_last_layers(reranker.model, args.num_finetuned_layers)
+            source, development = finetune(
+                reranker, fold, sources or collections, training_args, args.num_negatives, args.head_learning_rate
+            )
+        reranker = load_reranker(source, *lengths)
+        if training_args.do_train and training_args.should_save:
+            save_reranker(reranker, folder)
+        if args.dtype == "int8":
+            quantize_int8(reranker.model)
+        else:
+            reranker.model.to(training_args.device, getattr(torch, args.dtype))
+        results.append(rank_fold(reranker, fold, collections, development))
+        if training_args.do_train and training_args.should_save:
+            write_result(results[-1], folder)
+
+    # 4. Measure all queries together, and each fold
+    if not training_args.should_save:
         return
-    output.mkdir(parents=True, exist_ok=True)
     metrics = {}
     for collection in collections:
-        queries = splits[collection.name][2] if splits else list(collection.qrels)
-        run, counts = rank_collection(reranker, collection, queries)
-        write_run(run, output / f"{collection.name}.run", tag="modeling_clir")
-        measured = evaluate_run(run, {query: collection.qrels[query] for query in queries})
-        metrics[collection.name] = measured | {"queries": len(queries)} | counts
-        print(
-            collection.name, *(f"{name} {value:.4f}" for name, value in measured.items()), f"({len(queries)} queries)"
-        )
-    with open(output / "metrics.json", "w", encoding="utf-8") as file:
+        name = collection.name
+        run, measured, metrics[name] = measure_folds(collection, folds, results)
+        write_run(run, output / f"{name}.run", tag="modeling_clir")
+        write_queries(measured, output / f"{name}.csv")
+        for fold, values in metrics[name].get("folds", {}).items():
+            print(f"{name} {fold} MAP {values['MAP']:.4f}, epoch {values['best_epoch']} ({values['queries']} queries)")
+        print(name, *(f"{key} {metrics[name][key]:.4f}" for key in MEASURES), f"({len(measured)} queries)")
+    with new_file(output / "metrics.json") as file:
         json.dump(metrics, file, indent=2)
+    if training_args.do_train:
+        curves = {fold.name: result.development for fold, result in zip(folds, results)}
+        plot_development(curves, output / "development.png")
 
 
 if __name__ == "__main__":

@@ -107,9 +107,10 @@ def load_with_report(model_class: type[PreTrainedModel], source: str, config: Pr
     check_shapes({name: found for name, found, _ in report["mismatched_keys"]}, shapes, source)
     if any(name.startswith(tuple(RENAMED)) for name in report["unexpected_keys"]):
         raise ValueError(f"{source} is a checkpoint of 2021: convert it with python -m modeling_clir.convert")
+    encoder = (f"{model.base_model_prefix}.", "bert.", "encoder.", "embeddings.")
     for what in ("missing", "unexpected"):
         for name in sorted(report[f"{what}_keys"]):
-            if name.startswith(("bert.", "encoder.", "embeddings.")) and ".pooler." not in name:
+            if name.startswith(encoder) and ".pooler." not in name:
                 raise ValueError(f"{source} does not fit its config.json: tensor {name} is {what}")
     head = model.get_output_embeddings()
     if model.config.tie_word_embeddings and head and head.weight is not model.get_input_embeddings().weight:

@@ -7,18 +7,21 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .data.pairs import PairEncoder, load_tokenizer
+from .data.pairs import PairEncoder, load_tokenizer, max_positions, split_passages
 from .quantization import quantize_int8
 from .training.losses import relevance_scores
 
 
 logger = logging.get_logger(__name__)
 
+LONG_DOCUMENTS = ("truncate", "maxp")
 TEXTS_AT_ONCE = 1024  # tokenized together: while it is, a text takes many times the memory of its ids
 
 
@@ -176,13 +179,16 @@ class Reranker:
         max_length: int | None = None,
         max_query_length: int = 128,
         max_tokens_per_batch: int = 8192,
+        long_documents: str = "truncate",
     ):
-        limit = model.config.max_position_embeddings
+        limit = max_positions(model.config)
         if (max_length or limit) > limit:
             raise ValueError(f"max_length ({max_length}) is more than the model's {limit} positions")
         if max_tokens_per_batch < 1:
             raise ValueError(f"max_tokens_per_batch must be at least 1, got {max_tokens_per_batch}")
-        self.model = model
+        if long_documents not in LONG_DOCUMENTS:
+            raise ValueError(f"long_documents must be one of {', '.join(LONG_DOCUMENTS)}, got {long_documents!r}")
+        self.model, self.long_documents = model, long_documents
         self.encoder = PairEncoder(tokenizer, max_length or min(limit, tokenizer.model_max_length), max_query_length)
         self.max_tokens_per_batch = max_tokens_per_batch
         self.counts = {"pairs": 0, "queries_cut": 0, "documents_cut": 0}
@@ -220,7 +226,13 @@ class Reranker:
         return [{"corpus_id": i, "score": scores[i], "text": documents[i]} for i in ranked]
 
     @torch.inference_mode()
-    def score(self, pairs: Iterable[tuple[str, str]], progress: bool = True, name: str = "reranking") -> list[float]:
+    def score(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        progress: bool = True,
+        name: str = "reranking",
+        distributed: bool = False,
+    ) -> list[float]:
         """
         The score of each pair of a query and a document.
 
@@ -228,25 +240,52 @@ class Reranker:
             pairs (`Iterable[tuple[str, str]]`).
             progress (`bool`, defaults to `True`): show a bar on stderr.
             name (`str`, defaults to `"reranking"`): of the pairs, in the bar, the log and errors.
+            distributed (`bool`, defaults to `False`): every process calls this with the same pairs, computes its share
+                of the batches and gets all scores. The batches are those of one process, the scores too but for rounding.
 
         Raises `ValueError` for a score that is NaN. Pairs that were cut are counted in the log.
         """
         self.model.eval()
         pairs = list(pairs)
-        scores = [math.nan] * len(pairs)
-        with tqdm(total=len(pairs), desc=name, unit="pair", disable=not progress, file=sys.stderr) as bar:
+        if self.long_documents == "maxp":
+            return self.score_passages(pairs, progress, name, distributed)
+        return self.score_pairs(pairs, progress, name, distributed)
+
+    def score_passages(self, pairs: list[tuple[str, str]], progress: bool, name: str, distributed: bool):
+        passages = split_passages(self.encoder, list(dict.fromkeys(document for _, document in pairs)))
+        owners = [i for i, (_, document) in enumerate(pairs) for _ in passages[document]]
+        split = [(query, passage) for query, document in pairs for passage in passages[document]]
+        scores = [-math.inf] * len(pairs)
+        for owner, score in zip(owners, self.score_pairs(split, progress, name, distributed)):
+            scores[owner] = max(scores[owner], score)
+        self.counts |= {"pairs": len(pairs), "passages": len(split)}
+        long = sum(len(parts) > 1 for parts in passages.values())
+        logger.warning(f"{name}: {long} of {len(passages)} documents are long; {len(split)} passages were scored")
+        return scores
+
+    def score_pairs(self, pairs: list[tuple[str, str]], progress: bool, name: str, distributed: bool) -> list[float]:
+        state = PartialState() if distributed else None
+        processes, process = (state.num_processes, state.process_index) if distributed else (1, 0)
+        scores = [0.0] * len(pairs)
+        disable = not progress or process > 0
+        with tqdm(total=len(pairs), desc=name, unit="pair", disable=disable, file=sys.stderr) as bar:
             encoded = EncodedPairs(self.encoder, pairs)
             self.counts = encoded.counts
-            if self.counts["queries_cut"] or self.counts["documents_cut"]:
+            if process == 0 and (self.counts["queries_cut"] or self.counts["documents_cut"]):
                 logger.warning(
                     f"{name}: in {self.counts['documents_cut']} of {len(pairs)} pairs the document was cut to fit "
                     f"{self.encoder.max_length} tokens, in {self.counts['queries_cut']} the query to "
                     f"{self.encoder.max_query_length}"
                 )
             order = np.argsort(-encoded.lengths, kind="stable")  # where memory is short, the first batch tells
+            turn = 0
             while len(order):
                 rows = max(1, self.max_tokens_per_batch // int(encoded.lengths[order[0]]))
                 part, order = order[:rows].tolist(), order[rows:]
+                bar.update(len(part))
+                turn += 1
+                if turn % processes != process:
+                    continue
                 inputs = {key: value.to(self.model.device) for key, value in encoded.batch(part).items()}
                 for i, score in zip(part, relevance_scores(self.model(**inputs).logits.float()).tolist()):
                     if math.isnan(score):
@@ -256,8 +295,9 @@ class Reranker:
                             "checkpoint has NaN weights, or its numbers overflow"
                         )
                     scores[i] = score
-                bar.update(len(part))
+        if processes > 1:  # each is 0 but in one process
+            scores = reduce(torch.tensor(scores, device=state.device), "sum").tolist()
         return scores
 
 
-__all__ = ["EncodedPairs", "Reranker"]
+__all__ = ["LONG_DOCUMENTS", "EncodedPairs", "Reranker"]

@@ -9,6 +9,7 @@ parallel data.
 --squad: files *.{language}.json with the same paragraphs in the same order; questions are queries, paragraphs documents.
 --documents: {language}.jsonl aligned by "id", queries.{language}.tsv (id, tab, text) and qrels.txt, with
 the same ids in all languages.
+--judged N: beside the relevant documents N others of each query are judged, the nearest by BM25, and these are ranked.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import sys
 from pathlib import Path
 
 from modeling_clir.data.collections import check_collection, read_qrels, read_queries, write_collection
-from modeling_clir.data.corpus import parse_articles, read_documents, read_questions, read_squad
+from modeling_clir.data.corpus import judge_nearest, parse_articles, read_documents, read_questions, read_squad
 from modeling_clir.data.files import find_file
 
 
@@ -28,10 +29,13 @@ def main():
     source.add_argument("--squad", type=Path, help="a folder of parallel SQuAD files")
     source.add_argument("--documents", type=Path, help="a folder of aligned JSONL documents with queries and qrels")
     parser.add_argument("--squad_articles", default=":", help="only these articles, as 24:36")
+    parser.add_argument("--judged", type=int, help="so many documents of each query are judged not relevant")
     args = parser.parse_args()
     pairs = [tuple(pair.strip().split("-")) for pair in args.pairs.split(",")]
 
     try:
+        if args.judged is not None and args.judged < 1:
+            raise ValueError(f"--judged must be at least 1, got {args.judged}")
         if bad := [pair for pair in pairs if len(pair) != 2]:
             raise ValueError(f"a pair is a query and a document language joined by a hyphen, got {'-'.join(bad[0])!r}")
         languages = list(dict.fromkeys(language for pair in pairs for language in pair))
@@ -58,11 +62,15 @@ def main():
             if not documents or not queries.get(query_language):
                 raise ValueError(f"{folder.name}: there are no documents or no queries in these languages")
             check_collection(folder, documents, queries[query_language], qrels)
-            collections[folder] = (documents, queries[query_language])
+            judged = qrels
+            if args.judged:
+                judged = judge_nearest(documents, queries[language], qrels, args.judged)
+            collections[folder] = (documents, queries[query_language], judged)
 
         # 3. Write
-        for folder, (documents, queries) in collections.items():
-            write_collection(folder, documents, queries, qrels)
+        for folder, (documents, queries, judged) in collections.items():
+            candidates = {query: dict.fromkeys(found, 0.0) for query, found in judged.items()} if args.judged else None
+            write_collection(folder, documents, queries, judged, candidates)
             print(f"{folder}: {len(queries)} queries, {len(documents)} documents")
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")

@@ -117,6 +117,25 @@ def test_read_collection_without_a_file(missing, tmp_path):
         read_collection(collection(tmp_path / "c", **{missing: None}))
 
 
+def test_judged_by_bm25(tmp_path):
+    """The nearest documents to the query in the documents' language, which another language's words do not tell."""
+    texts = {"en": ["ship sails sea", "ship sails lake", "ship train", "cheese"], "de": ["Meer", "See", "Zug", "Käse"]}
+    for language, contexts in texts.items():
+        paragraphs = [
+            {"context": text, "qas": [{"id": f"q{i}", "question": f"{text}?"}]} for i, text in enumerate(contexts)
+        ]
+        write(tmp_path / f"x.{language}.json", {"data": [{"title": "t", "paragraphs": paragraphs}]})
+    flags = ("--pairs", "de-en", "--squad", tmp_path, "--judged")
+    run("scripts/build_collections.py", tmp_path / "out", *flags, "2")
+    read = read_collection(tmp_path / "out/de-en")
+    keys = {text: key for key, text in read.documents.items()}
+    ship, lake, train, _ = (keys[text] for text in texts["en"])
+    assert read.queries["q0"] == "Meer?" and read.qrels["q0"] == {ship: 1, lake: 0, train: 0}
+    assert all(sorted(judged) == read.candidates[query] for query, judged in read.qrels.items())
+    done = run("scripts/build_collections.py", tmp_path / "other", *flags, "0", check=False)
+    assert done.returncode and "--judged must be at least 1, got 0" in done.stderr
+
+
 def test_write_collection(tmp_path):
     texts = {"f/1": "one\u2028two\ttwo\r\n\x85", "2#1": "长城 \U0001f984", "3": '"{\\'}
     queries = {"q": "a\tb\nc\u2028d", "r#1": "长城"}

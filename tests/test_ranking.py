@@ -1,11 +1,14 @@
 """Ranking a collection."""
 
+import random
+
 import pytest
+import pytrec_eval
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from modeling_clir.data.collections import Collection
-from modeling_clir.evaluation.ranking import evaluate_run, rank_collection, write_run
+from modeling_clir.evaluation.ranking import evaluate_queries, evaluate_run, rank_collection, read_run, write_run
 from modeling_clir.reranker import Reranker
 
 
@@ -73,3 +76,45 @@ def test_written_run_has_the_measures_of_the_run(tmp_path):
     measures = evaluate_run(run, COLLECTION.qrels)
     assert measures["MAP"] == measures["MRR"] == pytest.approx((1 + 1 / 2) / 2)
     assert evaluate_run({"a": run["a"]}, COLLECTION.qrels)["MAP"] == pytest.approx(1 / 2)  # a missing query counts
+    assert read_run(tmp_path / "x.run") == run
+
+
+def test_measures_are_those_of_trec_eval(tmp_path):
+    """Graded judgements, unjudged documents, many equal scores, a query without a relevant document, one not ranked."""
+    rng = random.Random(0)
+    documents = [f"d{i}" for i in range(150)]
+    qrels = {f"q{i}": {d: rng.choice([-1, 0, 0, 1, 2]) for d in rng.sample(documents, 60)} for i in range(20)}
+    qrels["q3"] = dict.fromkeys(documents[:9], 0)
+    run = {
+        query: {d: float(rng.randrange(12)) for d in rng.sample(documents, 120)} for query in qrels if query != "q4"
+    }
+    write_run(run, tmp_path / "x.run", "tag")
+    with open(tmp_path / "x.run", encoding="utf-8") as file:
+        written = pytrec_eval.parse_run(file)
+    names = {"MAP": "map", "nDCG@20": "ndcg_cut_20", "P@10": "P_10", "R@100": "recall_100", "MRR": "recip_rank"}
+    evaluator = pytrec_eval.RelevanceEvaluator(qrels, {"map", "ndcg_cut.20", "P.10", "recall.100", "recip_rank"})
+    expected = evaluator.evaluate(written)
+    found = evaluate_queries(run, qrels)
+    assert list(found) == list(qrels) and set(found["q4"].values()) == {0.0}
+    for query, values in expected.items():
+        for name, theirs in names.items():
+            assert found[query][name] == pytest.approx(values[theirs], abs=1e-12), (query, name)
+    assert found["q3"]["MAP"] == 0
+    assert evaluate_run(run, qrels)["MAP"] == pytest.approx(sum(values["map"] for values in expected.values()) / 20)
+    for query, scores in run.items():  # no judgement is at the edge
+        first = sorted(scores, key=lambda document: (-scores[document], document))[:20]
+        assert found[query]["Judged@20"] == sum(document in qrels[query] for document in first) / 20
+
+
+def test_a_run_of_other_queries():
+    with pytest.raises(ValueError, match=r"the run \(query 'x', ...\) and the judgements .* have no query in common"):
+        evaluate_run({"x": {"d1": 1.0}}, COLLECTION.qrels)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [("a Q0 d1 2 1 t", "listed twice"), ("a Q0 d2 2 x t", "a number, got 'x'"), ("a d2", "6 col")]
+)
+def test_bad_run(line, message, tmp_path):
+    (tmp_path / "x.run").write_text(f"a Q0 d1 1 2 t\n{line}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=f"x.run:2: .*{message}"):
+        read_run(tmp_path / "x.run")

@@ -5,6 +5,7 @@ from dataclasses import fields
 
 import pytest
 
+import run_clir
 import run_pretraining
 from modeling_clir.training.arguments import parse_arguments
 from modeling_clir.training.trainer import XLRetrievalTrainingArguments
@@ -12,7 +13,10 @@ from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 from .conftest import REPOSITORY
 
 
-@pytest.mark.parametrize("recipe", sorted((REPOSITORY / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if "clir" not in r.stem], ids=lambda path: path.stem)
 def test_recipe(recipe, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     kinds = (run_pretraining.ModelArguments, run_pretraining.DataArguments, XLRetrievalTrainingArguments)
@@ -21,6 +25,13 @@ def test_recipe(recipe, monkeypatch):
     assert data.corpus.startswith("output/") and model.model_name_or_path.startswith("output/")
     header = recipe.read_text(encoding="utf-8").split("corpus:")[0]
     assert "MAP" in header or "Expected" in header
+
+
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if "clir" in r.stem], ids=lambda path: path.stem)
+def test_recipe_of_clir(recipe):
+    flags = ["--config", str(recipe), "--collections", "x", "--output_dir", "y"]
+    args, training = parse_arguments((run_clir.Arguments, XLRetrievalTrainingArguments), flags)
+    assert training.do_train and args.model_name_or_path.startswith("output/")
 
 
 def test_readme_names_what_is_there():

@@ -130,23 +130,17 @@ def test_precision_of_reranking(pretrained, sample_collection, tmp_path):
     assert scores[0] != scores[1] and scores[0] == pytest.approx(scores[1], abs=0.1)
 
 
-def test_finetuning_learns_its_training_queries_and_tests_on_others(pretrained, sample_collection, tmp_path):
-    flags = (
-        "--do_train",
-        "--fold",
-        "1",
-        "--max_query_length",
-        "30",
-        "--num_train_epochs",
-        "1",
-        "--per_device_train_batch_size",
-        "8",
-    )
+def test_finetuning_a_bertlong(pretrained, sample_collection, tmp_path):
+    flags = ("--do_train", "--fold", "1", "--num_train_epochs", "1", "--per_device_train_batch_size", "8")
     run("run_clir.py", "--model_name_or_path", pretrained, "--collections", sample_collection / "en-de", "--output_dir",
-        tmp_path, "--use_cpu", "--report_to", "none", "--save_strategy", "no", *flags)  # fmt: skip
+        tmp_path, *COMMON, *flags)  # fmt: skip
     metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
-    assert metrics["en-de"]["queries"] == 5 and (tmp_path / "model.safetensors").is_file()
-    before, after = (load_file(folder / "model.safetensors") for folder in (pretrained, tmp_path))
+    assert metrics["en-de"]["queries"] == 5
+    names = {path.name for path in (tmp_path / "fold-1").iterdir()}
+    assert {"model.safetensors", "modeling_bertlong.py", "tokenizer.json"} <= names
+    tokenizer = json.loads((tmp_path / "fold-1/tokenizer.json").read_text(encoding="utf-8"))
+    assert tokenizer["truncation"] is None
+    before, after = (load_file(folder / "model.safetensors") for folder in (pretrained, tmp_path / "fold-1"))
     assert (before["classifier.weight"] - after["classifier.weight"]).abs().max() > 0
 
 

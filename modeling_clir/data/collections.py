@@ -12,7 +12,7 @@ import json
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,9 +51,7 @@ class Collection:
         """
         folds = self.folds
         if folds is None:
-            ids = sorted(self.qrels)
-            random.Random(seed).shuffle(ids)
-            folds = [ids[i::5] for i in range(5)]
+            folds = make_folds(self.qrels, seed)
         if not 0 <= fold < len(folds):
             raise ValueError(f"{self.name} has the folds 0 to {len(folds) - 1}, got {fold}")
         if not folds[fold]:
@@ -85,8 +83,10 @@ def read_collection(folder: Path) -> Collection:
         raise ValueError(f"{folder}/qrels.txt has no judgement")
     if unjudged := len(queries) - len(qrels):
         logger.warning(f"{folder}: {unjudged} of {len(queries)} queries have no judgement and are not ranked")
-    if empty := sum(not any(r > 0 for r in judged.values()) for judged in qrels.values()):
-        logger.warning(f"{folder}: {empty} judged queries have no relevant document")
+    if empty := [query for query, judged in qrels.items() if not any(r > 0 for r in judged.values())]:
+        logger.warning(
+            f"{folder}: {len(empty)} judged queries have no relevant document, {empty[0]!r} the first; they count 0"
+        )
 
     everything = list(documents)
     candidates = dict.fromkeys(qrels, everything)
@@ -103,6 +103,24 @@ def read_collection(folder: Path) -> Collection:
 
     folds = read_folds(folder / "folds.json", qrels) if (folder / "folds.json").is_file() else None
     return Collection(folder.name, documents, queries, dict(qrels), candidates, folds)
+
+
+def make_folds(queries: Iterable[str], seed: int, number: int = 5) -> list[list[str]]:
+    """`number` folds of the queries, in an order that `seed` gives and that theirs does not change."""
+    ids = sorted(queries)
+    random.Random(seed).shuffle(ids)
+    return [ids[i::number] for i in range(number)]
+
+
+def assign_folds(collections: list[Collection], seed: int):
+    """
+    Five folds, in place, for the collections that have none. A query id that several of them have, as that of a topic
+    in several languages, is in the same fold of each, so none trains on what another tests.
+    """
+    without = [collection for collection in collections if collection.folds is None]
+    folds = make_folds({query for collection in without for query in collection.qrels}, seed)
+    for collection in without:
+        collection.folds = [[query for query in fold if query in collection.qrels] for fold in folds]
 
 
 def read_queries(path: Path) -> dict[str, str]:
@@ -231,7 +249,9 @@ def write_queries(folder: Path, queries: dict[str, str], qrels: dict[str, dict[s
 
 __all__ = [
     "Collection",
+    "assign_folds",
     "check_collection",
+    "make_folds",
     "read_collection",
     "read_columns",
     "read_qrels",

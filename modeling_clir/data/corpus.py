@@ -221,6 +221,26 @@ def hard_negatives(sections: list[Section], language: str, number: int, seed: in
     return negatives
 
 
+def judge_nearest(
+    documents: dict[str, str], queries: dict[str, str], qrels: dict[str, dict[str, int]], number: int
+) -> dict[str, dict[str, int]]:
+    """
+    The qrels with relevance 0 for up to `number` documents of each query that were not judged: the nearest by BM25 of
+    a query in the documents' own language.
+    """
+    words = [re.findall(r"\w+", text.lower()) or [text] for text in documents.values()]
+    index = bm25s.BM25()
+    index.index(words, show_progress=False)
+    keys, judged = list(documents), {}
+    for query, known in qrels.items():
+        asked = [re.findall(r"\w+", queries[query].lower()) or [queries[query]]]
+        wanted = min(len(keys), number + len(known))
+        rows = index.retrieve(asked, k=wanted, show_progress=False)[0][0]
+        nearest = [keys[row] for row in rows if keys[row] not in known][:number]
+        judged[query] = known | dict.fromkeys(nearest, 0)
+    return judged
+
+
 def write_corpus(
     output: Path,
     sections: list[Section],
@@ -286,4 +306,12 @@ def write_table(path: Path, names: tuple[str, ...], types: list[pa.DataType], ro
     pq.write_table(pa.table([pa.array(c, type=t) for c, t in zip(columns, types)], names=names), path)
 
 
-__all__ = ["Section", "parse_articles", "read_documents", "read_questions", "read_squad", "write_corpus"]
+__all__ = [
+    "Section",
+    "judge_nearest",
+    "parse_articles",
+    "read_documents",
+    "read_questions",
+    "read_squad",
+    "write_corpus",
+]

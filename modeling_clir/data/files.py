@@ -2,11 +2,13 @@
 
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TextIO
 
 
 # What the fields of a line of JSON hold; an optional one may also be null.
@@ -91,4 +93,17 @@ def new_folder(folder: Path) -> Iterator[Path]:
         temporary.rename(folder)
 
 
-__all__ = ["find_file", "new_folder", "read_bytes", "read_jsonl", "read_lines", "refuse_existing"]
+@contextmanager
+def new_file(path: Path) -> Iterator[TextIO]:
+    """
+    A text file to write to, which takes the place of `path` in the end: at any moment that one is the old file, the
+    new one, or not there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.unfinished")
+    with open(temporary, "w", encoding="utf-8") as file:
+        yield file
+    os.replace(temporary, path)
+
+
+__all__ = ["find_file", "new_file", "new_folder", "read_bytes", "read_jsonl", "read_lines", "refuse_existing"]

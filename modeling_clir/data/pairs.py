@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model")
@@ -17,6 +17,14 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
             f"{name_or_path} has no tokenizer ({' or '.join(TOKENIZER_FILES)}): save it there, or name one"
         )
     return AutoTokenizer.from_pretrained(name_or_path)
+
+
+def max_positions(config: PreTrainedConfig) -> int:
+    """The longest input of a model in tokens. RoBERTa and its kin number positions from `pad_token_id + 1` on."""
+    limit = config.max_position_embeddings
+    if any(kin in config.model_type for kin in ("roberta", "camembert")):
+        limit -= config.pad_token_id + 1
+    return limit
 
 
 @dataclass
@@ -75,4 +83,21 @@ class PairEncoder:
         return kept, cut
 
 
-__all__ = ["PairEncoder", "load_tokenizer"]
+def split_passages(encoder: PairEncoder, documents: list[str]) -> dict[str, list[str]]:
+    """
+    The passages of each document, which fit beside the longest query; each has its second half in common with the
+    next. A document that fits is one passage, as it is.
+    """
+    tokenizer = encoder.tokenizer
+    room = encoder.max_length - encoder.max_query_length - tokenizer.num_special_tokens_to_add(pair=True)
+    passages = {}
+    for document in documents:
+        encoding = tokenizer(document, add_special_tokens=False, split_special_tokens=True, verbose=False).encodings[0]
+        number, step = len(encoding.ids), room - room // 2
+        starts = range(0, max(1, number - room + step), step)
+        cuts = [(encoding.offsets[i][0], encoding.offsets[min(i + room, number) - 1][1]) for i in starts if number]
+        passages[document] = [document[a:b] for a, b in cuts] if len(cuts) > 1 else [document]
+    return passages
+
+
+__all__ = ["PairEncoder", "load_tokenizer", "max_positions", "split_passages"]

@@ -1,0 +1,200 @@
+"""The experiment of run_clir.py by its command line: folds, going on after a kill, several processes, bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import pytrec_eval
+import torch
+
+import run_clir
+from modeling_clir.evaluation.ranking import read_run
+
+from .conftest import REPOSITORY, run
+
+
+FLAGS = (
+    "--use_cpu",
+    "--report_to",
+    "none",
+    "--disable_tqdm",
+    "true",
+    "--max_length",
+    "100",
+    "--max_query_length",
+    "30",
+)
+TRAIN = ("--do_train", "--num_train_epochs", "3", "--per_device_train_batch_size", "4", "--learning_rate", "1e-3")
+
+
+def command(model, collections, output, *flags) -> list[str]:
+    where = ("--model_name_or_path", model, "--collections", *collections, "--output_dir", output)
+    return [str(part) for part in ("run_clir.py", *where, *FLAGS, *flags)]
+
+
+@pytest.fixture
+def clir(monkeypatch):
+    """Runs the program in this process, on one thread as the processes of `run`."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", command(*arguments))
+        run_clir.main()
+
+    yield call
+    torch.set_num_threads(threads)
+
+
+def results(capsys) -> list[str]:
+    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("en-de ")]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bert, tmp_path_factory):
+    """The tiny BERT with dropout: what is drawn must be the same after a kill, too."""
+    folder = tmp_path_factory.mktemp("dropout") / "bert"
+    folder.mkdir()
+    for path in tiny_bert.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def test_a_killed_run_goes_on_and_gives_the_same(clir, model, sample_collection, tmp_path, capsys):
+    collections = [sample_collection / "en-de"]
+    clir(model, collections, tmp_path / "whole", *TRAIN)
+    printed = results(capsys)
+
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, *command(model, collections, killed, *TRAIN)],
+        cwd=REPOSITORY,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None and not list(killed.glob("fold-2/checkpoint-*/trainer_state.json")):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    finished = [path.parent.name for path in sorted(killed.glob("*/result.json"))]
+    assert finished == ["fold-0", "fold-1"] and not (killed / "metrics.json").exists()
+    broken = killed / "fold-2/checkpoint-999"  # as one that was being written
+    broken.mkdir()
+    (broken / "trainer_state.json").write_text('{"epoch": 3.0, ', encoding="utf-8")
+    times = {path: path.stat().st_mtime_ns for name in finished for path in (killed / name).iterdir()}
+
+    clir(model, collections, killed, *TRAIN)
+    assert results(capsys) == printed and len(printed) == 6 and "en-de fold-4 MAP" in printed[4]
+    for name in ("en-de.run", "en-de.csv", "metrics.json", "en-de.folds.json", "fold-2/en-de.run"):
+        assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert {path: path.stat().st_mtime_ns for path in times} == times  # not run again
+    assert not list(killed.glob("*/checkpoint-*")) and (killed / "development.png").is_file()
+
+    # What was measured: each query once, the whole as the folds weighted by their queries, and as trec_eval has it.
+    metrics = json.loads((killed / "metrics.json").read_text(encoding="utf-8"))["en-de"]
+    folds = metrics["folds"].values()
+    assert [fold["queries"] for fold in folds] == [5, 5, 5, 5, 4] and metrics["queries"] == 24
+    assert metrics["pairs"] == 24 * 37
+    for fold in folds:
+        assert len(fold["development_MAP"]) == 3
+        assert fold["development_MAP"][fold["best_epoch"] - 1] == max(fold["development_MAP"])
+    for name in ("MAP", "nDCG@20", "P@10", "R@100", "MRR", "Judged@20"):
+        assert metrics[name] == pytest.approx(sum(fold[name] * fold["queries"] for fold in folds) / 24)
+    with open(sample_collection / "en-de/qrels.txt", encoding="utf-8") as file:
+        qrels = pytrec_eval.parse_qrel(file)
+    with open(killed / "en-de.run", encoding="utf-8") as file:
+        found = pytrec_eval.RelevanceEvaluator(qrels, {"map"}).evaluate(pytrec_eval.parse_run(file))
+    assert metrics["MAP"] == pytest.approx(sum(values["map"] for values in found.values()) / 24)
+    rows = [line.split(",") for line in (killed / "en-de.csv").read_text(encoding="utf-8").splitlines()]
+    assert rows[0][:2] == ["query", "MAP"] and len(rows) == 25
+    for row in rows[1:]:
+        assert float(row[1]) == pytest.approx(found[row[0]]["map"])
+
+
+def test_one_fold_is_that_of_all_folds_and_languages_are_trained_together(clir, model, sample_collection, tmp_path):
+    collections = [sample_collection / "en-de", sample_collection / "de-en"]
+    flags = ("--num_train_epochs", "1", "--num_finetuned_layers", "1", "--head_learning_rate", "1e-2")
+    clir(model, collections, tmp_path / "one", *TRAIN, *flags, "--fold", "1")
+    clir(model, collections, tmp_path / "all", *TRAIN, *flags)
+    metrics = json.loads((tmp_path / "one/metrics.json").read_text(encoding="utf-8"))
+    assert set(metrics) == {"en-de", "de-en"} and metrics["de-en"]["queries"] == 5
+    assert (tmp_path / "one/fold-1/model.safetensors").is_file()
+    for name in ("en-de", "de-en"):
+        runs = [read_run(tmp_path / which / f"{name}.run") for which in ("one", "all")]
+        assert len(runs[0]) == 5 and len(runs[1]) == 24
+        assert runs[0] == {query: runs[1][query] for query in runs[0]}
+    folds = [json.loads((tmp_path / f"all/{name}.folds.json").read_text(encoding="utf-8")) for name in metrics]
+    assert folds[0] == folds[1]  # the same topics
+
+
+def test_transfer(clir, model, sample_collection, tmp_path):
+    flags = (
+        "--train_collections",
+        str(sample_collection / "de-en"),
+        "--num_train_epochs",
+        "1",
+        "--reinit_layers",
+        "1",
+    )
+    clir(model, [sample_collection / "en-de"], tmp_path, *TRAIN, *flags)
+    metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert set(metrics) == {"en-de"} and metrics["en-de"]["queries"] == 24
+    assert list(metrics["en-de"]["folds"]) == ["transfer"]
+
+
+def test_two_processes_write_the_run_of_one(tiny_bert, sample_collection, tmp_path):
+    flags = ("--max_tokens_per_batch", "1000")  # many batches
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        run(*command(tiny_bert, [sample_collection / "en-de"], folder, *flags), processes=number)
+    one, two = (read_run(tmp_path / number / "en-de.run") for number in ("1", "2"))
+    assert {query: set(scores) for query, scores in one.items()} == {
+        query: set(scores) for query, scores in two.items()
+    }
+    for query, scores in one.items():  # on a CPU the last bit may differ
+        assert two[query] == pytest.approx(scores, abs=1e-7)
+    one, two = (json.loads((tmp_path / number / "metrics.json").read_text(encoding="utf-8")) for number in ("1", "2"))
+    assert two["en-de"] == pytest.approx(one["en-de"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tiny_bert, sample_collection, tmp_path):
+    for number in (1, 2):
+        flags = (*TRAIN, "--fold", "0", "--per_device_train_batch_size", str(4 // number))
+        folder = tmp_path / str(number)
+        run(*command(tiny_bert, [sample_collection / "en-de"], folder, *flags), processes=number)
+    one, two = (read_run(tmp_path / number / "en-de.run") for number in ("1", "2"))
+    assert one.keys() == two.keys()
+    for query, scores in one.items():
+        assert two[query] == pytest.approx(scores, abs=1e-4)
+
+
+BAD_INPUT = {
+    "no negatives": ((*TRAIN, "--num_negatives", "0"), "--num_negatives must be at least 1, got 0"),
+    "nothing to train": (("--train_collections", "x"), "--train_collections needs --do_train"),
+    "no such model": (("--model_name_or_path", "/nowhere"), "/nowhere is neither a folder nor found on the Hub"),
+    "too long": (("--max_length", "4000"), "--max_length 4000 is more than the model's 128 positions"),
+    "too many layers": ((*TRAIN, "--num_finetuned_layers", "3"), "between 0 and the model's 2 layers, got 3"),
+    "no such fold": ((*TRAIN, "--fold", "5"), "en-de has the folds 0 to 4, got 5"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input(name, clir, tiny_bert, sample_collection, tmp_path):
+    flags, message = BAD_INPUT[name]
+    with pytest.raises(ValueError, match=message):
+        clir(tiny_bert, [sample_collection / "en-de"], tmp_path / "out", *flags)
+
+
+def test_collections_of_the_same_name(clir, tiny_bert, sample_collection, tmp_path):
+    flags = (*TRAIN, "--train_collections", str(sample_collection / "en-de"))
+    with pytest.raises(ValueError, match="two of the collections' folders have the same name"):
+        clir(tiny_bert, [sample_collection / "en-de"], tmp_path / "out", *flags)

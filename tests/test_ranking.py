@@ -102,7 +102,7 @@ def test_measures_are_those_of_trec_eval(tmp_path):
     assert found["q3"]["MAP"] == 0
     assert evaluate_run(run, qrels)["MAP"] == pytest.approx(sum(values["map"] for values in expected.values()) / 20)
     for query, scores in run.items():  # no judgement is at the edge
-        first = sorted(scores, key=lambda document: (-scores[document], document))[:20]
+        first = sorted(scores, key=lambda document: (scores[document], document), reverse=True)[:20]
         assert found[query]["Judged@20"] == sum(document in qrels[query] for document in first) / 20
 
 

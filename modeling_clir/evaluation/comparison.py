@@ -3,19 +3,16 @@
 import math
 from pathlib import Path
 
-import ir_measures
 import numpy as np
-from ir_measures import Judged
 from matplotlib.figure import Figure
 from transformers.utils import logging
 
 from ..data.collections import check_ids, read_collection, read_columns, read_qrels
-from .ranking import MEASURES, Run
+from .ranking import MEASURES, Run, evaluate_queries
 
 
 logger = logging.get_logger(__name__)
 
-COMPARED = [*MEASURES.values(), Judged @ 20]
 PERMUTATIONS = 100_000
 SIGNS_AT_ONCE = 2**22
 
@@ -86,17 +83,8 @@ def query_values(run: Run, qrels: dict[str, dict[str, int]]) -> dict[str, np.nda
         Name of the measure to its values, `(queries,)`, in the order of `qrels`; 0 for a query that the run lacks or
         that has no relevant document.
     """
-    # Judged@20 of ir_measures breaks ties of scores in another way than trec_eval: it is given ranks for scores.
-    ranks = {}
-    for query, scores in run.items():
-        ranked = sorted(scores, key=lambda document: (scores[document], document), reverse=True)
-        ranks[query] = {document: -rank for rank, document in enumerate(ranked)}
-    places = {query: place for place, query in enumerate(qrels)}
-    values = {str(measure): np.zeros(len(qrels)) for measure in COMPARED}
-    for measures, scores in ((COMPARED[:-1], run), (COMPARED[-1:], ranks)):
-        for metric in ir_measures.iter_calc(measures, qrels, scores):
-            values[str(metric.measure)][places[metric.query_id]] = metric.value
-    return values
+    measured = evaluate_queries(run, qrels).values()
+    return {str(measure): np.array([one[name] for one in measured]) for name, measure in MEASURES.items()}
 
 
 def randomization_test(differences: np.ndarray, permutations: int = PERMUTATIONS, seed: int = 0) -> float:
@@ -152,7 +140,7 @@ def compare(runs: dict[str, Run], qrels: dict[str, dict[str, int]]) -> dict[str,
     values = {name: query_values(run, qrels) for name, run in runs.items()}
     first, *others = runs
     results = {}
-    for measure in map(str, COMPARED):
+    for measure in map(str, MEASURES.values()):
         p_values = [randomization_test(values[name][measure] - values[first][measure]) for name in others]
         results[measure] = {
             name: {"values": values[name][measure], "mean": float(values[name][measure].mean()), "p": p}

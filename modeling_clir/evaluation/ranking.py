@@ -50,8 +50,8 @@ def evaluate_queries(run: Run, qrels: dict[str, dict[str, int]]) -> dict[str, di
     """
     The `MEASURES` of each judged query by `ir_measures`, in the order of `qrels`: AP (under the name of its mean, MAP),
     nDCG@20, P@10, R@100, the reciprocal rank (MRR), and the share of the first 20 documents that are judged. Equal
-    scores are ordered by descending document id, as in trec_eval; for the last one ascending, as `ir_measures` has it.
-    A query without relevant documents, or that the run lacks, counts 0.
+    scores are ordered by descending document id, as in trec_eval. A query without relevant documents counts 0 (but for
+    the last one), and so does one that the run lacks.
 
     Raises `ValueError` where run and qrels have no query in common.
     """
@@ -62,9 +62,22 @@ def evaluate_queries(run: Run, qrels: dict[str, dict[str, int]]) -> dict[str, di
         )
     names = {measure: name for name, measure in MEASURES.items()}
     found = {query: dict.fromkeys(MEASURES, 0.0) for query in qrels}
-    for metric in ir_measures.iter_calc(list(MEASURES.values()), qrels, run):
-        found[metric.query_id][names[metric.measure]] = metric.value
+    # Judged@20 of ir_measures orders equal scores in another way, and needs a document: it is given ranks for scores.
+    ranks = {
+        query: {document: -rank for rank, document in enumerate(ranking(scores))}
+        for query, scores in run.items()
+        if scores
+    }
+    *others, judged = MEASURES.values()
+    for measures, scores in ((others, run), ([judged], ranks)):
+        for metric in ir_measures.iter_calc(measures, qrels, scores):
+            found[metric.query_id][names[metric.measure]] = metric.value
     return found
+
+
+def ranking(scores: dict[str, float]) -> list[str]:
+    """The documents, best first; equal scores by descending id, as in trec_eval."""
+    return sorted(scores, key=lambda document: (scores[document], document), reverse=True)
 
 
 def mean_measures(measured: Iterable[dict[str, float]]) -> dict[str, float]:
@@ -82,9 +95,9 @@ def write_run(run: Run, path: Path, tag: str):
     """Writes a TREC run; ties are ordered by descending document id, as trec_eval reads them."""
     with new_file(path) as file:
         for query, scores in run.items():
-            ranked = sorted(scores.items(), key=lambda item: (item[1], item[0]), reverse=True)
             file.writelines(
-                f"{query} Q0 {document} {rank} {score!r} {tag}\n" for rank, (document, score) in enumerate(ranked, 1)
+                f"{query} Q0 {document} {rank} {scores[document]!r} {tag}\n"
+                for rank, document in enumerate(ranking(scores), 1)
             )
 
 

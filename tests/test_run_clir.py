@@ -150,6 +150,7 @@ def test_transfer(clir, model, sample_collection, tmp_path):
     assert list(metrics["en-de"]["folds"]) == ["transfer"]
 
 
+@pytest.mark.slow  # two launches of processes at a time got in each other's way once
 def test_two_processes_write_the_run_of_one(tiny_bert, sample_collection, tmp_path):
     flags = ("--max_tokens_per_batch", "1000")  # many batches
     for number in (1, 2):

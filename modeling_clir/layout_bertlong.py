@@ -129,7 +129,7 @@ class PackedLayout:
     """
 
     def __init__(self, valid: torch.Tensor, is_global: torch.Tensor, windows: list[int]):
-        self.valid, self.padded_global, self.windows = valid, is_global, windows  # (B, L) both
+        self.valid, self.windows = valid, windows  # (B, L)
         self.device = valid.device
         self.lengths = valid.sum(1)  # (B,)
         self.end = self.lengths.cumsum(0)  # (B,), into T

@@ -291,7 +291,8 @@ class FinetuningTrainer(XLRetrievalTrainer):
         precisions = []
         for name, queries in self.development.items():
             collection = self.collections[name]
-            run, _ = rank_collection(self.reranker, collection, queries, progress=False, distributed=True)
+            with self.compute_loss_context_manager():  # in the precision of training
+                run, _ = rank_collection(self.reranker, collection, queries, progress=False, distributed=True)
             measured = evaluate_queries(run, {query: collection.qrels[query] for query in queries})
             precisions += [values["MAP"] for values in measured.values()]
         metrics = {f"{metric_key_prefix}_MAP": sum(precisions) / len(precisions)}

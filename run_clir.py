@@ -24,7 +24,8 @@ from transformers import set_seed
 
 from modeling_clir.data.collections import assign_folds, read_collection
 from modeling_clir.data.files import new_file
-from modeling_clir.evaluation.ranking import MEASURES, write_queries, write_run
+from modeling_clir.data.runs import write_run
+from modeling_clir.evaluation.ranking import MEASURES, write_queries
 from modeling_clir.quantization import quantize_int8
 from modeling_clir.training.arguments import parse_arguments
 from modeling_clir.training.finetuning import (

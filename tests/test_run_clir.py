@@ -12,7 +12,7 @@ import pytrec_eval
 import torch
 
 import run_clir
-from modeling_clir.evaluation.ranking import read_run
+from modeling_clir.data.runs import read_run
 
 from .conftest import REPOSITORY, run
 

@@ -54,6 +54,12 @@ logger = logging.getLogger("run_clir")
 class Arguments:
     model_name_or_path: str = field(metadata={"help": "any encoder; without --do_train with a relevance head"})
     collections: list[str] = field(metadata={"help": "folders: documents.jsonl, queries.tsv, qrels.txt"})
+    candidates: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "TREC runs to rerank, one of each of --collections, in place of the folders' candidates.run"
+        },
+    )
     train_collections: list[str] | None = field(
         default=None, metadata={"help": "train on these and test on all queries of --collections"}
     )
@@ -90,7 +96,12 @@ def main():
         raise ValueError("--train_collections needs --do_train")
     if args.dtype == "int8" and training_args.device.type != "cpu":
         raise ValueError("--dtype int8 is for CPUs: add --use_cpu")
-    collections = [read_collection(Path(folder)) for folder in args.collections]
+    runs = args.candidates or [None] * len(args.collections)
+    if len(runs) != len(args.collections):
+        raise ValueError(
+            f"--candidates takes a run of each of --collections, got {len(runs)} of {len(args.collections)}"
+        )
+    collections = [read_collection(Path(folder), run and Path(run)) for folder, run in zip(args.collections, runs)]
     sources = [read_collection(Path(folder)) for folder in args.train_collections or []]
     everything = collections + sources
     if len({collection.name for collection in everything}) < len(everything):

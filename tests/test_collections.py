@@ -96,6 +96,7 @@ def test_read_collection_line_ends(end, tmp_path):
         ({"run": ["q3 Q0 d1 1 1 x"]}, "candidates.run:1: no query has the id 'q3'"),
         ({"run": ["q1 Q0 d1 1 1 x"] * 2 + ["q2 Q0 d1 1 1 x"]}, "candidates.run:2: document 'd1' is listed twice"),
         ({"run": ["q1 Q0 d1 1 1 x"]}, "candidates.run has no document for query 'q2'"),
+        ({"run": ["q1 Q0 d1 1 x x"]}, "candidates.run:1: the score must be a finite number, got 'x'"),
         ({"folds": [[["q1"], ["q9"]]]}, "folds.json: query 'q9' has no judgement"),
         ({"folds": ["{"]}, "folds.json: not JSON"),
         ({"folds": [{"q1": ["q2"]}]}, "folds.json: expected a list of folds"),

@@ -12,9 +12,11 @@ import pytrec_eval
 import torch
 
 import run_clir
+from modeling_clir.data.collections import read_collection
 from modeling_clir.data.runs import read_run
 
 from .conftest import REPOSITORY, run
+from .helpers import write
 
 
 FLAGS = (
@@ -178,6 +180,8 @@ BAD_INPUT = {
     "no such model": (("--model_name_or_path", "/nowhere"), "/nowhere is neither a folder nor found on the Hub"),
     "too long": (("--max_length", "4000"), "--max_length 4000 is more than the model's 128 positions"),
     "too many layers": ((*TRAIN, "--num_finetuned_layers", "3"), "between 0 and the model's 2 layers, got 3"),
+    "no such folder": (("--collections", "mmarco/v2/de"), "prepare_collection.py FOLDER --queries mmarco/v2/de$"),
+    "two runs": (("--candidates", "a", "b"), "--candidates takes a run of each of --collections, got 2 of 1"),
     "no such fold": ((*TRAIN, "--fold", "5"), "en-de has the folds 0 to 4, got 5"),
 }
 
@@ -185,8 +189,29 @@ BAD_INPUT = {
 @pytest.mark.parametrize("name", BAD_INPUT)
 def test_bad_input(name, clir, tiny_bert, sample_collection, tmp_path):
     flags, message = BAD_INPUT[name]
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((OSError, ValueError), match=message):
         clir(tiny_bert, [sample_collection / "en-de"], tmp_path / "out", *flags)
+
+
+def test_a_run_is_reranked(clir, tiny_bert, sample_collection, tmp_path):
+    folder, first = sample_collection / "en-de", tmp_path / "first.trec"
+    ids = [line.split("\t")[0] for line in (folder / "queries.tsv").read_text(encoding="utf-8").splitlines()]
+    documents = list(read_collection(folder).documents)
+    lines = [f"{q} Q0 {d} {r} {-r} bm25" for q in ids for r, d in enumerate(documents[:3])]
+    clir(tiny_bert, [folder], tmp_path / "out", "--candidates", write(first, *lines))
+    ranked = read_run(tmp_path / "out/en-de.run")
+    assert {query: set(scores) for query, scores in ranked.items()} == {query: set(documents[:3]) for query in ids}
+    for line, message in {
+        f"{ids[0]} Q0 nowhere 4 1 bm25": "first.trec:73: no document has the id 'nowhere'",
+        f"nobody Q0 {documents[0]} 1 1 bm25": "first.trec:73: no query has the id 'nobody'",
+        lines[4]: f"first.trec:73: document {documents[1]!r} is listed twice for query {ids[1]!r}",
+        f"{ids[0]} Q0 {documents[4]} 4 high bm25": "first.trec:73: the score must be a finite number, got 'high'",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            clir(tiny_bert, [folder], tmp_path / "bad", "--candidates", write(first, *lines, line))
+    with pytest.raises(ValueError, match=f"first.trec has no document for query {ids[0]!r} \\(1 such\\)"):
+        clir(tiny_bert, [folder], tmp_path / "bad", "--candidates", write(first, *lines[3:]))
+    assert not (tmp_path / "bad").exists()
 
 
 def test_collections_of_the_same_name(clir, tiny_bert, sample_collection, tmp_path):

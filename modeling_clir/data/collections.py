@@ -62,13 +62,19 @@ class Collection:
         return train, folds[development], folds[fold]
 
 
-def read_collection(folder: Path) -> Collection:
+def read_collection(folder: Path, candidates: Path | None = None) -> Collection:
     """
-    Reads and checks a collection folder. Raises `FileNotFoundError` for a missing file, `ValueError` with file and
-    line for what does not parse, an id that occurs twice or has a space, an empty text, and an id in qrels, candidates
-    or folds that no document or query has. Queries without a judgement, and judged ones without a relevant document,
+    Reads and checks a collection folder; `candidates`, a TREC run, takes the place of its `candidates.run`. Raises
+    `FileNotFoundError` for a missing folder or file, `ValueError` with file and line for what does not parse, an id
+    that occurs twice or has a space, an empty text, an id in qrels, candidates or folds that no document or query has,
+    and for a judged query without candidates. Queries without a judgement, and judged ones without a relevant document,
     are counted in the log.
     """
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {folder}; of an id of ir_datasets, or with --source hub of a data set of the Hub, "
+            f"one is made by: python scripts/prepare_collection.py FOLDER --queries {folder}"
+        )
     documents = {}
     for where, record in read_jsonl(find_file(folder, "documents.jsonl"), required=("id", "text")):
         add_text(documents, "document", record["id"], record["text"], where)
@@ -90,15 +96,16 @@ def read_collection(folder: Path) -> Collection:
         )
 
     everything = list(documents)
-    candidates = dict.fromkeys(qrels, everything)
-    if (folder / "candidates.run").is_file():
-        run = read_run(folder / "candidates.run", (queries, documents))
+    ranked = dict.fromkeys(qrels, everything)
+    path = candidates or folder / "candidates.run"
+    if candidates or path.is_file():
+        run = read_run(path, (queries, documents))
         if missing := [query for query in qrels if query not in run]:
-            raise ValueError(f"{folder}/candidates.run has no document for query {missing[0]!r} ({len(missing)} such)")
-        candidates = {query: list(run[query]) for query in qrels}
+            raise ValueError(f"{path} has no document for query {missing[0]!r} ({len(missing)} such)")
+        ranked = {query: list(run[query]) for query in qrels}
 
     folds = read_folds(folder / "folds.json", qrels) if (folder / "folds.json").is_file() else None
-    return Collection(folder.name, documents, queries, dict(qrels), candidates, folds)
+    return Collection(folder.name, documents, queries, dict(qrels), ranked, folds)
 
 
 def make_folds(queries: Iterable[str], seed: int, number: int = 5) -> list[list[str]]:

@@ -47,6 +47,16 @@ def test_read_collection(tmp_path):
     assert read.candidates == {"q1": ["d1"], "q2": ["d2", "d1"]} and read.folds == [["q1"], ["q2"]]
 
 
+def test_what_a_collection_lacks_is_reported(tmp_path, caplog):
+    lines = {"queries": ["q1\tfirst", "q2\tsecond", "q3\tthird"], "folds": [[["q2"]]]}
+    read_collection(collection(tmp_path / "c", **lines, qrels=["q1 0 d1 1", "q2 0 d1 0", "q2 0 d2 -1"]))
+    assert caplog.messages == [
+        f"{tmp_path}/c: 1 of 3 queries have no judgement and are not ranked",
+        f"{tmp_path}/c: 1 judged queries have no relevant document, 'q2' the first; they count 0",
+        f"{tmp_path}/c/folds.json: 1 of 2 judged queries are in no fold",
+    ]
+
+
 @pytest.mark.parametrize("end", ["\r\n", "\n \n", "\n\n"])
 def test_read_collection_line_ends(end, tmp_path):
     write(

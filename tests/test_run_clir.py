@@ -16,26 +16,10 @@ from modeling_clir.data.collections import read_collection
 from modeling_clir.data.runs import read_run
 
 from .conftest import REPOSITORY, run
-from .helpers import write
+from .helpers import clir_command, write
 
 
-FLAGS = (
-    "--use_cpu",
-    "--report_to",
-    "none",
-    "--disable_tqdm",
-    "true",
-    "--max_length",
-    "100",
-    "--max_query_length",
-    "30",
-)
 TRAIN = ("--do_train", "--num_train_epochs", "3", "--per_device_train_batch_size", "4", "--learning_rate", "1e-3")
-
-
-def command(model, collections, output, *flags) -> list[str]:
-    where = ("--model_name_or_path", model, "--collections", *collections, "--output_dir", output)
-    return [str(part) for part in ("run_clir.py", *where, *FLAGS, *flags)]
 
 
 @pytest.fixture
@@ -45,7 +29,7 @@ def clir(monkeypatch):
     torch.set_num_threads(1)
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", command(*arguments))
+        monkeypatch.setattr(sys, "argv", clir_command(*arguments))
         run_clir.main()
 
     yield call
@@ -76,7 +60,7 @@ def test_a_killed_run_goes_on_and_gives_the_same(clir, model, sample_collection,
 
     killed = tmp_path / "killed"
     process = subprocess.Popen(
-        [sys.executable, *command(model, collections, killed, *TRAIN)],
+        [sys.executable, *clir_command(model, collections, killed, *TRAIN)],
         cwd=REPOSITORY,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
@@ -155,7 +139,7 @@ def test_transfer(clir, model, sample_collection, tmp_path):
 def test_two_processes_write_the_run_of_one(clir, tiny_bert, sample_collection, tmp_path):
     """Byte for byte, though one process has two threads, and the weights lie elsewhere in memory."""
     collections, flags = [sample_collection / "en-de"], ("--max_tokens_per_batch", "1000")  # many batches
-    run(*command(tiny_bert, collections, tmp_path / "2", *flags), processes=2)
+    run(*clir_command(tiny_bert, collections, tmp_path / "2", *flags), processes=2)
     torch.set_num_threads(2)
     clir(tiny_bert, collections, tmp_path / "1", *flags)
     for name in ("en-de.run", "en-de.csv", "metrics.json"):
@@ -167,7 +151,7 @@ def test_two_processes_train_as_one(tiny_bert, sample_collection, tmp_path):
     for number in (1, 2):
         flags = (*TRAIN, "--fold", "0", "--per_device_train_batch_size", str(4 // number))
         folder = tmp_path / str(number)
-        run(*command(tiny_bert, [sample_collection / "en-de"], folder, *flags), processes=number)
+        run(*clir_command(tiny_bert, [sample_collection / "en-de"], folder, *flags), processes=number)
     one, two = (read_run(tmp_path / number / "en-de.run") for number in ("1", "2"))
     assert one.keys() == two.keys()
     for query, scores in one.items():

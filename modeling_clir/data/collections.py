@@ -67,8 +67,8 @@ def read_collection(folder: Path, candidates: Path | None = None) -> Collection:
     Reads and checks a collection folder; `candidates`, a TREC run, takes the place of its `candidates.run`. Raises
     `FileNotFoundError` for a missing folder or file, `ValueError` with file and line for what does not parse, an id
     that occurs twice or has a space, an empty text, an id in qrels, candidates or folds that no document or query has,
-    and for a judged query without candidates. Queries without a judgement, and judged ones without a relevant document,
-    are counted in the log.
+    and for a judged query without candidates. Queries without a judgement, and judged ones without a relevant document or in no
+    fold, are counted in the log.
     """
     if not folder.is_dir():
         raise FileNotFoundError(
@@ -105,6 +105,8 @@ def read_collection(folder: Path, candidates: Path | None = None) -> Collection:
         ranked = {query: list(run[query]) for query in qrels}
 
     folds = read_folds(folder / "folds.json", qrels) if (folder / "folds.json").is_file() else None
+    if folds and (left_out := len(qrels) - sum(map(len, folds))):
+        logger.warning(f"{folder}/folds.json: {left_out} of {len(qrels)} judged queries are in no fold")
     return Collection(folder.name, documents, queries, dict(qrels), ranked, folds)
 
 

@@ -245,7 +245,7 @@ class Reranker:
                 the last bit, where `MKL_CBWR` is set as in `run_clir.py`: else MKL rounds in another way by the number
                 of threads and by where the weights lie in memory.
 
-        Raises `ValueError` for a score that is NaN. Pairs that were cut are counted in the log.
+        Raises `ValueError` for a score that is not finite. Pairs that were cut are counted in the log.
         """
         self.model.eval()
         pairs = list(pairs)
@@ -290,10 +290,10 @@ class Reranker:
                     continue
                 inputs = {key: value.to(self.model.device) for key, value in encoded.batch(part).items()}
                 for i, score in zip(part, relevance_scores(self.model(**inputs).logits.float()).tolist()):
-                    if math.isnan(score):
+                    if not math.isfinite(score):
                         query, document = (textwrap.shorten(text, 60) for text in pairs[i])
                         raise ValueError(
-                            f"{name}: the score of document {document!r} for query {query!r} is not a number; the "
+                            f"{name}: the score of document {document!r} for query {query!r} is {score}; the "
                             "checkpoint has NaN weights, or its numbers overflow"
                         )
                     scores[i] = score

@@ -300,9 +300,10 @@ def test_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="max_tokens_per_batch must be at least 1, got 0"):
         Reranker.from_pretrained(str(folder), max_query_length=20, max_tokens_per_batch=0)
     reranker = Reranker.from_pretrained(str(folder), max_query_length=20)
-    reranker.model.classifier.bias.data[:] = torch.nan
-    with pytest.raises(ValueError, match=r"reranking: the score of document 'd' for query 'q' is not a number"):
-        reranker.score([("q", "d")], False)
+    for value in (torch.nan, torch.inf):
+        reranker.model.classifier.bias.data[:] = value
+        with pytest.raises(ValueError, match=f"reranking: the score of document 'd' for query 'q' is {value};"):
+            reranker.score([("q", "d")], False)
     reranker.model.base_model.save_pretrained(tmp_path)
     reranker.encoder.tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"cannot rank, it lacks classifier\.bias, classifier\.weight: finetune"):

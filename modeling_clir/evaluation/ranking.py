@@ -35,7 +35,7 @@ def rank_collection(
 
     Returns:
         `{query id: {document id: score}}`, and the `counts` of the reranker. Raises `ValueError` for a score that is
-        NaN.
+        not finite.
     """
     pairs = [(q, d) for q in (collection.qrels if queries is None else queries) for d in collection.candidates[q]]
     texts = [(collection.queries[query], collection.documents[document]) for query, document in pairs]

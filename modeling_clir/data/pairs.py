@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
 
@@ -83,6 +86,30 @@ class PairEncoder:
         return kept, cut
 
 
+def pad_rows(
+    tokenizer: PreTrainedTokenizerBase, ids: list[np.ndarray], types: list[np.ndarray]
+) -> dict[str, torch.Tensor]:
+    """
+    Rows of token ids and token types, each `(tokens,)`, as the tokenizer pads them: the model's inputs, each of shape
+    `(rows, longest row)`.
+    """
+    inputs = {
+        "input_ids": (ids, tokenizer.pad_token_id),
+        "token_type_ids": (types, tokenizer.pad_token_type_id),
+        "attention_mask": ([np.ones_like(row) for row in ids], 0),
+    }
+    return {
+        name: pad_sequence(
+            [torch.from_numpy(row) for row in rows],
+            batch_first=True,
+            padding_value=padding,
+            padding_side=tokenizer.padding_side,
+        ).long()
+        for name, (rows, padding) in inputs.items()
+        if name in tokenizer.model_input_names
+    }
+
+
 def split_passages(encoder: PairEncoder, documents: list[str]) -> dict[str, list[str]]:
     """
     The passages of each document, which fit beside the longest query; each has its second half in common with the
@@ -100,4 +127,4 @@ def split_passages(encoder: PairEncoder, documents: list[str]) -> dict[str, list
     return passages
 
 
-__all__ = ["PairEncoder", "load_tokenizer", "max_positions", "split_passages"]
+__all__ = ["PairEncoder", "load_tokenizer", "max_positions", "pad_rows", "split_passages"]

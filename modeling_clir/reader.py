@@ -22,13 +22,13 @@ class Prediction:
     """
     Attributes:
         answer (`str`): the best span of the context; empty only where there is none.
-        no_answer_score (`float`): score of "no answer" less that of the best span (Devlin et al. 2019, BERT, section 4.3):
-            the greater, the less likely is an answer.
+        no_answer_probability (`float`): of "no answer" beside the best span, by their scores (Devlin et al. 2019, BERT,
+            section 4.3).
         n_best (`list[dict]`): the best spans and the empty answer, best first; see `rank_spans`.
     """
 
     answer: str
-    no_answer_score: float
+    no_answer_probability: float
     n_best: list[dict]
 
 
@@ -117,7 +117,8 @@ class Reader:
             best = rank_spans(spans[number], question.context, n_best, no_answer)
             answers = [answer for answer in best if answer["answer"]]
             first = answers[0] if answers else {"answer": "", "logit": no_answer}
-            predictions[question.id] = Prediction(first["answer"], no_answer - first["logit"], best)
+            probability = float(np.exp(-np.logaddexp(0, first["logit"] - no_answer)))
+            predictions[question.id] = Prediction(first["answer"], probability, best)
         return predictions
 
     def read(self, windows: list, places: list[int], n_best: int, name: str) -> list[tuple[int, list, float]]:

@@ -199,21 +199,21 @@ def best_threshold(
     measured: Measured, predictions: dict[str, str], no_answer_scores: dict[str, float], measure: str = "F1"
 ) -> tuple[float, float]:
     """
-    The threshold for [`apply_threshold`] under which the mean is largest, as in the script of SQuAD v2.0, and equal to
-    it to the last digit: questions are answered in the order of their scores, the lowest first, and the best place to stop
-    is found, the first one of several.
+    The threshold for [`apply_threshold`] under which the mean is largest, equal to that of the script of SQuAD v2.0:
+    questions are answered in the order of their scores, the lowest first, and the best place to stop is found, the
+    first one of several.
 
     Args:
         measured (`dict[str, dict[str, float]]`): from [`evaluate_answers`].
-        predictions (`dict[str, str]`): those that were measured, all answered where the model has something to say.
+        predictions (`dict[str, str]`): those that were measured, before any threshold.
         no_answer_scores (`dict[str, float]`): question id to a score, the higher the less likely an answer is; meant for
             a probability. Of equal scores the first in the dict goes first, and the best place may lie between them.
         measure (`str`, defaults to `"F1"`): or `"EM"`.
 
     Returns:
         The mean in per cent and the threshold, which is the score of the last question that is answered, and 0.0 where
-        it is best to answer none. Raises `ValueError` for no question, a question without prediction, measures or
-        score, and a score that is NaN.
+        it is best to answer none, which it gives where all scores are above 0. Raises `ValueError` for no question, a
+        question without prediction, measures or score, and a score that is NaN.
     """
     if not measured:
         raise ValueError("there are no questions")

@@ -137,7 +137,9 @@ class QuestionAnsweringPipeline(ChunkPipeline):
     def preprocess(self, inputs, max_seq_len=None, doc_stride=128, max_question_len=64):
         for name in ("question", "context"):
             if not isinstance(inputs, dict) or not isinstance(inputs.get(name), str) or not inputs[name].strip():
-                raise ValueError(f"a question and a context are needed, as texts that are not empty; {name} is missing")
+                raise ValueError(
+                    f"a question and a context are needed, as texts that are not empty; {name} is missing"
+                )
         tokenizer, question, context = self.tokenizer, inputs["question"], inputs["context"]
         asked = tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         if len(asked) > max_question_len:
@@ -160,9 +162,7 @@ class QuestionAnsweringPipeline(ChunkPipeline):
         offsets = np.split(attach_marks(np.concatenate(offsets), context), ends)
         for row in rows:
             inputs = {
-                name: torch.tensor(encoded[name][row])[None]
-                for name in tokenizer.model_input_names
-                if name in encoded
+                name: torch.tensor(encoded[name][row])[None] for name in tokenizer.model_input_names if name in encoded
             }
             yield {
                 **inputs,
@@ -176,7 +176,12 @@ class QuestionAnsweringPipeline(ChunkPipeline):
         names = [name for name in self.tokenizer.model_input_names if name in inputs]
         outputs = self.model(**{name: inputs[name] for name in names})
         rest = {name: value for name, value in inputs.items() if name not in names}
-        return {**rest, **{name: inputs[name] for name in names}, "start": outputs.start_logits, "end": outputs.end_logits}
+        return {
+            **rest,
+            **{name: inputs[name] for name in names},
+            "start": outputs.start_logits,
+            "end": outputs.end_logits,
+        }
 
     def postprocess(self, windows, top_k=1, max_answer_len=30, handle_impossible_answer=False):
         spans, nowhere = [], []

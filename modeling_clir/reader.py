@@ -95,7 +95,9 @@ class Reader:
         processes, process = (state.num_processes, state.process_index) if distributed else (1, 0)
         windows = self.encoder(questions, progress and process == 0, f"windows of {name}")
         found = []  # (window, spans, score of no answer)
-        with tqdm(total=len(windows), desc=name, unit="window", disable=not progress or process > 0, file=sys.stderr) as bar:
+        with tqdm(
+            total=len(windows), desc=name, unit="window", disable=not progress or process > 0, file=sys.stderr
+        ) as bar:
             order = np.argsort([-len(window.ids) for window in windows], kind="stable")
             turn = 0
             while len(order):

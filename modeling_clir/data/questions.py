@@ -110,7 +110,9 @@ class QuestionReader:
         self.faults.setdefault(kind, []).append(name)
 
     def add(self, question: Question):
-        here = [(text, at) for text, at in question.answers if question.context[at : at + len(text)] == text and at >= 0]
+        here = [
+            (text, at) for text, at in question.answers if question.context[at : at + len(text)] == text and at >= 0
+        ]
         if question.id in self.questions:
             self.fault("question ids that occur more than once", question.id)
         elif not question.text.strip() or not question.context.strip():
@@ -306,8 +308,10 @@ def open_source(source: str, role: str):
         if parallel:
             if len({file.name.split(".")[0] for file in parallel.values()}) > 1 or len(files) > len(parallel):
                 raise ValueError(f"{path} has files of several data sets: {', '.join(file.name for file in files)}")
-            return next(iter(parallel.values())).name.split(".")[0], "squad", parallel_readers(
-                parallel, lambda file, bad_data: read_squad_file(file, bad_data=bad_data)
+            return (
+                next(iter(parallel.values())).name.split(".")[0],
+                "squad",
+                parallel_readers(parallel, lambda file, bad_data: read_squad_file(file, bad_data=bad_data)),
             )
         if files:
             raise ValueError(
@@ -332,8 +336,10 @@ def open_source(source: str, role: str):
         readers = {(match["context"], match["question"]): hub_reader(config) for config, match in found.items()}
         return name, "mlqa", readers
     if found := {match["language"]: config for config in configs if (match := XQUAD_CONFIG.fullmatch(config))}:
-        return name, "squad", parallel_readers(
-            found, lambda config, bad_data: read_hub_split(source, config, role, bad_data=bad_data)
+        return (
+            name,
+            "squad",
+            parallel_readers(found, lambda config, bad_data: read_hub_split(source, config, role, bad_data=bad_data)),
         )
     return name, "squad", {("en", "en"): hub_reader(only_config(source))}
 
@@ -370,7 +376,9 @@ def describe(sets: list[QuestionSet]) -> str:
     for one in sets:
         counts[one.name] += len(one.questions)
     pairs = Counter(one.name for one in sets)
-    return ", ".join(f"{name}: {pairs[name]} pairs of languages, {number} questions" for name, number in counts.items())
+    return ", ".join(
+        f"{name}: {pairs[name]} pairs of languages, {number} questions" for name, number in counts.items()
+    )
 
 
 __all__ = [

@@ -114,7 +114,9 @@ class WindowEncoder:
                     windows += of_question
                 bar.update(len(part))
         if cut and progress:
-            logger.warning(f"{name}: {cut} of {len(questions)} questions were cut to {self.max_question_length} tokens")
+            logger.warning(
+                f"{name}: {cut} of {len(questions)} questions were cut to {self.max_question_length} tokens"
+            )
         return windows
 
     def window(self, question: int, encoding: Encoding) -> Window:

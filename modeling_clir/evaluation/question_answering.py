@@ -35,9 +35,7 @@ def measure_answers(questions: QuestionSet, answers: dict[str, str]) -> dict[str
     """
     language = questions.context_language
     languages = {"squad": None} | ({"mlqa": language} if language in ARTICLES else {})
-    found = {
-        style: mean_answers(evaluate_answers(answers, questions.answers, by)) for style, by in languages.items()
-    }
+    found = {style: mean_answers(evaluate_answers(answers, questions.answers, by)) for style, by in languages.items()}
     own = found.pop(questions.answered_like)
     return own | {f"{style}_{name}": means[name] for style, means in found.items() for name in ("F1", "EM")}
 
@@ -76,9 +74,7 @@ def tune_threshold(sets: list[QuestionSet], predictions: list[dict[str, Predicti
     return best_threshold(measured, answers, probabilities)[1] if measured else 0.5
 
 
-def write_answers(
-    folder: Path, questions: QuestionSet, predictions: dict[str, Prediction], answers: dict[str, str]
-):
+def write_answers(folder: Path, questions: QuestionSet, predictions: dict[str, Prediction], answers: dict[str, str]):
     """
     Writes `{pair}.json` (question id to answer, which the official scripts read), `{pair}.nbest.json`, and where there are
     unanswerable questions `{pair}.no_answer.json` (question id to the probability).
@@ -152,7 +148,9 @@ def plot_matrices(results: dict[str, list[dict]], path: Path):
             for y, line in enumerate(table):
                 for x, value in enumerate(line):
                     if value == value:
-                        axes.text(x, y, f"{value:.1f}", ha="center", va="center", color="white" if value < 60 else "black")
+                        axes.text(
+                            x, y, f"{value:.1f}", ha="center", va="center", color="white" if value < 60 else "black"
+                        )
             axes.set(title=f"{name}, {measure}", xlabel="context", ylabel="question")
             axes.set_xticks(range(len(contexts)), contexts)
             axes.set_yticks(range(len(questions)), questions)

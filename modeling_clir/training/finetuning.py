@@ -468,6 +468,7 @@ __all__ = [
     "rank_fold",
     "read_result",
     "reinitialize_layers",
+    "remove_checkpoints",
     "save_reranker",
     "write_result",
 ]

@@ -176,7 +176,7 @@ def train_reader(
     args: XLRetrievalTrainingArguments,
     select: str = "best",
     max_tokens_per_batch: int | None = None,
-) -> tuple[list[dict[str, float]], list[dict]]:
+) -> list[dict[str, float]]:
     """
     Trains in `args.output_dir`, going on from the last checkpoint there, and leaves the models of the chosen epochs in
     `epoch-{number}`.
@@ -190,7 +190,7 @@ def train_reader(
         max_tokens_per_batch (`int`, *optional*): see [`XLRetrievalTrainer`].
 
     Returns:
-        What [`evaluate_development`] found after each epoch; and the trainer's log.
+        What [`evaluate_development`] found after each epoch.
     """
     args.eval_strategy, args.save_strategy = IntervalStrategy.EPOCH, SaveStrategy.EPOCH
     args.load_best_model_at_end, args.save_total_limit, args.eval_on_start = False, 1, False
@@ -202,7 +202,7 @@ def train_reader(
         checkpoint = last_complete_checkpoint(Path(args.output_dir))
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.accelerator.wait_for_everyone()
-    return read_history(trainer.state.log_history), trainer.state.log_history
+    return read_history(trainer.state.log_history)
 
 
 __all__ = [

@@ -1,6 +1,6 @@
 """
-F1 and exact match of answers. `OFFICIAL`, `OFFICIAL_V2` and `OF_REAL_ANSWERS` were printed by the evaluation scripts of
-SQuAD v1.1 and v2.0 and of MLQA under Python 3.11.
+F1 and exact match of answers. The numbers in capital letters were printed by the evaluation scripts of SQuAD v1.1 and
+v2.0 and of MLQA, under Python 3.11.
 """
 
 import json
@@ -71,7 +71,7 @@ def test_f1_by_hand():
 
 
 def test_nothing_left_of_an_answer():
-    """Where the scripts differ: F1 of "the" and "a" is 0 in SQuAD v1.1 and 1 in v2.0, which leaves out empty answers."""
+    """Where the scripts differ: F1 of "the" and "a" is 0 in SQuAD v1.1 and 1 in v2.0, which knows the empty answer."""
     for prediction, golds, unanswerable, expected in [
         ("", [], False, (1.0, True)),
         ("the", [], False, (1.0, True)),

@@ -7,8 +7,8 @@ from modeling_clir.evaluation.answers import apply_threshold, best_threshold, ev
 
 
 _DESCRIPTION = """\
-F1 and exact match of answers to questions, by the rules of SQuAD v1.1 (which is how XQuAD is measured too), of SQuAD v2.0
-where a question has no answer, and of MLQA with a language; equal to their evaluation scripts.
+F1 and exact match of answers to questions, by the rules of SQuAD v1.1 (XQuAD's too), of SQuAD v2.0 where
+a question has no answer, and of MLQA with a language; equal to their evaluation scripts.
 """
 
 _CITATION = """\

@@ -77,9 +77,9 @@ def token_f1(prediction: str, answers: list[str], language: str | None = None, u
         prediction (`str`): "" for none.
         answers (`list[str]`): the gold ones; none where the question has no answer.
         language (`str`, *optional*): see [`normalize_answer`].
-        unanswerable (`bool`, defaults to `False`): the rules of SQuAD v2.0 for all questions, not just for those without
-            answers: answers of which normalizing leaves nothing do not count, where none is left the answer is "", and
-            "" agrees with "". SQuAD v1.1 and MLQA compare every answer, and F1 is 0 where no token is shared.
+        unanswerable (`bool`, defaults to `False`): the rules of SQuAD v2.0 for all questions, not just for those
+            without answers: answers of which normalizing leaves nothing do not count, where none is left the answer is
+            "", and "" agrees with "". SQuAD v1.1 and MLQA compare every answer, and F1 is 0 where no token is shared.
 
     Returns:
         From 0 to 1. Raises `ValueError` for an unknown language.
@@ -157,9 +157,9 @@ def mean_answers(measured: Measured) -> dict[str, float]:
 
     Returns:
         `F1` and `EM` in per cent, from 0 to 100, as the official scripts print them, and the number of `questions`.
-        Where there are unanswerable questions, the same of the questions that have an answer (`HasAns_F1`, `HasAns_EM`,
-        `HasAns_questions`) and of those that have none (`NoAns_F1`, ...), the names of SQuAD v2.0; a part without
-        questions is left out. Raises `ValueError` for no question.
+        Where there are unanswerable questions, the same of the questions that have an answer (`HasAns_F1`,
+        `HasAns_EM`, `HasAns_questions`) and of those that have none (`NoAns_F1`, ...), parts named by SQuAD v2.0; a
+        part without questions is left out. Raises `ValueError` for no question.
     """
     if not measured:
         raise ValueError("there are no questions")
@@ -206,8 +206,8 @@ def best_threshold(
     Args:
         measured (`dict[str, dict[str, float]]`): from [`evaluate_answers`].
         predictions (`dict[str, str]`): those that were measured, before any threshold.
-        no_answer_scores (`dict[str, float]`): question id to a score, the higher the less likely an answer is; meant for
-            a probability. Of equal scores the first in the dict goes first, and the best place may lie between them.
+        no_answer_scores (`dict[str, float]`): question id to a score, the higher the less likely an answer is; meant
+            for a probability. Equal scores go in the order of the dict, and the best place may lie between them.
         measure (`str`, defaults to `"F1"`): or `"EM"`.
 
     Returns:

@@ -278,8 +278,7 @@ def read_question_sets(
         raise ValueError("pass --languages or --pairs, not both")
     wanted = [parse_key(key) for key in pairs or []]
     wanted = wanted or [(context, question) for context in languages or [] for question in languages or []]
-    name, style, readers = open_source(source, role)
-    there = {pair: reader for pair, reader in readers.items()}
+    name, style, there = open_source(source, role)
     if missing := [pair for pair in wanted if pair not in there]:
         listed = ", ".join(language_key(*pair) for pair in missing)
         raise ValueError(

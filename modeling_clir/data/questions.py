@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from datasets import get_dataset_config_names, get_dataset_split_names, load_dataset
 from transformers.utils import logging
@@ -16,8 +17,9 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 KEY = re.compile(r"context-(?P<context>\w+)\.question-(?P<question>\w+)")
-MLQA_FILE = re.compile(r"(dev|test)-context-(?P<context>\w+)-question-(?P<question>\w+)\.json")
-MLQA_CONFIG = re.compile(r"mlqa\.(?P<context>\w+)\.(?P<question>\w+)")
+MLQA_FILE = re.compile(r"(?P<role>dev|test)-context-(?P<context>\w+)-question-(?P<question>\w+)\.json")
+MLQA_CONFIG = re.compile(r"(mlqa|MLQA)\.(?P<context>\w+)\.(?P<question>\w+)")
+PARALLEL_FILE = re.compile(r"(?P<name>[^.]+)\.(?P<language>[a-z]{2})\.json")
 XQUAD_CONFIG = re.compile(r"xquad\.(?P<language>\w+)")
 HUB_SPLITS = {"train": ("train",), "dev": ("validation", "dev"), "test": ("test", "validation")}
 BAD_DATA = ("stop", "skip")
@@ -93,11 +95,11 @@ class QuestionReader:
 
     Args:
         where (`str`): the file or data set, for errors.
-        training (`bool`): whether an answer must be where its offset says. In tests, which compare texts alone, such
-            an answer is reported and stays.
-        bad_data (`str`, defaults to `"stop"`): what to do about answers at another place than their offset says, ids
-            that occur twice, contexts without a question, and empty texts: `"stop"` with an error that counts them and
-            names the first of each kind, or `"skip"` them, with a warning that does.
+        training (`bool`): whether an answer must be where its offset says. In tests, which compare texts alone, one
+            that is not is reported and stays.
+        bad_data (`str`, defaults to `"stop"`): what to do about such answers in training, ids that occur twice,
+            contexts without a question, and empty texts: `"stop"` with an error that counts them and names the first of
+            each kind, or `"skip"` them, with a warning that does.
     """
 
     where: str
@@ -105,41 +107,49 @@ class QuestionReader:
     bad_data: str = "stop"
     questions: dict[str, Question] = field(default_factory=dict)
     faults: dict[str, list[str]] = field(default_factory=dict)
+    misplaced: list[str] = field(default_factory=list)
 
     def fault(self, kind: str, name: str):
         self.faults.setdefault(kind, []).append(name)
 
     def add(self, question: Question):
         here = [
-            (text, at) for text, at in question.answers if question.context[at : at + len(text)] == text and at >= 0
+            (text, at)
+            for text, at in question.answers
+            if text.strip() and at >= 0 and question.context[at : at + len(text)] == text
         ]
         if question.id in self.questions:
             self.fault("question ids that occur more than once", question.id)
-        elif not question.text.strip() or not question.context.strip():
+            return
+        if not question.text.strip() or not question.context.strip():
             self.fault("questions that are empty or have an empty context", question.id)
-        elif self.training and question.answers and not here:
-            text, at = question.answers[0]
+            return
+        if len(here) < len(question.answers):
+            text, at = next(answer for answer in question.answers if answer not in here)
             found = question.context[max(at, 0) : max(at, 0) + len(text)]
-            self.fault("answers that are not where their offset says", f"{question.id} ({text!r}, there: {found!r})")
-        else:
-            if not self.training and len(here) < len(question.answers):
-                self.fault("answers that are not where their offset says, and stay", question.id)
-            if self.training:
-                question.answers = here
-            self.questions[question.id] = question
+            self.misplaced.append(f"{question.id} ({text!r}, there: {found!r})")
+            if self.training and not here:
+                return
+        if self.training:
+            question.answers = here
+        self.questions[question.id] = question
 
     def finish(self) -> list[Question]:
-        kept = {kind: names for kind, names in self.faults.items() if kind.endswith("and stay")}
-        bad = {kind: names for kind, names in self.faults.items() if kind not in kept}
-        for faults, outcome in ((bad, "left out"), (kept, "their texts are what is compared")):
-            said = "; ".join(f"{len(names)} {kind}, {names[0]} the first" for kind, names in faults.items())
-            if faults and faults is bad and self.bad_data == "stop":
-                raise ValueError(f"{self.where}: {said}. Mend the data, or leave these out with --bad_data skip")
-            if faults:
-                logger.warning(f"{self.where}: {said}; {outcome}")
+        misplaced = {"questions with an answer that is not where its offset says": self.misplaced}
+        faults = self.faults | misplaced if self.training else self.faults
+        if found := describe_faults(faults):
+            if self.bad_data == "stop":
+                raise ValueError(f"{self.where}: {found}. Mend the data, or leave these out with --bad_data skip")
+            logger.warning(f"{self.where}: {found}; left out")
+        if not self.training and self.misplaced:
+            logger.warning(f"{self.where}: {describe_faults(misplaced)}; it stays, as texts are compared")
         if not self.questions:
             raise ValueError(f"{self.where} has no question")
         return list(self.questions.values())
+
+
+def describe_faults(faults: dict[str, list[str]]) -> str:
+    return "; ".join(f"{len(names)} {kind}, {names[0]} the first" for kind, names in faults.items() if names)
 
 
 def read_squad_file(path: Path, training: bool = False, bad_data: str = "stop") -> list[Question]:
@@ -204,7 +214,10 @@ def read_hub_split(
     if split is None:
         raise ValueError(f"{name} has no split {HUB_SPLITS[role][0]} of {config}; it has {', '.join(splits)}")
     where = f"{name}, {config}, {split}"
-    dataset = load_dataset(name, config, split=split)
+    with TemporaryDirectory() as cache:
+        # `datasets` knows a folder by its name and README.md: it would give its rows of before they were mended.
+        options = {"cache_dir": cache, "keep_in_memory": True} if Path(name).is_dir() else {}
+        dataset = load_dataset(name, config, split=split, **options)
     if missing := {"id", "context", "question", "answers"} - set(dataset.column_names):
         found = ", ".join(dataset.column_names)
         raise ValueError(f"{where}: not in SQuAD's layout: it lacks {', '.join(sorted(missing))} and has {found}")
@@ -239,8 +252,17 @@ def read_training_questions(sources: list[str], bad_data: str = "stop") -> list[
     return together.finish()
 
 
+def hub_configs(name: str) -> list[str]:
+    try:
+        return get_dataset_config_names(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{name}: {error}; take a copy of it as Parquet (google/xtreme has MLQA's), or the files themselves"
+        ) from error
+
+
 def only_config(name: str) -> str:
-    configs = get_dataset_config_names(name)
+    configs = hub_configs(name)
     if len(configs) > 1:
         raise ValueError(f"{name} has the configs {', '.join(configs)}: name a file, or a data set with one")
     return configs[0]
@@ -259,20 +281,23 @@ def read_question_sets(
     Args:
         source (`str`): one of
 
-            - the folder `MLQA_V1`, or one that holds it: `dev` and `test` with `{role}-context-{language}-question-
-              {language}.json`; or one of these files
-            - a folder of parallel files `*.{language}.json`, as XQuAD's: questions of one, contexts of another, paired by
-              the question's id; or one of these files
+            - the folder `MLQA_V1`, one that holds it, or its `dev` or `test`: files
+              `{role}-context-{language}-question-{language}.json`; or one of these files, of whatever role
+            - a folder of parallel files `{name}.{language}.json`, as XQuAD's: questions of one, contexts of another,
+              paired by the question's id; or one of these files
             - a file in SQuAD's layout, which is English
             - a name of the Hub (or a local folder of a data set): with configs `mlqa.{context}.{question}`, as
-              `facebook/mlqa`; `xquad.{language}`, as `google/xquad`; or one config, as `rajpurkar/squad`, in English
+              `facebook/mlqa`, or with `MLQA`, as `google/xtreme`; `xquad.{language}`, as `google/xquad`; or one config,
+              as `rajpurkar/squad`, in English
         role (`str`): `"dev"` or `"test"`.
         languages (`list[str]`, *optional*): all pairs of these.
         pairs (`list[str]`, *optional*): these, as `context-de.question-en`. Without either all that are there.
-        bad_data (`str`): see [`QuestionReader`].
+        bad_data (`str`): see [`QuestionReader`]; of parallel files also what to do about questions that one of them
+            lacks.
 
-    Raises `FileNotFoundError` for a path that is not there; `ValueError` for a pair of languages that is not there, a
-    folder of another layout, files that are not parallel, and as [`read_squad_file`].
+    Raises `FileNotFoundError` for a file that is not there; `ValueError` for a pair of languages that is not there, a
+    folder of another layout, files that are not parallel, and as [`read_squad_file`]; as `datasets` for a folder or name
+    without data.
     """
     if languages and pairs:
         raise ValueError("pass --languages or --pairs, not both")
@@ -294,25 +319,25 @@ def open_source(source: str, role: str):
     function that reads it.
     """
     path = Path(source)
+    name = path.resolve().name
     if path.is_dir():
-        folder = next((f for f in (path / role, path / "MLQA_V1" / role) if f.is_dir()), None)
-        if folder is not None:
-            found = [(file, MLQA_FILE.fullmatch(file.name)) for file in sorted(folder.glob("*.json"))]
-            found = {(match["context"], match["question"]): file for file, match in found if match}
+        files = [file for depth in ("*", "*/*", "*/*/*") for file in sorted(path.glob(f"{depth}.json"))]
+        if mlqa := [(file, match) for file in files if (match := MLQA_FILE.fullmatch(file.name))]:
+            found = {(m["context"], m["question"]): file_reader(file) for file, m in mlqa if m["role"] == role}
             if not found:
-                raise ValueError(f"{folder} has no file {role}-context-LANGUAGE-question-LANGUAGE.json")
-            return "mlqa", "mlqa", {pair: file_reader(file) for pair, file in found.items()}
-        files = sorted(path.glob("*.json"))
-        parallel = {file.name.split(".")[-2]: file for file in files if file.name.count(".") == 2}
-        if parallel:
-            if len({file.name.split(".")[0] for file in parallel.values()}) > 1 or len(files) > len(parallel):
+                raise ValueError(f"{source} has no file {role}-context-LANGUAGE-question-LANGUAGE.json")
+            return "mlqa", "mlqa", found
+        files = [file for file in files if file.parent == path]
+        if parallel := {m["language"]: file for file in files if (m := PARALLEL_FILE.fullmatch(file.name))}:
+            if len({file.name.split(".")[0] for file in files}) > 1 or len(files) > len(parallel):
                 raise ValueError(f"{path} has files of several data sets: {', '.join(file.name for file in files)}")
+            name = files[0].name.split(".")[0]
             return (
-                next(iter(parallel.values())).name.split(".")[0],
+                name,
                 "squad",
                 parallel_readers(parallel, lambda file, bad_data: read_squad_file(file, bad_data=bad_data)),
             )
-        if files:
+        if files and not (path / "README.md").is_file():
             raise ValueError(
                 f"{path}: neither MLQA_V1 (dev and test) nor parallel files *.LANGUAGE.json: name one of its files"
             )
@@ -321,12 +346,11 @@ def open_source(source: str, role: str):
             raise FileNotFoundError(f"there is no file {path}")
         if match := MLQA_FILE.fullmatch(path.name):
             return "mlqa", "mlqa", {(match["context"], match["question"]): file_reader(path)}
-        parts = path.name.split(".")
-        language = parts[-2] if len(parts) == 3 and re.fullmatch("[a-z]{2}", parts[-2]) else "en"
-        return parts[0] if language == parts[-2] else path.stem, "squad", {(language, language): file_reader(path)}
+        match = PARALLEL_FILE.fullmatch(path.name)
+        name, language = (match["name"], match["language"]) if match else (path.stem, "en")
+        return name, "squad", {(language, language): file_reader(path)}
 
-    configs = get_dataset_config_names(source)
-    name = path.name
+    configs = hub_configs(source)
 
     def hub_reader(config):
         return lambda bad_data: read_hub_split(source, config, role, bad_data=bad_data)
@@ -357,12 +381,16 @@ def parallel_readers(sources: dict, read):
                 if language not in kept:
                     kept[language] = {one.id: one for one in read(sources[language], bad_data)}
             here, other = kept[context], kept[question]
-            if alone := [key for key in here if key not in other] + [key for key in other if key not in here]:
-                raise ValueError(
+            if alone := [key for key in [*here, *other] if key not in here or key not in other]:
+                said = (
                     f"{sources[context]} and {sources[question]} are not parallel: {len(alone)} questions are in one "
                     f"only, {alone[0]} the first"
                 )
-            return [Question(one.id, other[one.id].text, one.context, one.answers) for one in here.values()]
+                if bad_data == "stop":
+                    raise ValueError(f"{said}. Mend the data, or leave these out with --bad_data skip")
+                logger.warning(f"{said}; left out")
+            both = [one for one in here.values() if one.id in other]
+            return [Question(one.id, other[one.id].text, one.context, one.answers) for one in both]
 
         return read_pair
 

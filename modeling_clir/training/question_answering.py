@@ -38,6 +38,7 @@ def load_reader(source: str | Path, training: bool = False, **options) -> Reader
     """
     read_config(source)  # says clearly where there is none
     config = AutoConfig.from_pretrained(source)
+    config.num_labels = 2  # start and end; a reranker has 1
     model, missing = load_with_report(AutoModelForQuestionAnswering, str(source), config)
     if missing and not training:
         new = ", ".join(sorted(missing))

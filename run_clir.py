@@ -12,6 +12,7 @@ with --do_train that was killed goes on where it was when the same command is gi
 
 import json
 import logging
+import os
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,7 +24,8 @@ from transformers import set_seed
 
 from modeling_clir.data.collections import assign_folds, read_collection
 from modeling_clir.data.files import new_file
-from modeling_clir.evaluation.ranking import MEASURES, write_queries, write_run
+from modeling_clir.data.runs import write_run
+from modeling_clir.evaluation.ranking import MEASURES, write_queries
 from modeling_clir.quantization import quantize_int8
 from modeling_clir.training.arguments import parse_arguments
 from modeling_clir.training.finetuning import (
@@ -52,6 +54,12 @@ logger = logging.getLogger("run_clir")
 class Arguments:
     model_name_or_path: str = field(metadata={"help": "any encoder; without --do_train with a relevance head"})
     collections: list[str] = field(metadata={"help": "folders: documents.jsonl, queries.tsv, qrels.txt"})
+    candidates: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "TREC runs to rerank, one of each of --collections, in place of the folders' candidates.run"
+        },
+    )
     train_collections: list[str] | None = field(
         default=None, metadata={"help": "train on these and test on all queries of --collections"}
     )
@@ -75,6 +83,7 @@ class Arguments:
 
 def main():
     # 1. Processes; arguments and data, checked before a model is loaded
+    os.environ.setdefault("MKL_CBWR", "AVX512,STRICT")  # else the last bits of scores change with threads and memory
     start_all_processes()
     args, training_args = parse_arguments((Arguments, XLRetrievalTrainingArguments), sys.argv[1:])
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
@@ -87,7 +96,12 @@ def main():
         raise ValueError("--train_collections needs --do_train")
     if args.dtype == "int8" and training_args.device.type != "cpu":
         raise ValueError("--dtype int8 is for CPUs: add --use_cpu")
-    collections = [read_collection(Path(folder)) for folder in args.collections]
+    runs = args.candidates or [None] * len(args.collections)
+    if len(runs) != len(args.collections):
+        raise ValueError(
+            f"--candidates takes a run of each of --collections, got {len(runs)} of {len(args.collections)}"
+        )
+    collections = [read_collection(Path(folder), run and Path(run)) for folder, run in zip(args.collections, runs)]
     sources = [read_collection(Path(folder)) for folder in args.train_collections or []]
     everything = collections + sources
     if len({collection.name for collection in everything}) < len(everything):

@@ -25,18 +25,13 @@ import transformers
 from transformers import set_seed
 
 from modeling_clir.data.files import new_file
-from modeling_clir.data.questions import describe, read_question_sets, read_training_questions
+from modeling_clir.data.questions import describe, language_key, read_question_sets, read_training_questions
 from modeling_clir.data.windows import TrainingWindows
 from modeling_clir.evaluation.question_answering import (
+    answer_set,
     evaluate_development,
-    given_answers,
-    markdown,
-    measure_answers,
-    plot_matrices,
-    write_answers,
-    write_csv,
+    write_results,
 )
-from modeling_clir.model_card import write_question_answering_card
 from modeling_clir.quantization import quantize_int8
 from modeling_clir.training.arguments import parse_arguments
 from modeling_clir.training.finetuning import SETTINGS, keep_settings, remove_checkpoints
@@ -49,6 +44,7 @@ from modeling_clir.training.question_answering import (
     keep_epochs,
     load_reader,
     train_reader,
+    write_card,
 )
 from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
@@ -135,7 +131,7 @@ def main():
     options = {name: getattr(args, name) for name in ("max_length", "doc_stride", "max_question_length")}
     options |= {"max_answer_length": args.max_answer_length}
     options |= {"max_tokens_per_batch": args.max_tokens_per_batch} if args.max_tokens_per_batch else {}
-    history, chosen = [], {None: None}
+    history, chosen = [], {None: 0}
     if training_args.do_train:
         questions = read_training_questions(args.train_data, args.bad_data)
         with training_args.main_process_first():
@@ -153,78 +149,35 @@ def main():
         chosen = chosen_epochs(history, args.select)
 
     # 3. Answer the questions of each pair of languages by the model of its epoch
-    results = {}
-    for epoch in sorted({chosen.get(one.key, chosen[None]) for one in tests}, key=lambda epoch: epoch or 0):
+    results = {one.name: {} for one in tests}
+    for epoch in sorted({chosen.get(one.key, chosen[None]) for one in tests}):
         reader = load_reader(epoch_folder(output, epoch) if epoch else args.model_name_or_path, **options)
         if args.dtype == "int8":
             quantize_int8(reader.model.eval())
         else:
             reader.model.to(training_args.device, getattr(torch, args.dtype))
-        if not epoch:
-            history = [evaluate_development(reader, development)]
-        threshold = history[(epoch or 1) - 1]["threshold"]
+        history = history or [evaluate_development(reader, development)]
+        threshold = history[max(epoch, 1) - 1]["threshold"]
         for one in tests:
-            if chosen.get(one.key, chosen[None]) != epoch:
-                continue
-            predictions = reader.answer(one.questions, args.n_best, name=f"{one.name} {one.key}", distributed=True)
-            answers = given_answers(one, predictions, threshold)
-            result = {"context": one.context_language, "question": one.question_language}
-            result |= measure_answers(one, answers) | ({"epoch": epoch} if epoch else {})
-            result |= {"threshold": threshold} if one.unanswerable else {}
-            results.setdefault(one.name, {})[one.key] = result
-            if training_args.should_save:
-                write_answers(output / one.name, one, predictions, answers)
+            if chosen.get(one.key, chosen[None]) == epoch:
+                folder = output / one.name if training_args.should_save else None
+                results[one.name][one.key] = answer_set(reader, one, threshold, args.n_best, folder) | {"epoch": epoch}
     if not training_args.should_save:
         return
 
     # 4. Matrices; the model whose mean over the development pairs is best, with its card
-    results = {name: [results[name][one.key] for one in tests if one.name == name] for name in results}
-    for name, of_set in results.items():
-        for result in of_set:
-            pair = f"context-{result['context']}.question-{result['question']}"
-            print(
-                name, pair, *(f"{key} {result[key]:.2f}" for key in ("F1", "EM")), f"({result['questions']} questions)"
-            )
-    tables = {name: markdown(of_set) for name, of_set in results.items()}
-    for name, table in tables.items():
-        with new_file(output / f"{name}.md") as file:
-            file.write(table + "\n")
+    results = {name: [of_set[one.key] for one in tests if one.name == name] for name, of_set in results.items()}
+    for one in tests:
+        result = next(r for r in results[one.name] if language_key(r["context"], r["question"]) == one.key)
+        print(one.name, one.key, f"F1 {result['F1']:.2f} EM {result['EM']:.2f} ({result['questions']} questions)")
     if results:
-        write_csv(
-            [{"set": name} | result for name, of_set in results.items() for result in of_set], output / "results.csv"
-        )
-        plot_matrices(results, output / "results.png")
+        write_results(results, output)
     if training_args.do_train:
         copytree(epoch_folder(output, chosen[None]), output, dirs_exist_ok=True)
         if development:
             curves = {name: [found[name] for found in history] for name in history[0] if name.startswith("F1")}
             plot_development(curves, output / "development.png", "Development F1")
-        batch = training_args.gradient_accumulation_steps * training_args.world_size
-        size = training_args.per_device_train_batch_size
-        card_settings = {
-            "epochs": len(history),
-            "batch": f"{args.max_tokens_per_batch * batch} tokens"
-            if args.max_tokens_per_batch
-            else f"{size * batch} windows",
-            "learning rate": f"{training_args.learning_rate:g}",
-            "embeddings": "frozen" if args.freeze_embeddings or args.num_finetuned_layers is not None else "trained",
-            "layers": "all" if args.num_finetuned_layers is None else f"the last {args.num_finetuned_layers}",
-            "longest window": f"{reader.encoder.max_length} tokens, {args.doc_stride} shared with the next",
-            "precision": "bf16" if training_args.bf16 else "fp32",
-            "seed": training_args.seed,
-        }
-        write_question_answering_card(
-            output,
-            name=training_args.hub_model_id or output.resolve().name,
-            base_model=args.model_name_or_path,
-            results=results,
-            tables=tables,
-            data=f"Trained on {len(questions)} questions of {', '.join(Path(name).name for name in args.train_data)}.",
-            settings=card_settings,
-            selection=f"Each pair of languages is measured with its {args.select} epoch by development F1; the weights here are of epoch {chosen[None]}.",
-            max_length=reader.encoder.max_length,
-            tags=["bertlong"] * hasattr(reader.model.config, "attention_window"),
-        )
+        write_card(output, reader, results, chosen[None], len(questions), args, training_args)
     with new_file(output / "metrics.json") as file:
         json.dump({"results": results, "development": history}, file, indent=1)
     if training_args.do_train:

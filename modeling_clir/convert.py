@@ -38,6 +38,7 @@ from transformers import (
 from transformers.utils import logging
 
 from .configuration_bertlong import BertLongConfig
+from .data.pairs import load_tokenizer
 from .modeling_bert import BertForXLRetrieval
 from .modeling_bertlong import BertLongForXLRetrieval
 
@@ -375,26 +376,6 @@ def bertlong_to_longformer(
     return converted.train(model.training)
 
 
-def load_tokenizer(source: str, is_2021: bool, vocab_size: int):
-    """The source's tokenizer. Raises `ValueError` where it has none, or one with more tokens than `vocab_size`."""
-    advice = (
-        "save the one that the model was trained with there first, for instance AutoTokenizer.from_pretrained("
-        f"'google-bert/bert-base-multilingual-uncased').save_pretrained({source!r})"
-    )
-    try:
-        tokenizer = (BertTokenizerFast if is_2021 else AutoTokenizer).from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"the tokenizer of {source} does not load ({str(error).splitlines()[0]}): {advice}") from None
-    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where there is none
-        raise ValueError(f"{source} has no tokenizer: {advice}")
-    if len(tokenizer) > vocab_size:
-        raise ValueError(
-            f"the tokenizer of {source} has {len(tokenizer)} tokens, but the model has embeddings for {vocab_size}: "
-            "it is not the model's own"
-        )
-    return tokenizer
-
-
 def convert(arguments: argparse.Namespace) -> str:
     """Convert as the command line says; returns the summary. Raises `ValueError` before anything is written."""
     source, output, target = arguments.source, arguments.output, arguments.to
@@ -421,7 +402,12 @@ def convert(arguments: argparse.Namespace) -> str:
                 f"{source} has no weights for the {arguments.head} head ({min(lacking)} is missing): see --head"
             )
         set_num_labels(model, arguments.num_labels)
-    tokenizer = load_tokenizer(source, is_2021, model.config.vocab_size)
+    tokenizer = load_tokenizer(source, BertTokenizerFast if is_2021 else AutoTokenizer)
+    if len(tokenizer) > model.config.vocab_size:
+        raise ValueError(
+            f"the tokenizer of {source} has {len(tokenizer)} tokens, but the model has embeddings for "
+            f"{model.config.vocab_size}: it is not the model's own"
+        )
 
     is_long, before = isinstance(model, BertLongForXLRetrieval), model.config.max_position_embeddings
     kind = ("2021 " if is_2021 else "") + ("BertLong" if is_long else "BERT")

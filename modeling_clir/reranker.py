@@ -224,7 +224,9 @@ class Reranker:
             progress (`bool`, defaults to `True`): show a bar on stderr.
             name (`str`, defaults to `"reranking"`): of the pairs, in the bar, the log and errors.
             distributed (`bool`, defaults to `False`): every process calls this with the same pairs, computes its share
-                of the batches and gets all scores. The batches are those of one process, the scores too but for rounding.
+                of the batches and gets all scores. The batches are those of one process. On a CPU the scores are too, to
+                the last bit, where `MKL_CBWR` is set as in `run_clir.py`: else MKL rounds in another way by the number
+                of threads and by where the weights lie in memory.
 
         Raises `ValueError` for a score that is NaN. Pairs that were cut are counted in the log.
         """

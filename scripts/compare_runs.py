@@ -20,8 +20,8 @@ from modeling_clir.evaluation.comparison import (
     latex_table,
     markdown_table,
     plot_differences,
+    read_judged_run,
     read_judgements,
-    read_run,
 )
 
 
@@ -45,7 +45,7 @@ def main():
         qrels, known = read_judgements(args.qrels)
         stems = [path.stem for path in args.runs]
         names = stems if len(set(stems)) == len(stems) else map(str, args.runs)
-        runs = {name: read_run(path, qrels, known) for name, path in zip(names, args.runs)}
+        runs = {name: read_judged_run(path, qrels, known) for name, path in zip(names, args.runs)}
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
 

@@ -15,8 +15,9 @@ import sys
 from pathlib import Path
 
 from modeling_clir.data.collections import read_collection, read_queries
+from modeling_clir.data.runs import write_run
 from modeling_clir.evaluation.first_stage import rank_bm25, rank_dense
-from modeling_clir.evaluation.ranking import evaluate_run, write_run
+from modeling_clir.evaluation.ranking import evaluate_run
 
 
 def main():

@@ -10,6 +10,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MKL_CBWR"] = "AVX512,STRICT"  # as run_clir.py, which may run in this process
 
 
 def run(*command, processes: int = 1, check: bool = True) -> subprocess.CompletedProcess:

@@ -40,6 +40,16 @@ def squad(language: str, layout=((2, 1), (1,)), **changes) -> dict:
     return {"data": data}
 
 
+# Options of every run of a runner in a test, and the lengths of the tiny BERT.
+QUIET = ("--use_cpu", "--report_to", "none", "--disable_tqdm", "true")
+SHORT = ("--max_length", "100", "--max_query_length", "30")
+
+
+def clir_command(model, collections, output, *flags) -> list[str]:
+    where = ("--model_name_or_path", model, "--collections", *collections, "--output_dir", output)
+    return [str(part) for part in ("run_clir.py", *where, *QUIET, *SHORT, *flags)]
+
+
 # The vocabulary of the fixture `tokenizer`.
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"[unused{i}]" for i in range(30))]
 WORDS += ["[", "]", "sep", "mask", "cls", ".", "##s", "##ing", "##ä", *"长城是的。"]

@@ -1,17 +1,16 @@
 """Collections of the raw files of CLEF, of which the tests write their own, with sentences of their own."""
 
 import gzip
-import runpy
-import sys
+import json
 from collections import Counter, defaultdict
 
 import pytest
 
 from modeling_clir.data.clef import document_text, read_clef_qrels, read_clef_topics, write_clef
 from modeling_clir.data.collections import read_collection
+from modeling_clir.data.runs import read_run
 
-from .conftest import REPOSITORY
-from .helpers import write
+from .helpers import clir_command, run_here, write
 
 
 # Of each sub-collection: language, file, markup, and the texts expected of it.
@@ -194,9 +193,7 @@ def prepare(monkeypatch, output, clef, pairs: str, *options):
         ],
     }
     given = [word for option, paths in files.items() if option not in options for word in (option, *paths)]
-    arguments = ["prepare_clef.py", output, "--pairs", pairs, *given, *options]
-    monkeypatch.setattr(sys, "argv", [str(argument) for argument in arguments])
-    runpy.run_path(str(REPOSITORY / "scripts/prepare_clef.py"), run_name="__main__")
+    run_here(monkeypatch, "scripts/prepare_clef.py", output, "--pairs", pairs, *given, *options)
 
 
 def test_prepare_clef(clef, tmp_path, monkeypatch, capsys):
@@ -404,6 +401,23 @@ def test_options_errors(options, message, clef, tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as error:
         prepare(monkeypatch, tmp_path / "out", clef, "en-de", *options)
     assert message.format(clef=clef) in str(error.value)
+
+
+def test_from_the_raw_files_to_the_results_of_five_folds(clef, tiny_bert, tmp_path, monkeypatch):
+    """Into another folder the same seed gives the same, byte for byte."""
+    numbers, keys = range(1, 11), list(TEXTS["de"])
+    topics = write_raw(tmp_path / "topics", "".join(topic("en", number) for number in numbers))
+    judged = (f"{number} 0 {key} {int(number % 3 == place)}" for number in numbers for place, key in enumerate(keys))
+    files = ("--topics", topics, "--qrels", f"de={write(tmp_path / 'qrels', *judged)}")
+    prepare(monkeypatch, tmp_path / "clef", clef, "en-de", *files)
+    train = ("--do_train", "--num_train_epochs", "2", "--learning_rate", "1e-3", "--seed", "7")
+    for name in ("one", "two"):
+        run_here(monkeypatch, *clir_command(tiny_bert, [tmp_path / "clef/en-de"], tmp_path / name, *train))
+    metrics = json.loads((tmp_path / "one/metrics.json").read_text(encoding="utf-8"))["en-de"]
+    assert [fold["queries"] for fold in metrics["folds"].values()] == [2] * 5 and metrics["pairs"] == 10 * len(keys)
+    assert set(read_run(tmp_path / "one/en-de.run")) == {f"C{number:03d}" for number in numbers}
+    for name in ("en-de.run", "en-de.csv", "metrics.json", "en-de.folds.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
 def test_archives_are_named(clef, tmp_path, monkeypatch, caplog):

@@ -47,6 +47,16 @@ def test_read_collection(tmp_path):
     assert read.candidates == {"q1": ["d1"], "q2": ["d2", "d1"]} and read.folds == [["q1"], ["q2"]]
 
 
+def test_what_a_collection_lacks_is_reported(tmp_path, caplog):
+    lines = {"queries": ["q1\tfirst", "q2\tsecond", "q3\tthird"], "folds": [[["q2"]]]}
+    read_collection(collection(tmp_path / "c", **lines, qrels=["q1 0 d1 1", "q2 0 d1 0", "q2 0 d2 -1"]))
+    assert caplog.messages == [
+        f"{tmp_path}/c: 1 of 3 queries have no judgement and are not ranked",
+        f"{tmp_path}/c: 1 judged queries have no relevant document, 'q2' the first; they count 0",
+        f"{tmp_path}/c/folds.json: 1 of 2 judged queries are in no fold",
+    ]
+
+
 @pytest.mark.parametrize("end", ["\r\n", "\n \n", "\n\n"])
 def test_read_collection_line_ends(end, tmp_path):
     write(
@@ -96,6 +106,7 @@ def test_read_collection_line_ends(end, tmp_path):
         ({"run": ["q3 Q0 d1 1 1 x"]}, "candidates.run:1: no query has the id 'q3'"),
         ({"run": ["q1 Q0 d1 1 1 x"] * 2 + ["q2 Q0 d1 1 1 x"]}, "candidates.run:2: document 'd1' is listed twice"),
         ({"run": ["q1 Q0 d1 1 1 x"]}, "candidates.run has no document for query 'q2'"),
+        ({"run": ["q1 Q0 d1 1 x x"]}, "candidates.run:1: the score must be a finite number, got 'x'"),
         ({"folds": [[["q1"], ["q9"]]]}, "folds.json: query 'q9' has no judgement"),
         ({"folds": ["{"]}, "folds.json: not JSON"),
         ({"folds": [{"q1": ["q2"]}]}, "folds.json: expected a list of folds"),

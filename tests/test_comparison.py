@@ -11,8 +11,8 @@ from modeling_clir.evaluation.comparison import (
     markdown_table,
     query_values,
     randomization_test,
+    read_judged_run,
     read_judgements,
-    read_run,
 )
 from modeling_clir.evaluation.ranking import evaluate_run
 
@@ -109,9 +109,9 @@ def test_latex_table_escapes_names():
     )
 
 
-def test_read_run(tmp_path):
+def test_read_judged_run(tmp_path):
     lines = ("a Q0 d9 1 2.5 t", "b Q0 d3 1 -1e-3 t", "other Q0 d1 1 1 t")
-    assert read_run(write(tmp_path / "x.run", *lines), QRELS) == {"a": {"d9": 2.5}, "b": {"d3": -0.001}}
+    assert read_judged_run(write(tmp_path / "x.run", *lines), QRELS) == {"a": {"d9": 2.5}, "b": {"d3": -0.001}}
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_read_run(tmp_path):
         (["a Q0 d3 1 1 t"], "x.run has no document that is judged for its query"),
     ],
 )
-def test_read_run_errors(lines, message, tmp_path):
+def test_read_judged_run_errors(lines, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        read_run(write(tmp_path / "x.run", *lines), QRELS)
+        read_judged_run(write(tmp_path / "x.run", *lines), QRELS)
 
 
 def collection(folder):
@@ -141,11 +141,11 @@ def collection(folder):
 def test_a_collection_knows_its_queries_and_documents(tmp_path):
     qrels, known = read_judgements(collection(tmp_path / "c"))
     assert qrels == QRELS == read_judgements(tmp_path / "c/qrels.txt")[0]
-    kept = read_run(write(tmp_path / "x.run", "a Q0 d1 1 1 t", "unjudged Q0 d1 1 1 t"), qrels, known)
+    kept = read_judged_run(write(tmp_path / "x.run", "a Q0 d1 1 1 t", "unjudged Q0 d1 1 1 t"), qrels, known)
     assert kept == {"a": {"d1": 1}}
     for line, message in (("a Q0 d5 1 1 t", "x.run:2: no document has"), ("c Q0 d1 1 1 t", "x.run:2: no query has")):
         with pytest.raises(ValueError, match=message):
-            read_run(write(tmp_path / "x.run", "a Q0 d1 1 1 t", line), qrels, known)
+            read_judged_run(write(tmp_path / "x.run", "a Q0 d1 1 1 t", line), qrels, known)
 
 
 def test_compare_runs(tmp_path, monkeypatch, capsys, caplog):

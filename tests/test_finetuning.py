@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -270,12 +270,20 @@ def test_results_of_folds(tmp_path):
 def save_encoder(kind: str, folder):
     """A random encoder without a relevance head, and a tokenizer in the manner of its kind."""
     roberta = kind == "xlm-roberta"
-    special = (
-        ["<s>", "<pad>", "</s>", "<unk>", "<mask>"] if roberta else ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"]
-    )
+    special = {
+        "xlm-roberta": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        "modernbert": ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"],
+        "mmbert": ["<bos>", "<pad>", "<eos>", "<unk>", "<mask>"],
+    }[kind]
     words = special + [f"{letter}{i}" for letter in "qd" for i in range(20)]
-    raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=special[3]))
-    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    if kind == "mmbert":  # the tokenizer of Gemma: spaces belong to tokens, and nothing parts words
+        words = special + [*"qd0123456789", "▁", *(f"{letter}{i}" for letter in "qd" for i in range(20))]
+        merges = [("q", "1"), ("d", "1"), ("d", "2"), ("d", "3"), ("d", "4"), ("d", "5"), ("d", "6")]
+        raw = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, merges, unk_token="<unk>"))
+        raw.normalizer = normalizers.Replace(" ", "▁")
+    else:
+        raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=special[3]))
+        raw.pre_tokenizer = pre_tokenizers.Whitespace()
     start, _, end, _, _ = special
     pair = f"{start} $A {end} {end} $B {end}" if roberta else f"{start} $A {end} $B {end}"
     raw.post_processor = processors.TemplateProcessing(
@@ -299,7 +307,7 @@ def save_encoder(kind: str, folder):
     tokenizer.save_pretrained(folder)
 
 
-@pytest.mark.parametrize("kind", ["xlm-roberta", "modernbert"])
+@pytest.mark.parametrize("kind", ["xlm-roberta", "modernbert", "mmbert"])
 def test_any_encoder(kind, tmp_path, caplog):
     finetuning.logger.warning_once.cache_clear()
     save_encoder(kind, tmp_path / "model")
@@ -307,7 +315,10 @@ def test_any_encoder(kind, tmp_path, caplog):
     assign_folds([one], 0)
     reranker = load_reranker(tmp_path / "model", max_query_length=6)
     assert reranker.encoder.max_length == 32 and reranker.model.config.num_labels == 1
-    assert "has no relevance head" in caplog.text and f"a {kind} has no token types" in caplog.text
+    assert (
+        "has no relevance head" in caplog.text
+        and f"a {reranker.model.config.model_type} has no token types" in caplog.text
+    )
     finetune_last_layers(reranker.model, 1)
     checkpoint, history = finetune(reranker, fold_of(one), [one], arguments(tmp_path / "out", num_train_epochs=2))
     assert len(history) == 2

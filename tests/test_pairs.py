@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from transformers import BertConfig, CanineTokenizer
 
 from modeling_clir.data.pairs import PairEncoder, load_tokenizer
 
@@ -100,7 +101,12 @@ def test_encoder_refuses(tokenizer, tmp_path):
     PairEncoder(tokenizer, 14, 10)
     with pytest.raises(ValueError, match=r"max_length \(13\) leaves no room"):
         PairEncoder(tokenizer, 13, 10)
-    with pytest.raises(ValueError, match="has no tokenizer"):
+    with pytest.raises(ValueError, match="CanineTokenizer is not a fast tokenizer, which is needed for offsets"):
+        PairEncoder(CanineTokenizer(), 14, 10)
+    with pytest.raises(ValueError, match=r"the tokenizer of .* does not load .*: save the one"):
+        load_tokenizer(str(tmp_path))
+    BertConfig().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has no tokenizer: save the one"):
         load_tokenizer(str(tmp_path))
     tokenizer.save_pretrained(tmp_path)
     assert load_tokenizer(str(tmp_path)).get_vocab() == tokenizer.get_vocab()

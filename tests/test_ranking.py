@@ -8,7 +8,8 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from modeling_clir.data.collections import Collection
-from modeling_clir.evaluation.ranking import evaluate_queries, evaluate_run, rank_collection, read_run, write_run
+from modeling_clir.data.runs import read_run, write_run
+from modeling_clir.evaluation.ranking import evaluate_queries, evaluate_run, rank_collection
 from modeling_clir.reranker import Reranker
 
 
@@ -112,7 +113,8 @@ def test_a_run_of_other_queries():
 
 
 @pytest.mark.parametrize(
-    ("line", "message"), [("a Q0 d1 2 1 t", "listed twice"), ("a Q0 d2 2 x t", "a number, got 'x'"), ("a d2", "6 col")]
+    ("line", "message"),
+    [("a Q0 d1 2 1 t", "listed twice"), ("a Q0 d2 2 x t", "a finite number, got 'x'"), ("a d2", "6 col")],
 )
 def test_bad_run(line, message, tmp_path):
     (tmp_path / "x.run").write_text(f"a Q0 d1 1 2 t\n{line}\n", encoding="utf-8")

@@ -126,9 +126,26 @@ def byte_level() -> PreTrainedTokenizerFast:
     )
 
 
+def gemma() -> PreTrainedTokenizerFast:
+    """Spaces belong to tokens, and nothing parts words."""
+    special = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, special_tokens=special, limit_alphabet=60, max_token_length=12, show_progress=False
+    )
+    return trained(
+        models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True),
+        trainer,
+        normalizers.Replace(" ", "\u2581"),
+        pre_tokenizers.Split(" ", "merged_with_previous"),
+        template("<s> $A </s> $B </s>"),
+        **ROBERTA,
+    )
+
+
 TOKENIZERS = {
     "XLM-R": lambda: unigram("<s> $A </s> </s> $B </s>"),
     "RoBERTa": byte_level,
+    "Gemma": gemma,
     "XLNet": lambda: unigram(
         "$A:0 </s>:0 $B:1 </s>:1 <s>:2", padding_side="left", model_input_names=["input_ids", "token_type_ids"]
     ),

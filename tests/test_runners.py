@@ -8,19 +8,10 @@ from ir_measures import AP
 from safetensors.torch import load_file
 
 from .conftest import run
+from .helpers import QUIET, SHORT, clir_command
 
 
-COMMON = (
-    "--use_cpu",
-    "--report_to",
-    "none",
-    "--disable_tqdm",
-    "true",
-    "--max_length",
-    "100",
-    "--max_query_length",
-    "30",
-)
+COMMON = (*QUIET, *SHORT)
 TRAIN = ("--do_train", "--do_eval", "--qlm_pairs", "en-de", "--rr_pairs", "en-de,fr-es", "--max_pairs", "32",
          "--max_eval_pairs", "6", "--learning_rate", "1e-3", "--num_train_epochs", "2", "--save_strategy", "no",
          "--max_position_embeddings", "128", "--attention_window", "16")  # fmt: skip
@@ -109,8 +100,7 @@ def test_short_model_stays_a_bert(tiny_bert, sample_corpus, tmp_path):
 
 def test_reranking(pretrained, sample_collection, tmp_path):
     folders = [sample_collection / "en-de", sample_collection / "de-en"]
-    model = ("--model_name_or_path", pretrained)
-    done = run("run_clir.py", *model, "--collections", *folders, "--output_dir", tmp_path, *COMMON[:1], *COMMON[5:])
+    done = run(*clir_command(pretrained, folders, tmp_path))
     metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert set(metrics) == {"en-de", "de-en"} and metrics["en-de"]["queries"] == 24
     assert "en-de MAP" in done.stdout and "pair/s" in done.stderr
@@ -123,8 +113,7 @@ def test_reranking(pretrained, sample_collection, tmp_path):
 def test_precision_of_reranking(pretrained, sample_collection, tmp_path):
     scores = []
     for dtype in ("bfloat16", "int8"):
-        run("run_clir.py", "--model_name_or_path", pretrained, "--collections", sample_collection / "en-de", *COMMON[:1],
-            *COMMON[5:], "--output_dir", tmp_path / dtype, "--dtype", dtype)  # fmt: skip
+        run(*clir_command(pretrained, [sample_collection / "en-de"], tmp_path / dtype, "--dtype", dtype))
         written = ir_measures.read_trec_run(str(tmp_path / dtype / "en-de.run"))
         scores.append([one.score for one in sorted(written, key=lambda one: (one.query_id, one.doc_id))])
     assert scores[0] != scores[1] and scores[0] == pytest.approx(scores[1], abs=0.1)
@@ -132,8 +121,7 @@ def test_precision_of_reranking(pretrained, sample_collection, tmp_path):
 
 def test_finetuning_a_bertlong(pretrained, sample_collection, tmp_path):
     flags = ("--do_train", "--fold", "1", "--num_train_epochs", "1", "--per_device_train_batch_size", "8")
-    run("run_clir.py", "--model_name_or_path", pretrained, "--collections", sample_collection / "en-de", "--output_dir",
-        tmp_path, *COMMON, *flags)  # fmt: skip
+    run(*clir_command(pretrained, [sample_collection / "en-de"], tmp_path, *flags))
     metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["en-de"]["queries"] == 5
     names = {path.name for path in (tmp_path / "fold-1").iterdir()}

@@ -18,11 +18,12 @@ from modeling_clir.training.samplers import TokenBudgetSampler, estimate_lengths
 from modeling_clir.training.trainer import XLRetrievalTrainer, XLRetrievalTrainingArguments
 
 from .conftest import run
+from .helpers import QUIET
 
 
 PAIRS = {"qlm": ["en-de"], "rr": ["en-de", "fr-es"]}
-BUDGET = ("--qlm_pairs", "en-de", "--rr_pairs", "en-de,fr-es", "--use_cpu", "--report_to", "none", "--disable_tqdm",
-          "true", "--max_length", "320", "--max_query_length", "60", "--do_train", "--do_eval", "--max_pairs", "40",
+BUDGET = (*QUIET, "--qlm_pairs", "en-de", "--rr_pairs", "en-de,fr-es", "--max_length", "320", "--max_query_length",
+          "60", "--do_train", "--do_eval", "--max_pairs", "40",
           "--max_eval_pairs", "6", "--learning_rate", "1e-3", "--num_train_epochs", "2", "--save_strategy", "no",
           "--max_position_embeddings", "320", "--attention_window", "16", "--num_negatives", "2",
           "--logging_steps", "5")  # fmt: skip

@@ -20,8 +20,8 @@ from typing import IO
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from .collections import read_columns, write_queries
-from .files import new_folder, read_bytes
+from .collections import write_queries
+from .files import new_folder, read_bytes, read_columns
 
 
 logger = logging.get_logger(__name__)

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from .files import find_file, new_folder, read_jsonl, read_lines, refuse_existing
+from .files import find_file, new_folder, read_columns, read_jsonl, refuse_existing
+from .runs import Run, check_ids, read_run, write_run
 
 
 logger = logging.get_logger(__name__)
@@ -61,13 +62,19 @@ class Collection:
         return train, folds[development], folds[fold]
 
 
-def read_collection(folder: Path) -> Collection:
+def read_collection(folder: Path, candidates: Path | None = None) -> Collection:
     """
-    Reads and checks a collection folder. Raises `FileNotFoundError` for a missing file, `ValueError` with file and
-    line for what does not parse, an id that occurs twice or has a space, an empty text, and an id in qrels, candidates
-    or folds that no document or query has. Queries without a judgement, and judged ones without a relevant document,
-    are counted in the log.
+    Reads and checks a collection folder; `candidates`, a TREC run, takes the place of its `candidates.run`. Raises
+    `FileNotFoundError` for a missing folder or file, `ValueError` with file and line for what does not parse, an id
+    that occurs twice or has a space, an empty text, an id in qrels, candidates or folds that no document or query has,
+    and for a judged query without candidates. Queries without a judgement, and judged ones without a relevant document or in no
+    fold, are counted in the log.
     """
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {folder}; of an id of ir_datasets, or with --source hub of a data set of the Hub, "
+            f"one is made by: python scripts/prepare_collection.py FOLDER --queries {folder}"
+        )
     documents = {}
     for where, record in read_jsonl(find_file(folder, "documents.jsonl"), required=("id", "text")):
         add_text(documents, "document", record["id"], record["text"], where)
@@ -89,20 +96,18 @@ def read_collection(folder: Path) -> Collection:
         )
 
     everything = list(documents)
-    candidates = dict.fromkeys(qrels, everything)
-    if (folder / "candidates.run").is_file():
-        listed = {query: {} for query in queries}
-        for where, (query, _, document, _, _, _) in read_columns(folder / "candidates.run", 6):
-            check_ids(query, document, queries, documents, where)
-            if document in listed[query]:
-                raise ValueError(f"{where}: document {document!r} is listed twice for query {query!r}")
-            listed[query][document] = None
-        if missing := [query for query in qrels if not listed[query]]:
-            raise ValueError(f"{folder}/candidates.run has no document for query {missing[0]!r} ({len(missing)} such)")
-        candidates = {query: list(listed[query]) for query in qrels}
+    ranked = dict.fromkeys(qrels, everything)
+    path = candidates or folder / "candidates.run"
+    if candidates or path.is_file():
+        run = read_run(path, (queries, documents))
+        if missing := [query for query in qrels if query not in run]:
+            raise ValueError(f"{path} has no document for query {missing[0]!r} ({len(missing)} such)")
+        ranked = {query: list(run[query]) for query in qrels}
 
     folds = read_folds(folder / "folds.json", qrels) if (folder / "folds.json").is_file() else None
-    return Collection(folder.name, documents, queries, dict(qrels), candidates, folds)
+    if folds and (left_out := len(qrels) - sum(map(len, folds))):
+        logger.warning(f"{folder}/folds.json: {left_out} of {len(qrels)} judged queries are in no fold")
+    return Collection(folder.name, documents, queries, dict(qrels), ranked, folds)
 
 
 def make_folds(queries: Iterable[str], seed: int, number: int = 5) -> list[list[str]]:
@@ -152,15 +157,6 @@ def read_folds(path: Path, qrels: dict[str, dict[str, int]]) -> list[list[str]]:
     return folds
 
 
-def read_columns(path: Path, number: int, separator: str | None = None) -> Iterator[tuple[str, list[str]]]:
-    """`(where, columns)` of each line. Raises `ValueError` for a line with another number of columns."""
-    for where, line in read_lines(path):
-        columns = line.split(separator, number - 1 if separator else -1)
-        if len(columns) != number:
-            raise ValueError(f"{where}: expected {number} columns, got {len(columns)}")
-        yield where, columns
-
-
 def add_text(texts: dict[str, str], kind: str, key: str, text: str, where: str | Path):
     """Adds a document or query. Raises `ValueError` for one that a collection cannot hold."""
     if key in texts:
@@ -170,13 +166,6 @@ def add_text(texts: dict[str, str], kind: str, key: str, text: str, where: str |
     if not text.strip():
         raise ValueError(f"{where}: the {kind} {key!r} has no text")
     texts[key] = text
-
-
-def check_ids(query: str, document: str, queries: dict[str, str], documents: dict[str, str], where: str | Path):
-    if query not in queries:
-        raise ValueError(f"{where}: no query has the id {query!r}")
-    if document not in documents:
-        raise ValueError(f"{where}: no document has the id {document!r}")
 
 
 def check_folds(folds: list[list[str]], qrels: dict[str, dict[str, int]], where: str | Path):
@@ -191,27 +180,19 @@ def check_folds(folds: list[list[str]], qrels: dict[str, dict[str, int]], where:
         seen.add(query)
 
 
-def check_collection(
-    folder: Path,
-    documents: dict[str, str],
-    queries: dict[str, str],
-    qrels: dict[str, dict[str, int]],
-    candidates: dict[str, dict[str, float]] | None = None,
-    folds: list[list[str]] | None = None,
-):
-    """Raises `FileExistsError` or `ValueError` for what [`write_collection`] cannot write so that it can be read."""
+def check_collection(folder: Path, documents: dict[str, str], queries: dict[str, str], *tables: dict[str, dict]):
+    """
+    Raises `FileExistsError` or `ValueError` for what [`write_collection`] cannot write so that it can be read; `tables`
+    are qrels and candidates.
+    """
     refuse_existing(folder)
     for kind, texts in (("document", documents), ("query", queries)):
         checked = {}
         for key, text in texts.items():
             add_text(checked, kind, key, text, folder)
-    for query, listed in [*qrels.items(), *(candidates or {}).items()]:
+    for query, listed in (item for table in tables for item in table.items()):
         for document in listed:
             check_ids(query, document, queries, documents, folder)
-    if candidates is not None and (missing := [query for query in qrels if not candidates.get(query)]):
-        raise ValueError(f"{folder}: there are no candidates for query {missing[0]!r} ({len(missing)} such)")
-    if folds is not None:
-        check_folds(folds, qrels, folder)
 
 
 def write_collection(
@@ -219,22 +200,25 @@ def write_collection(
     documents: dict[str, str],
     queries: dict[str, str],
     qrels: dict[str, dict[str, int]],
-    candidates: dict[str, dict[str, float]] | None = None,
+    candidates: Run | None = None,
     folds: list[list[str]] | None = None,
 ):
     """
-    Writes documents, queries and qrels in the format above, and `candidates` (query id to document id to score) and
-    `folds` where they are given, all or nothing; the folder must not exist.
+    Writes documents, queries and qrels in the format above, and `candidates` and `folds` where they are given, all or
+    nothing; the folder must not exist. Raises as [`check_collection`], for a judged query without candidates, and for
+    folds with a query that is not judged or that occurs twice.
     """
-    check_collection(folder, documents, queries, qrels, candidates, folds)
+    check_collection(folder, documents, queries, qrels, candidates or {})
+    if candidates is not None and (missing := [query for query in qrels if not candidates.get(query)]):
+        raise ValueError(f"{folder}: there are no candidates for query {missing[0]!r} ({len(missing)} such)")
+    if folds is not None:
+        check_folds(folds, qrels, folder)
     with new_folder(folder) as temporary:
         with open(temporary / "documents.jsonl", "w", encoding="utf-8") as file:
             for document, text in documents.items():
                 file.write(json.dumps({"id": document, "text": text}, ensure_ascii=False) + "\n")
         write_queries(temporary, queries, qrels)
         if candidates is not None:
-            from ..evaluation.ranking import write_run  # which imports this module
-
             write_run(candidates, temporary / "candidates.run", tag="candidates")
         if folds is not None:
             (temporary / "folds.json").write_text(json.dumps(folds), encoding="utf-8")
@@ -253,7 +237,6 @@ __all__ = [
     "check_collection",
     "make_folds",
     "read_collection",
-    "read_columns",
     "read_qrels",
     "read_queries",
     "write_collection",

@@ -48,6 +48,15 @@ def read_lines(path: Path, keep_empty: bool = False) -> Iterator[tuple[str, str]
             yield where, text
 
 
+def read_columns(path: Path, number: int, separator: str | None = None) -> Iterator[tuple[str, list[str]]]:
+    """`(where, columns)` of each line. Raises `ValueError` for a line with another number of columns."""
+    for where, line in read_lines(path):
+        columns = line.split(separator, number - 1 if separator else -1)
+        if len(columns) != number:
+            raise ValueError(f"{where}: expected {number} columns, got {len(columns)}")
+        yield where, columns
+
+
 def read_jsonl(path: Path, required: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
     """
     `(where, record)` for each line. Raises `ValueError` for a line that is no JSON object, lacks a required key, or
@@ -106,4 +115,13 @@ def new_file(path: Path) -> Iterator[TextIO]:
     os.replace(temporary, path)
 
 
-__all__ = ["find_file", "new_file", "new_folder", "read_bytes", "read_jsonl", "read_lines", "refuse_existing"]
+__all__ = [
+    "find_file",
+    "new_file",
+    "new_folder",
+    "read_bytes",
+    "read_columns",
+    "read_jsonl",
+    "read_lines",
+    "refuse_existing",
+]

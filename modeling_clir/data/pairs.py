@@ -1,7 +1,6 @@
 """A query and a document as one input of the model."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,17 +10,21 @@ from transformers import AutoTokenizer, BatchEncoding, PreTrainedConfig, PreTrai
 from ..question_answering_bertlong import cut_end
 
 
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model")
-
-
-def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model. Raises `ValueError` where the folder has none."""
-    folder = Path(name_or_path)
-    if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+def load_tokenizer(source: str, tokenizer_class: type = AutoTokenizer) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or Hub name. Raises `ValueError` where it has none, or one that does not load."""
+    advice = (
+        "save the one that the model was trained with there first, for instance AutoTokenizer.from_pretrained("
+        f"'google-bert/bert-base-multilingual-uncased').save_pretrained({source!r})"
+    )
+    try:
+        tokenizer = tokenizer_class.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
         raise ValueError(
-            f"{name_or_path} has no tokenizer ({' or '.join(TOKENIZER_FILES)}): save it there, or name one"
-        )
-    return AutoTokenizer.from_pretrained(name_or_path)
+            f"the tokenizer of {source} does not load ({str(error).strip().splitlines()[0]}): {advice}"
+        ) from None
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where there is none
+        raise ValueError(f"{source} has no tokenizer: {advice}")
+    return tokenizer
 
 
 def max_positions(config: PreTrainedConfig) -> int:

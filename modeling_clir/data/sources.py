@@ -12,8 +12,8 @@ from pathlib import Path
 
 from datasets import Dataset, get_dataset_config_names, get_dataset_split_names, load_dataset
 
-from .collections import add_text, read_columns
-from .files import find_file, read_jsonl
+from .collections import add_text
+from .files import find_file, read_columns, read_jsonl
 
 
 class IrDataset:

@@ -1,14 +1,14 @@
 """Comparing runs: measures of each query, a significance test, tables and a plot."""
 
-import math
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from transformers.utils import logging
 
-from ..data.collections import check_ids, read_collection, read_columns, read_qrels
-from .ranking import MEASURES, Run, evaluate_queries
+from ..data.collections import read_collection, read_qrels
+from ..data.runs import Run, read_run
+from .ranking import MEASURES, evaluate_queries
 
 
 logger = logging.get_logger(__name__)
@@ -35,7 +35,7 @@ def read_judgements(path: Path) -> tuple[dict[str, dict[str, int]], tuple[dict, 
     return qrels, None
 
 
-def read_run(path: Path, qrels: dict[str, dict[str, int]], known: tuple[dict, dict] | None = None) -> Run:
+def read_judged_run(path: Path, qrels: dict[str, dict[str, int]], known: tuple[dict, dict] | None = None) -> Run:
     """
     A TREC run, of which the queries in `qrels` are kept.
 
@@ -43,26 +43,13 @@ def read_run(path: Path, qrels: dict[str, dict[str, int]], known: tuple[dict, di
         path (`Path`): the file, plain or `.gz`.
         qrels (`dict[str, dict[str, int]]`): query id to document id to relevance.
         known (`tuple[dict, dict]`, *optional*): all queries and documents, by id; without them those that are not
-        judged cannot be told from unknown ones.
+            judged cannot be told from unknown ones.
 
     Queries that are not judged, and judged ones that the run lacks (they count 0), are counted in the log. Raises
-    `ValueError` with file and line for what does not parse, a document that is listed twice, a score that is not a
-    finite number, a query or document that is not in `known`; and for a run with no query of the qrels, or with none of
-    the documents that they judge.
+    `ValueError` as [`read_run`], and for a run with no query of the qrels, or with none of the documents that they
+    judge.
     """
-    run = {}
-    for where, (query, _, document, _, score, _) in read_columns(path, 6):
-        if known:
-            check_ids(query, document, *known, where)
-        listed = run.setdefault(query, {})
-        if document in listed:
-            raise ValueError(f"{where}: document {document!r} is listed twice for query {query!r}")
-        try:
-            listed[document] = float(score)
-        except ValueError:
-            listed[document] = math.nan
-        if not math.isfinite(listed[document]):
-            raise ValueError(f"{where}: the score must be a finite number, got {score!r}")
+    run = read_run(path, known)
     kept = {query: listed for query, listed in run.items() if query in qrels}
     if not kept:
         raise ValueError(f"{path} has no query of the qrels: are these of another topic set?")
@@ -202,6 +189,6 @@ __all__ = [
     "plot_differences",
     "query_values",
     "randomization_test",
+    "read_judged_run",
     "read_judgements",
-    "read_run",
 ]

@@ -7,7 +7,7 @@ import numpy as np
 import regex
 from transformers.utils import logging
 
-from .ranking import Run
+from ..data.runs import Run
 
 
 logger = logging.get_logger(__name__)

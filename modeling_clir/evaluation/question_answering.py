@@ -90,6 +90,33 @@ def write_answers(folder: Path, questions: QuestionSet, predictions: dict[str, P
             json.dump(content, file, ensure_ascii=False, indent=1)
 
 
+def answer_set(
+    reader: Reader, questions: QuestionSet, threshold: float, n_best: int = 20, folder: Path | None = None
+) -> dict[str, float | str]:
+    """
+    Answers the questions of one pair of languages, on all processes together.
+
+    Args:
+        reader (`Reader`).
+        questions (`QuestionSet`).
+        threshold (`float`): of "no answer", see [`given_answers`].
+        n_best (`int`, defaults to 20): answers of a question that are written.
+        folder (`Path`, *optional*): where [`write_answers`] writes.
+
+    Returns:
+        `context` and `question` (their languages), what [`measure_answers`] gives, and the `threshold` where there are
+        unanswerable questions.
+    """
+    name = f"{questions.name} {questions.key}"
+    predictions = reader.answer(questions.questions, n_best, name=name, distributed=True)
+    answers = given_answers(questions, predictions, threshold)
+    if folder is not None:
+        write_answers(folder, questions, predictions, answers)
+    result = {"context": questions.context_language, "question": questions.question_language}
+    result |= measure_answers(questions, answers)
+    return result | ({"threshold": threshold} if questions.unanswerable else {})
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Matrices
 # ---------------------------------------------------------------------------------------------------------------------
@@ -128,14 +155,6 @@ def values_of(values: dict[tuple[str, str], float], places: list[tuple[str, str]
     return [f"{values[p]:.1f}" if p in values else "-" for p in places] + [f"{sum(there) / len(there):.1f}"]
 
 
-def write_csv(results: list[dict], path: Path):
-    names = list(dict.fromkeys(name for result in results for name in result))
-    with new_file(path) as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(results)
-
-
 def plot_matrices(results: dict[str, list[dict]], path: Path):
     """Heat maps of F1 and EM of each data set, and writes a PNG."""
     figure = Figure(figsize=(9, 4 * len(results)), layout="constrained")
@@ -157,12 +176,33 @@ def plot_matrices(results: dict[str, list[dict]], path: Path):
     figure.savefig(path, dpi=120)
 
 
+def write_results(results: dict[str, list[dict]], folder: Path):
+    """
+    Writes `{set}.md`, `results.csv` and `results.png`.
+
+    Args:
+        results (`dict[str, list[dict]]`): of each data set, those of its pairs of languages, from [`answer_set`].
+        folder (`Path`).
+    """
+    for name, of_set in results.items():
+        with new_file(folder / f"{name}.md") as file:
+            file.write(markdown(of_set) + "\n")
+    rows = [{"set": name} | result for name, of_set in results.items() for result in of_set]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with new_file(folder / "results.csv") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    plot_matrices(results, folder / "results.png")
+
+
 __all__ = [
+    "answer_set",
     "evaluate_development",
     "given_answers",
     "markdown",
     "measure_answers",
     "plot_matrices",
     "write_answers",
-    "write_csv",
+    "write_results",
 ]

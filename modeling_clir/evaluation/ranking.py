@@ -7,14 +7,13 @@ from pathlib import Path
 import ir_measures
 from ir_measures import AP, RR, Judged, P, R, nDCG
 
-from ..data.collections import Collection, read_columns
+from ..data.collections import Collection
 from ..data.files import new_file
+from ..data.runs import Run, ranking
 from ..reranker import Reranker
 
 
 MEASURES = {"MAP": AP, "nDCG@20": nDCG @ 20, "P@10": P @ 10, "R@100": R @ 100, "MRR": RR, "Judged@20": Judged @ 20}
-
-Run = dict[str, dict[str, float]]
 
 
 def rank_collection(
@@ -75,11 +74,6 @@ def evaluate_queries(run: Run, qrels: dict[str, dict[str, int]]) -> dict[str, di
     return found
 
 
-def ranking(scores: dict[str, float]) -> list[str]:
-    """The documents, best first; equal scores by descending id, as in trec_eval."""
-    return sorted(scores, key=lambda document: (scores[document], document), reverse=True)
-
-
 def mean_measures(measured: Iterable[dict[str, float]]) -> dict[str, float]:
     """The mean of each measure over queries."""
     measured = list(measured)
@@ -89,29 +83,6 @@ def mean_measures(measured: Iterable[dict[str, float]]) -> dict[str, float]:
 def evaluate_run(run: Run, qrels: dict[str, dict[str, int]]) -> dict[str, float]:
     """The means of [`evaluate_queries`] over all judged queries."""
     return mean_measures(evaluate_queries(run, qrels).values())
-
-
-def write_run(run: Run, path: Path, tag: str):
-    """Writes a TREC run; ties are ordered by descending document id, as trec_eval reads them."""
-    with new_file(path) as file:
-        for query, scores in run.items():
-            file.writelines(
-                f"{query} Q0 {document} {rank} {scores[document]!r} {tag}\n"
-                for rank, document in enumerate(ranking(scores), 1)
-            )
-
-
-def read_run(path: Path) -> Run:
-    """A TREC run. Raises `ValueError` with file and line for a document that is listed twice and a score that is none."""
-    run: Run = {}
-    for where, (query, _, document, _, score, _) in read_columns(path, 6):
-        if document in run.setdefault(query, {}):
-            raise ValueError(f"{where}: document {document!r} is listed twice for query {query!r}")
-        try:
-            run[query][document] = float(score)
-        except ValueError:
-            raise ValueError(f"{where}: the score must be a number, got {score!r}") from None
-    return run
 
 
 def write_queries(measured: dict[str, dict[str, float]], path: Path):
@@ -128,7 +99,5 @@ __all__ = [
     "evaluate_run",
     "mean_measures",
     "rank_collection",
-    "read_run",
     "write_queries",
-    "write_run",
 ]

@@ -21,7 +21,8 @@ from ..data.collections import Collection
 from ..data.files import new_file
 from ..data.pairs import load_tokenizer, max_positions
 from ..data.queries import QueryDataset
-from ..evaluation.ranking import Run, evaluate_queries, mean_measures, rank_collection, read_run, write_run
+from ..data.runs import Run, read_run, write_run
+from ..evaluation.ranking import evaluate_queries, mean_measures, rank_collection
 from ..reranker import Reranker
 from .losses import ranking_loss
 from .trainer import COUNTS, XLRetrievalTrainer, XLRetrievalTrainingArguments

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedModel
+from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedModel, SchedulerType
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import logging
 
@@ -18,7 +18,8 @@ from ..convert import load_with_report, read_config
 from ..data.pairs import load_tokenizer
 from ..data.questions import QuestionSet
 from ..data.windows import TrainingWindows
-from ..evaluation.question_answering import evaluate_development
+from ..evaluation.question_answering import evaluate_development, markdown
+from ..model_card import write_question_answering_card
 from ..question_answering_bertlong import QuestionAnsweringPipeline
 from ..reader import Reader
 from .finetuning import finetune_last_layers, last_complete_checkpoint
@@ -38,7 +39,7 @@ def load_reader(source: str | Path, training: bool = False, **options) -> Reader
     """
     read_config(source)  # says clearly where there is none
     config = AutoConfig.from_pretrained(source)
-    config.num_labels = 2  # start and end; a reranker has 1
+    config.num_labels = 2  # start and end, where the checkpoint is of a reranker
     model, missing = load_with_report(AutoModelForQuestionAnswering, str(source), config)
     if missing and not training:
         new = ", ".join(sorted(missing))
@@ -134,7 +135,11 @@ def read_history(log_history: list[dict], prefix: str = "eval") -> list[dict[str
     What [`evaluate_development`] found after each epoch, of `trainer.state.log_history`.
     """
     return [
-        {name.removeprefix(f"{prefix}_"): value for name, value in record.items() if name.startswith(f"{prefix}_")}
+        {
+            name.removeprefix(f"{prefix}_"): value
+            for name, value in sorted(record.items())  # as in a log that was read again
+            if name.startswith(f"{prefix}_")
+        }
         for record in log_history
         if f"{prefix}_threshold" in record
     ]
@@ -206,6 +211,61 @@ def train_reader(
     return read_history(trainer.state.log_history)
 
 
+def write_card(
+    folder: Path,
+    reader: Reader,
+    results: dict[str, list[dict]],
+    epoch: int,
+    number_of_questions: int,
+    options: object,
+    args: XLRetrievalTrainingArguments,
+):
+    """
+    Writes `README.md` for the model in `folder`.
+
+    Args:
+        folder (`Path`): of the model.
+        reader (`Reader`): with the lengths that were used.
+        results (`dict[str, list[dict]]`): of each test set, those of its pairs of languages.
+        epoch (`int`): which one the model is of.
+        number_of_questions (`int`): trained on.
+        options (`Arguments`): those of `run_mlqa.py`.
+        args (`XLRetrievalTrainingArguments`).
+    """
+    batches = args.gradient_accumulation_steps * args.world_size
+    batch = {"batch (windows)": args.per_device_train_batch_size * batches}
+    if options.max_tokens_per_batch is not None:
+        batch = {"batch (tokens)": options.max_tokens_per_batch * batches}
+    frozen = options.freeze_embeddings or options.num_finetuned_layers is not None
+    layers = options.num_finetuned_layers
+    write_question_answering_card(
+        folder,
+        name=args.hub_model_id or folder.resolve().name,
+        base_model=options.model_name_or_path,
+        results=results,
+        tables={name: markdown(of_set) for name, of_set in results.items()},
+        data=f"{number_of_questions} questions of {', '.join(Path(name).name for name in options.train_data)}.",
+        settings={
+            "epochs": f"{args.num_train_epochs:g}" if args.max_steps < 0 else f"{args.max_steps} steps",
+            **batch,
+            "learning rate": f"{args.learning_rate:g}, {SchedulerType(args.lr_scheduler_type).value}",
+            "embeddings": "frozen" if frozen else "trained",
+            "layers": "all" if layers is None else f"the last {layers}",
+            "longest window": f"{reader.encoder.max_length} tokens, {reader.encoder.doc_stride} of them in the next too",
+            "precision": "bf16" if args.bf16 else "fp32",
+            "seed": args.seed,
+        },
+        selection=f"These weights are of epoch {epoch}"
+        + (
+            "; each pair of languages was measured with the epoch that was best for it on development questions."
+            if options.select == "best" and options.dev_data
+            else ", the last."
+        ),
+        max_length=reader.encoder.max_length,
+        tags=["bertlong"] * hasattr(reader.model.config, "attention_window"),
+    )
+
+
 __all__ = [
     "SELECTIONS",
     "QuestionAnsweringTrainer",
@@ -216,4 +276,5 @@ __all__ = [
     "load_reader",
     "save_reader",
     "train_reader",
+    "write_card",
 ]

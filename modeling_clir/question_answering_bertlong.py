@@ -8,6 +8,7 @@ import unicodedata
 import numpy as np
 import torch
 import torch.nn.functional as F
+from tokenizers import Encoding
 from transformers.pipelines.base import ChunkPipeline
 
 
@@ -26,8 +27,24 @@ def attach_marks(offsets: np.ndarray, text: str) -> np.ndarray:
     return spans[place.reshape(-1)]
 
 
+def are_text(offsets: np.ndarray, text: str) -> np.ndarray:
+    """Which tokens, by their offsets in a text, are more than space: where an answer may begin or end."""
+    return np.array([bool(text[start:end].strip()) for start, end in offsets.tolist()], dtype=bool)
+
+
+def cut_end(encoding: Encoding, limit: int) -> int:
+    """
+    Where a text is cut so that `limit` of its tokens are left, in characters: at the end of a word, but for one word of
+    more tokens. A letter may be several tokens: there is no cut between these.
+    """
+    words, offsets = encoding.word_ids, encoding.offsets
+    ends = [i for i in range(1, limit + 1) if offsets[i - 1][1] <= offsets[i][0]]
+    ends_of_words = [i for i in ends if words[i - 1] != words[i]]
+    return offsets[(ends_of_words or ends)[-1] - 1][1] if ends else 0
+
+
 def best_spans(
-    start_logits: torch.Tensor, end_logits: torch.Tensor, in_context: torch.Tensor, n_best: int, max_answer_length: int
+    start_logits: torch.Tensor, end_logits: torch.Tensor, allowed: torch.Tensor, n_best: int, max_answer_length: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
     The best spans of tokens of each window: those with the greatest sums of the logits of their first and last token
@@ -35,15 +52,15 @@ def best_spans(
 
     Args:
         start_logits, end_logits (`torch.Tensor` of shape `(windows, tokens)`).
-        in_context (`torch.BoolTensor` of shape `(windows, tokens)`): what may be an answer.
+        allowed (`torch.BoolTensor` of shape `(windows, tokens)`): where an answer may begin or end.
         n_best (`int`), max_answer_length (`int`): number of spans, and of tokens of the longest.
 
     Returns:
         Scores, first and last tokens, each of shape `(windows, spans)`, best first; the score is `-inf` where a window
         has no more spans.
     """
-    start = start_logits.float().masked_fill(~in_context, -torch.inf)
-    end = end_logits.float().masked_fill(~in_context, -torch.inf)
+    start = start_logits.float().masked_fill(~allowed, -torch.inf)
+    end = end_logits.float().masked_fill(~allowed, -torch.inf)
     length = min(max_answer_length, start.shape[1])
     ends = F.pad(end, (0, length - 1), value=-torch.inf).unfold(1, length, 1)  # windows, first token, tokens further
     scores = (start[:, :, None] + ends).flatten(1)
@@ -107,10 +124,11 @@ class QuestionAnsweringPipeline(ChunkPipeline):
         max_seq_len (`int`, *optional*): longest window in tokens; defaults to what model and tokenizer take.
         doc_stride (`int`, defaults to 128): tokens that a window has in common with the next; at most a quarter of it.
         max_answer_len (`int`, defaults to 30): longest answer in tokens.
-        max_question_len (`int`, defaults to 64): longest question in tokens.
+        max_question_len (`int`, defaults to 64): longest question in tokens, at most half of a window; the end of a
+            longer one is cut off.
         handle_impossible_answer (`bool`, defaults to `False`): let the empty answer be one of them.
 
-    Raises `ValueError` where question or context is missing or empty.
+    Raises `ValueError` where question or context is missing or empty, `TypeError` for another option.
     """
 
     _load_processor = False
@@ -118,11 +136,16 @@ class QuestionAnsweringPipeline(ChunkPipeline):
     _load_feature_extractor = False
     _load_tokenizer = True
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.tokenizer.padding_side = "right"  # many encoders count positions from the first column
+
     def _sanitize_parameters(self, **options):
-        before = {name: options[name] for name in ("max_seq_len", "doc_stride", "max_question_len") if name in options}
-        after = {name: options[name] for name in ("top_k", "max_answer_len") if name in options}
-        if "handle_impossible_answer" in options:
-            after["handle_impossible_answer"] = options["handle_impossible_answer"]
+        names = {"preprocess": ("max_seq_len", "doc_stride", "max_question_len")}
+        names["postprocess"] = ("top_k", "max_answer_len", "handle_impossible_answer")
+        if unknown := options.keys() - {name for of_step in names.values() for name in of_step}:
+            raise TypeError(f"question-answering has no option {sorted(unknown)[0]!r}")
+        before, after = ({n: options[n] for n in of_step if n in options} for of_step in names.values())
         return before, {}, after
 
     def __call__(self, *inputs, question=None, context=None, **options):
@@ -140,11 +163,16 @@ class QuestionAnsweringPipeline(ChunkPipeline):
                 raise ValueError(
                     f"a question and a context are needed, as texts that are not empty; {name} is missing"
                 )
-        tokenizer, question, context = self.tokenizer, inputs["question"], inputs["context"]
-        asked = tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        if len(asked) > max_question_len:
-            question = question[: asked[max_question_len - 1][1]]
-        limit = max_seq_len or min(tokenizer.model_max_length, self.model.config.max_position_embeddings)
+        tokenizer, config = self.tokenizer, self.model.config
+        question, context = inputs["question"], inputs["context"]
+        positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+        if any(kin in config.model_type for kin in ("roberta", "camembert")):  # number them from pad_token_id + 1 on
+            positions -= config.pad_token_id + 1
+        limit = max_seq_len or min(tokenizer.model_max_length, positions)
+        max_question_len = min(max_question_len, limit // 2)
+        asked = tokenizer(question, add_special_tokens=False, split_special_tokens=True, verbose=False).encodings[0]
+        if len(asked.ids) > max_question_len:
+            question = question[: cut_end(asked, max_question_len)]
         encoded = tokenizer(
             question,
             context,
@@ -152,54 +180,48 @@ class QuestionAnsweringPipeline(ChunkPipeline):
             max_length=limit,
             stride=min(doc_stride, limit // 4),
             return_overflowing_tokens=True,
-            return_offsets_mapping=True,
             split_special_tokens=True,
         )
-        rows = range(len(encoded["input_ids"]))
-        in_context = [np.array([side == 1 for side in encoded.sequence_ids(row)]) for row in rows]
-        offsets = [np.array(encoded["offset_mapping"][row])[in_context[row]].reshape(-1, 2) for row in rows]
+        windows = encoded.encodings
+        in_context = [np.array([side == 1 for side in window.sequence_ids]) for window in windows]
+        offsets = [np.array(window.offsets)[inside] for window, inside in zip(windows, in_context)]
         ends = np.cumsum([len(part) for part in offsets])[:-1]
         offsets = np.split(attach_marks(np.concatenate(offsets), context), ends)
-        for row in rows:
-            inputs = {
-                name: torch.tensor(encoded[name][row])[None] for name in tokenizer.model_input_names if name in encoded
-            }
+        for row, (inside, of_context) in enumerate(zip(in_context, offsets)):
+            # By tokens, so that they are padded as the tokens are.
+            allowed, places = np.zeros(len(inside), dtype=bool), np.zeros((len(inside), 2), dtype=np.int64)
+            allowed[inside], places[inside] = are_text(of_context, context), of_context
             yield {
-                **inputs,
+                **{
+                    name: torch.tensor([encoded[name][row]]) for name in tokenizer.model_input_names if name in encoded
+                },
                 "context": context,
-                "in_context": torch.from_numpy(in_context[row])[None],
-                "offsets": offsets[row].tolist(),
-                "is_last": row == rows[-1],
+                "allowed": torch.from_numpy(allowed)[None],
+                "offsets": torch.from_numpy(places)[None],
+                "is_last": row == len(windows) - 1,
             }
 
     def _forward(self, inputs):
-        names = [name for name in self.tokenizer.model_input_names if name in inputs]
-        outputs = self.model(**{name: inputs[name] for name in names})
-        rest = {name: value for name, value in inputs.items() if name not in names}
-        return {
-            **rest,
-            **{name: inputs[name] for name in names},
-            "start": outputs.start_logits,
-            "end": outputs.end_logits,
-        }
+        outputs = self.model(**{name: inputs[name] for name in self.tokenizer.model_input_names if name in inputs})
+        return {**inputs, "start": outputs.start_logits, "end": outputs.end_logits}
 
     def postprocess(self, windows, top_k=1, max_answer_len=30, handle_impossible_answer=False):
-        spans, nowhere = [], []
+        spans, nowhere, n_best = [], [], max(top_k, 20)
         for window in windows:
-            inside = window["in_context"].bool()
-            first = int(inside[0].int().argmax())
-            for score, start, end in zip(
-                *(part[0].tolist() for part in best_spans(window["start"], window["end"], inside, 20, max_answer_len))
-            ):
+            best = best_spans(window["start"], window["end"], window["allowed"].bool(), n_best, max_answer_len)
+            offsets = window["offsets"][0].tolist()
+            for score, start, end in zip(*(part[0].tolist() for part in best)):
                 if score > float("-inf"):
-                    offsets = window["offsets"]
-                    spans.append((score, offsets[start - first][0], offsets[end - first][1]))
-            at = (window["input_ids"][0] == self.tokenizer.cls_token_id).int().argmax()
+                    spans.append((score, offsets[start][0], offsets[end][1]))
+            tokens, cls = window["input_ids"][0].tolist(), self.tokenizer.cls_token_id
+            at = tokens.index(cls) if cls in tokens else 0
             nowhere.append(float(window["start"][0, at] + window["end"][0, at]))
         context = windows[0]["context"]
-        found = rank_spans(spans, context, max(top_k, 20), min(nowhere) if handle_impossible_answer else None)
+        found = rank_spans(spans, context, n_best, min(nowhere) if handle_impossible_answer else None)
         found = [{name: answer[name] for name in ("score", "start", "end", "answer")} for answer in found[:top_k]]
-        return found[0] if top_k == 1 and found else found
+        if top_k > 1:
+            return found
+        return found[0] if found else {"score": 0.0, "start": 0, "end": 0, "answer": ""}
 
 
-__all__ = ["QuestionAnsweringPipeline", "attach_marks", "best_spans", "rank_spans"]
+__all__ = ["QuestionAnsweringPipeline", "are_text", "attach_marks", "best_spans", "cut_end", "rank_spans"]

@@ -117,29 +117,26 @@ class Reader:
         for number, question in enumerate(questions):
             no_answer = min(nowhere[number])
             best = rank_spans(spans[number], question.context, n_best, no_answer)
-            answers = [answer for answer in best if answer["answer"]]
-            first = answers[0] if answers else {"answer": "", "logit": no_answer}
-            probability = float(np.exp(-np.logaddexp(0, first["logit"] - no_answer)))
-            predictions[question.id] = Prediction(first["answer"], probability, best)
+            first = next((answer for answer in best if answer["answer"]), None)
+            probability = float(np.exp(-np.logaddexp(0, first["logit"] - no_answer))) if first else 1.0
+            predictions[question.id] = Prediction(first["answer"] if first else "", probability, best)
         return predictions
 
     def read(self, windows: list, places: list[int], n_best: int, name: str) -> list[tuple[int, list, float]]:
         """Of each window its place, its best spans (score, start and end in characters) and its score of no answer."""
         inputs = {key: value.to(self.model.device) for key, value in self.encoder.batch(windows).items()}
         outputs = self.model(**inputs)
-        # Without the padding, on whichever side it is
-        logits = torch.zeros(2, *inputs["attention_mask"].shape)
-        in_context = torch.zeros(inputs["attention_mask"].shape, dtype=torch.bool)
-        for row, (window, mask) in enumerate(zip(windows, inputs["attention_mask"].bool())):
-            for side, values in enumerate((outputs.start_logits, outputs.end_logits)):
-                logits[side, row, : len(window.ids)] = values[row][mask].float().cpu()
-            in_context[row, window.first : window.first + len(window.offsets)] = True
+        logits = torch.stack([outputs.start_logits, outputs.end_logits]).float().cpu()
+        allowed = torch.zeros(logits.shape[1:], dtype=torch.bool)
+        for row, window in enumerate(windows):
+            logits[:, row, len(window.ids) :] = 0  # of padding, may be anything
+            allowed[row, window.first : window.first + len(window.offsets)] = torch.from_numpy(window.allowed)
         if logits.isnan().any():
             raise ValueError(
                 f"{name}: a score is not a number; the checkpoint has NaN weights, or its numbers overflow"
             )
         found = []
-        best = best_spans(*logits, in_context, n_best, self.max_answer_length)
+        best = best_spans(*logits, allowed, n_best, self.max_answer_length)
         for row, (window, *parts) in enumerate(zip(windows, *(part.tolist() for part in best))):
             spans = [
                 (score, int(window.offsets[start - window.first, 0]), int(window.offsets[end - window.first, 1]))

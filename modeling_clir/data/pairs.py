@@ -7,6 +7,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
+from ..question_answering_bertlong import cut_end
+
 
 def load_tokenizer(source: str, tokenizer_class: type = AutoTokenizer) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or Hub name. Raises `ValueError` where it has none, or one that does not load."""
@@ -80,21 +82,17 @@ class PairEncoder:
         for query, encoding in zip(queries, encoded.encodings, strict=True):
             cut.append(len(encoding.ids) > limit)
             if cut[-1]:
-                words, offsets = encoding.word_ids, encoding.offsets
-                # A letter may be several tokens: no end between these.
-                ends = [i for i in range(1, limit + 1) if offsets[i - 1][1] <= offsets[i][0]]
-                ends_of_words = [i for i in ends if words[i - 1] != words[i]]
-                query = query[: offsets[(ends_of_words or ends)[-1] - 1][1]] if ends else ""
+                query = query[: cut_end(encoding, limit)]
             kept.append(query)
         return kept, cut
 
 
 def pad_rows(
-    tokenizer: PreTrainedTokenizerBase, ids: list[np.ndarray], types: list[np.ndarray]
+    tokenizer: PreTrainedTokenizerBase, ids: list[np.ndarray], types: list[np.ndarray], padding_side: str | None = None
 ) -> dict[str, torch.Tensor]:
     """
-    Rows of token ids and token types, each `(tokens,)`, as the tokenizer pads them: the model's inputs, each of shape
-    `(rows, longest row)`.
+    Rows of token ids and token types, each `(tokens,)`, padded as the tokenizer does, or on `padding_side`: the model's
+    inputs, each of shape `(rows, longest row)`.
     """
     inputs = {
         "input_ids": (ids, tokenizer.pad_token_id),
@@ -106,7 +104,7 @@ def pad_rows(
             [torch.from_numpy(row) for row in rows],
             batch_first=True,
             padding_value=padding,
-            padding_side=tokenizer.padding_side,
+            padding_side=padding_side or tokenizer.padding_side,
         ).long()
         for name, (rows, padding) in inputs.items()
         if name in tokenizer.model_input_names

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..question_answering_bertlong import attach_marks
+from ..question_answering_bertlong import are_text, attach_marks
 from .pairs import PairEncoder, pad_rows
 from .questions import Question
 from .sections import ExampleKey
@@ -32,6 +32,7 @@ class Window:
         ids, types (`np.ndarray` of shape `(tokens,)`): token ids and segments; the question is segment 0.
         first (`int`): place of the first token of the context.
         offsets (`np.ndarray` of shape `(context tokens, 2)`): where each is in the context, in characters.
+        allowed (`np.ndarray` of shape `(context tokens,)`): whether an answer may begin or end there: no space alone.
         is_first, is_last (`bool`): whether the context begins and ends in this window.
     """
 
@@ -40,15 +41,16 @@ class Window:
     types: np.ndarray
     first: int
     offsets: np.ndarray
+    allowed: np.ndarray
     is_first: bool = False
     is_last: bool = False
 
     def span(self, text: str, start: int) -> tuple[int, int] | None:
         """
-        First and last token, counted from the first of the context, of the shortest span that holds an answer; `None`
-        where the answer is not wholly in this window.
+        First and last token, counted from the first of the context, of the shortest span that holds an answer but for
+        spaces at its ends; `None` where the answer is not wholly in this window.
         """
-        end = start + len(text)
+        start, end = start + len(text) - len(text.lstrip()), start + len(text.rstrip())
         if not len(self.offsets) or (start < self.offsets[0, 0] and not self.is_first):
             return None
         if end > self.offsets[-1, 1] and not self.is_last:
@@ -109,8 +111,9 @@ class WindowEncoder:
                     of_question[0].is_first = of_question[-1].is_last = True
                     offsets = np.concatenate([window.offsets for window in of_question])
                     ends = np.cumsum([len(window.offsets) for window in of_question])[:-1]
-                    for window, own in zip(of_question, np.split(attach_marks(offsets, part[owner].context), ends)):
-                        window.offsets = own
+                    context = part[owner].context
+                    for window, own in zip(of_question, np.split(attach_marks(offsets, context), ends)):
+                        window.offsets, window.allowed = own, are_text(own, context)
                     windows += of_question
                 bar.update(len(part))
         if cut and progress:
@@ -127,11 +130,16 @@ class WindowEncoder:
             np.array(encoding.type_ids, dtype=np.int8),
             int(of_context[0]) if len(of_context) else len(encoding.ids),
             np.array(encoding.offsets, dtype=np.int32)[of_context],
+            np.zeros(len(of_context), dtype=bool),
         )
 
     def batch(self, windows: list[Window]) -> dict[str, torch.Tensor]:
-        """The model's inputs, each of shape `(windows, longest window)`."""
-        return pad_rows(self.tokenizer, [window.ids for window in windows], [window.types for window in windows])
+        """
+        The model's inputs, each of shape `(windows, longest window)`, padded on the right: many encoders count positions
+        from the first column.
+        """
+        ids, types = [window.ids for window in windows], [window.types for window in windows]
+        return pad_rows(self.tokenizer, ids, types, "right")
 
     def no_answer_place(self, window: Window) -> int:
         """The token whose logits stand for "no answer in this window": [CLS], or the first."""
@@ -181,13 +189,12 @@ class TrainingWindows:
 
     def __call__(self, windows: list[Window]) -> dict:
         batch = self.encoder.batch(windows)
-        width = batch["input_ids"].shape[1]
         places = []
         for window in windows:
-            shift = width - len(window.ids) if self.encoder.tokenizer.padding_side == "left" else 0
-            span = self.span(window)
-            nowhere = self.encoder.no_answer_place(window)
-            places.append([shift + (nowhere if span is None else window.first + place) for place in span or (0, 0)])
+            if span := self.span(window):
+                places.append([window.first + place for place in span])
+            else:
+                places.append([self.encoder.no_answer_place(window)] * 2)
         start, end = torch.tensor(places).unbind(1)
         return batch | {"start_positions": start, "end_positions": end}
 

@@ -91,4 +91,70 @@ def write_model_card(
     return path
 
 
-__all__ = ["write_model_card"]
+def write_question_answering_card(
+    folder: Path,
+    name: str,
+    base_model: str | None,
+    results: dict[str, list[dict]],
+    tables: dict[str, str],
+    data: str,
+    settings: dict[str, object],
+    selection: str,
+    max_length: int,
+    tags: list[str],
+) -> Path:
+    """
+    Writes `README.md` for a checkpoint that answers questions.
+
+    Args:
+        folder (`Path`): the checkpoint.
+        name (`str`): its name.
+        base_model (`str`, *optional*): what it was trained from.
+        results (`dict[str, list[dict]]`): of each data set, for each pair of languages `context`, `question`, `F1`, `EM`.
+        tables (`dict[str, str]`): of each data set, the results in Markdown.
+        data (`str`): what it was trained on, in a sentence.
+        settings (`dict`): the hyperparameters to show.
+        selection (`str`): which epochs the results are of, in a sentence.
+        max_length (`int`): longest window in tokens.
+        tags (`list[str]`).
+    """
+    measured = [
+        EvalResult(
+            task_type="question-answering",
+            dataset_type=dataset,
+            dataset_name=dataset,
+            dataset_config=f"context-{result['context']}.question-{result['question']}",
+            metric_type={"F1": "f1", "EM": "exact_match"}[measure],
+            metric_value=round(result[measure], 2),
+        )
+        for dataset, of_set in results.items()
+        for result in of_set
+        for measure in ("F1", "EM")
+    ]
+    on_hub = base_model if base_model and not Path(base_model).exists() else None
+    card_data = ModelCardData(
+        language=sorted({r[side] for of_set in results.values() for r in of_set for side in ("context", "question")}),
+        library_name="transformers",
+        pipeline_tag="question-answering",
+        tags=["cross-lingual", *tags],
+        base_model=on_hub,
+        model_name=name,
+        eval_results=measured or None,
+    )
+    card = ModelCard.from_template(
+        card_data,
+        template_path=str(files("modeling_clir") / "templates" / "question_answering_card.md"),
+        name=name,
+        base=Path(base_model).name if base_model and not on_hub else base_model,
+        data=data,
+        settings=settings,
+        tables=tables,
+        selection=selection,
+        max_length=max_length,
+    )
+    path = folder / "README.md"
+    card.save(path)
+    return path
+
+
+__all__ = ["write_model_card", "write_question_answering_card"]

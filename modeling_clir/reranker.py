@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
-from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .data.pairs import PairEncoder, load_tokenizer, max_positions, split_passages
+from .data.pairs import PairEncoder, load_tokenizer, max_positions, pad_rows, split_passages
 from .quantization import quantize_int8
 from .training.losses import relevance_scores
 
@@ -119,23 +118,7 @@ class EncodedPairs:
 
     def batch(self, places: list[int]) -> dict[str, torch.Tensor]:
         """The pairs at `places` as the tokenizer pads them: the model's inputs, each `(pairs, longest row)`."""
-        tokenizer = self.encoder.tokenizer
-        ids, types = zip(*self.rows(places))
-        inputs = {
-            "input_ids": (ids, tokenizer.pad_token_id),
-            "token_type_ids": (types, tokenizer.pad_token_type_id),
-            "attention_mask": ([np.ones_like(row) for row in ids], 0),
-        }
-        return {
-            name: pad_sequence(
-                [torch.from_numpy(row) for row in rows],
-                batch_first=True,
-                padding_value=padding,
-                padding_side=tokenizer.padding_side,
-            ).long()
-            for name, (rows, padding) in inputs.items()
-            if name in tokenizer.model_input_names
-        }
+        return pad_rows(self.encoder.tokenizer, *zip(*self.rows(places)))
 
 
 def distinct(texts: list[str]) -> tuple[list[str], np.ndarray]:

@@ -2,8 +2,12 @@
 
 import gzip
 import json
+import random
 import runpy
 from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
 
 
 def write(path: Path, *lines: str | dict, end: str = "\n") -> Path:
@@ -55,3 +59,56 @@ WORDS += [chr(0x1100), *(f"##{chr(c)}" for c in (0x1100, 0x1161, 0x11A8))]  # on
 
 def tokens(tokenizer, ids) -> str:
     return " ".join(tokenizer.convert_ids_to_tokens(ids))
+
+
+TEXT = [
+    "Turm",
+    "gebaut",
+    "ÜBER",
+    "naïve",
+    "Cafés",
+    "長城是",
+    "में",
+    "دَرس",
+    "1866",
+    "(x)",
+    "[SEP]",
+    "🙂",
+    "\u200b",
+    "ﬁn",
+]
+
+
+def texts(seed: int, number: int, longest: int) -> list[str]:
+    """Of 1 to `longest` words that tokenizers treat in different ways."""
+    rng = random.Random(seed)
+    spaces = [" ", " ", " ", "  ", "\n", ", ", "-"]
+    return [
+        "".join(rng.choice(TEXT) + rng.choice(spaces) for _ in range(rng.randint(1, longest))) for _ in range(number)
+    ]
+
+
+def train_tokenizer(kind: str):
+    """`"byte_level"` as RoBERTa's and ModernBERT's, `"unigram"` as XLM-R's, `"no_cls"` without special tokens but one."""
+    unigram = kind == "unigram"
+    tokenizer = Tokenizer(models.Unigram() if unigram else models.BPE())
+    special = ["<s>", "</s>", "<pad>", "<unk>"]
+    if unigram:
+        tokenizer.normalizer = normalizers.NFKC()
+        tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+        trainer = trainers.UnigramTrainer(
+            vocab_size=150, special_tokens=special, unk_token="<unk>", show_progress=False
+        )
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(
+            vocab_size=330, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        )
+    tokenizer.train_from_iterator(texts(7, 50, 30), trainer)
+    single, pair = ("$A </s>", "$A </s> $B </s>") if kind == "no_cls" else ("<s> $A </s>", "<s> $A </s> </s> $B </s>")
+    places = [(name, tokenizer.token_to_id(name)) for name in ("<s>", "</s>")]
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=places)
+    named = {"sep_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    named |= {} if kind == "no_cls" else {"cls_token": "<s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named)

@@ -6,7 +6,9 @@ from dataclasses import fields
 import pytest
 
 import run_clir
+import run_mlqa
 import run_pretraining
+from modeling_clir.data.questions import parse_key
 from modeling_clir.training.arguments import parse_arguments
 from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
@@ -16,8 +18,13 @@ from .conftest import REPOSITORY
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("recipe", [r for r in RECIPES if "clir" not in r.stem], ids=lambda path: path.stem)
-def test_recipe(recipe, monkeypatch):
+def recipes(*runners: str) -> pytest.MarkDecorator:
+    chosen = [path for path in RECIPES if path.stem.split("_")[0] in runners]
+    return pytest.mark.parametrize("recipe", chosen, ids=lambda path: path.stem)
+
+
+@recipes("base", "demo", "xquad")
+def test_recipe_of_pretraining(recipe, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     kinds = (run_pretraining.ModelArguments, run_pretraining.DataArguments, XLRetrievalTrainingArguments)
     model, data, training = parse_arguments(kinds, ["--config", str(recipe), "--seed", "5"])
@@ -27,11 +34,19 @@ def test_recipe(recipe, monkeypatch):
     assert "MAP" in header or "Expected" in header
 
 
-@pytest.mark.parametrize("recipe", [r for r in RECIPES if "clir" in r.stem], ids=lambda path: path.stem)
-def test_recipe_of_clir(recipe):
-    flags = ["--config", str(recipe), "--collections", "x", "--output_dir", "y"]
-    args, training = parse_arguments((run_clir.Arguments, XLRetrievalTrainingArguments), flags)
-    assert training.do_train and args.model_name_or_path.startswith("output/")
+@recipes("clir", "mlqa")
+def test_recipe_of_finetuning(recipe):
+    runner = run_clir if "clir" in recipe.stem else run_mlqa
+    flags = ["--config", str(recipe), "--model_name_or_path", "x", "--output_dir", "y", "--use_cpu"]
+    flags += ["--collections", "z"] if runner is run_clir else ["--dev_data", "z"]
+    args, training = parse_arguments((runner.Arguments, XLRetrievalTrainingArguments), flags)
+    assert training.do_train and training.output_dir == "y"
+    for key in getattr(args, "pairs", None) or []:
+        parse_key(key)
+
+
+def test_every_recipe_is_of_a_runner():
+    assert {path.stem.split("_")[0] for path in RECIPES} == {"base", "demo", "xquad", "clir", "mlqa"}
 
 
 def test_readme_names_what_is_there():

@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
+
+from ..question_answering_bertlong import cut_end
 
 
 def load_tokenizer(source: str, tokenizer_class: type = AutoTokenizer) -> PreTrainedTokenizerBase:
@@ -77,13 +82,33 @@ class PairEncoder:
         for query, encoding in zip(queries, encoded.encodings, strict=True):
             cut.append(len(encoding.ids) > limit)
             if cut[-1]:
-                words, offsets = encoding.word_ids, encoding.offsets
-                # A letter may be several tokens: no end between these.
-                ends = [i for i in range(1, limit + 1) if offsets[i - 1][1] <= offsets[i][0]]
-                ends_of_words = [i for i in ends if words[i - 1] != words[i]]
-                query = query[: offsets[(ends_of_words or ends)[-1] - 1][1]] if ends else ""
+                query = query[: cut_end(encoding, limit)]
             kept.append(query)
         return kept, cut
+
+
+def pad_rows(
+    tokenizer: PreTrainedTokenizerBase, ids: list[np.ndarray], types: list[np.ndarray], padding_side: str | None = None
+) -> dict[str, torch.Tensor]:
+    """
+    Rows of token ids and token types, each `(tokens,)`, padded as the tokenizer does, or on `padding_side`: the model's
+    inputs, each of shape `(rows, longest row)`.
+    """
+    inputs = {
+        "input_ids": (ids, tokenizer.pad_token_id),
+        "token_type_ids": (types, tokenizer.pad_token_type_id),
+        "attention_mask": ([np.ones_like(row) for row in ids], 0),
+    }
+    return {
+        name: pad_sequence(
+            [torch.from_numpy(row) for row in rows],
+            batch_first=True,
+            padding_value=padding,
+            padding_side=padding_side or tokenizer.padding_side,
+        ).long()
+        for name, (rows, padding) in inputs.items()
+        if name in tokenizer.model_input_names
+    }
 
 
 def split_passages(encoder: PairEncoder, documents: list[str]) -> dict[str, list[str]]:
@@ -103,4 +128,4 @@ def split_passages(encoder: PairEncoder, documents: list[str]) -> dict[str, list
     return passages
 
 
-__all__ = ["PairEncoder", "load_tokenizer", "max_positions", "split_passages"]
+__all__ = ["PairEncoder", "load_tokenizer", "max_positions", "pad_rows", "split_passages"]

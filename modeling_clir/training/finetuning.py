@@ -124,7 +124,15 @@ def prepare_output(output: Path, options: dict, args: XLRetrievalTrainingArgumen
     """
     begun = any(output.glob("*/checkpoint-*")) or any(output.glob("*/result.json"))
     files = {f"{collection.name}.folds.json": collection.folds for collection in collections}
-    files["settings.json"] = options | {name: getattr(args, name) for name in SETTINGS}
+    settings = options | {name: getattr(args, name) for name in SETTINGS}
+    keep_settings(output, {**files, "settings.json": settings}, begun)
+
+
+def keep_settings(output: Path, files: dict[str, dict | list], begun: bool):
+    """
+    Writes JSON files of a name and content. Raises `ValueError` that names an option or file in which what was `begun` in
+    `output` differs.
+    """
     for name, content in files.items():
         found = json.loads((output / name).read_text(encoding="utf-8")) if (output / name).is_file() else content
         if begun and found != content:
@@ -451,6 +459,8 @@ __all__ = [
     "encoder_layers",
     "finetune",
     "finetune_last_layers",
+    "keep_settings",
+    "last_complete_checkpoint",
     "load_ranker",
     "load_reranker",
     "measure_folds",
@@ -459,6 +469,7 @@ __all__ = [
     "rank_fold",
     "read_result",
     "reinitialize_layers",
+    "remove_checkpoints",
     "save_reranker",
     "write_result",
 ]

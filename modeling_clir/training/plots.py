@@ -34,15 +34,15 @@ def plot_learning_curve(log_history: list[dict], path: Path):
     figure.savefig(path, dpi=120)
 
 
-def plot_development(folds: dict[str, list[float]], path: Path):
-    """Draws the development MAP after each epoch of each fold, the best one marked, and writes a PNG."""
+def plot_development(curves: dict[str, list[float]], path: Path, title: str = "Development MAP"):
+    """Draws what was measured after each epoch, as of each fold, the best epoch marked, and writes a PNG."""
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     axes = figure.subplots()
-    for name, values in folds.items():
+    for name, values in curves.items():
         (line,) = axes.plot(range(1, len(values) + 1), values, label=name)
         best = values.index(max(values))
         axes.plot(best + 1, values[best], marker="o", color=line.get_color())
-    axes.set(title="Development MAP", xlabel="epoch")
+    axes.set(title=title, xlabel="epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)

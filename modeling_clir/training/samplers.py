@@ -68,7 +68,7 @@ class TaskBatchSampler:
             for name in self.sizes
         }
         for step in range(max(map(len, steps.values()))):
-            for task in ("qlm", "rr"):
+            for task in sorted({task for task, _ in steps}):
                 names = [name for name in steps if name[0] == task and step < len(steps[name])]
                 rng.shuffle(names)
                 for name in names:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -98,6 +99,8 @@ class XLRetrievalTrainer(Trainer):
     """
 
     args: XLRetrievalTrainingArguments
+    tasks = ("qlm", "rr")
+    counts = {"queries_cut": "queries_cut", "documents_cut": "documents_cut", "rows": "documents_read"}
 
     def __init__(self, *args, max_tokens_per_batch: int | None = None, **kwargs):
         super().__init__(*args, **kwargs)
@@ -106,7 +109,7 @@ class XLRetrievalTrainer(Trainer):
             raise ValueError(
                 "several GPUs in one process would tear the documents of a query apart: use accelerate launch"
             )
-        names = ("qlm", "qlm_n", "rr", "rr_n", *COUNTS, *SPEED)
+        names = (*self.tasks, *(f"{task}_n" for task in self.tasks), *self.counts, *SPEED)
         self.totals = {name: torch.zeros((), device=self.args.device) for name in names}
         self.timer = StepTimer(self.totals)
         self.add_callback(self.timer)
@@ -122,11 +125,14 @@ class XLRetrievalTrainer(Trainer):
             size = self.args.per_device_train_batch_size
             sampler = TaskBatchSampler(self.train_dataset.sizes, size, **share)
         else:
-            lengths = estimate_lengths(self.train_dataset, self.data_collator.encoder)
+            lengths = self.example_lengths()
             sampler = TokenBudgetSampler(lengths, self.max_tokens_per_batch, **share)
         self.add_callback(EpochCallback(sampler))
         # Not prepared by accelerate: the sampler itself gives each process its share.
         return self.data_loader(self.train_dataset, sampler, self.args.dataloader_persistent_workers)
+
+    def example_lengths(self) -> dict[tuple[str, str], np.ndarray]:
+        return estimate_lengths(self.train_dataset, self.data_collator.encoder)
 
     def data_loader(self, dataset: PretrainingDataset, batches, persistent_workers: bool = False) -> DataLoader:
         return DataLoader(
@@ -164,10 +170,10 @@ class XLRetrievalTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss, outputs, labels, rest = self.forward_task(model, dict(inputs))
         task = rest["task"]
-        weight = self.args.qlm_weight if task == "qlm" else self.args.rr_weight
+        weight = {"qlm": self.args.qlm_weight, "rr": self.args.rr_weight}.get(task, 1.0)
         self.totals[task] += loss.detach()
         self.totals[f"{task}_n"] += 1
-        for name in COUNTS:
+        for name in self.counts:
             self.totals[name] += rest[name]
         if num_items_in_batch is not None:
             # The mean over all masked tokens or examples of the optimizer step: of every process and accumulated
@@ -181,12 +187,11 @@ class XLRetrievalTrainer(Trainer):
     def log(self, logs, start_time=None):
         if "loss" in logs:
             totals = {name: self.accelerator.reduce(value, "sum").item() for name, value in self.totals.items()}
-            for task in ("qlm", "rr"):
+            for task in self.tasks:
                 if totals[f"{task}_n"]:
                     logs[f"{task}_loss"] = totals[task] / totals[f"{task}_n"]
-            logs["queries_cut"] = int(totals["queries_cut"])
-            logs["documents_cut"] = int(totals["documents_cut"])
-            logs["documents_read"] = int(totals["rows"])
+            for name, logged in self.counts.items():
+                logs[logged] = int(totals[name])
             logs["data_wait"] = totals["waited"] / totals["seconds"]
             logs["tokens_per_second"] = totals["tokens"] / totals["seconds"] * self.args.world_size
             logs["tokens_per_batch"] = totals["tokens"] / totals["batches"]

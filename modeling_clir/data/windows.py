@@ -1,0 +1,202 @@
+"""Questions and their contexts as the model's inputs: a long context in several windows, which overlap."""
+
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+
+import numpy as np
+import torch
+from tokenizers import Encoding
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from ..question_answering_bertlong import are_text, attach_marks
+from .pairs import PairEncoder, pad_rows
+from .questions import Question
+from .sections import ExampleKey
+
+
+logger = logging.get_logger(__name__)
+
+QUESTIONS_AT_ONCE = 256  # tokenized together
+
+
+@dataclass
+class Window:
+    """
+    `[CLS] question [SEP] part of the context [SEP]`.
+
+    Attributes:
+        question (`int`): its place among the questions.
+        ids, types (`np.ndarray` of shape `(tokens,)`): token ids and segments; the question is segment 0.
+        first (`int`): place of the first token of the context.
+        offsets (`np.ndarray` of shape `(context tokens, 2)`): where each is in the context, in characters.
+        allowed (`np.ndarray` of shape `(context tokens,)`): whether an answer may begin or end there: no space alone.
+        is_first, is_last (`bool`): whether the context begins and ends in this window.
+    """
+
+    question: int
+    ids: np.ndarray
+    types: np.ndarray
+    first: int
+    offsets: np.ndarray
+    allowed: np.ndarray
+    is_first: bool = False
+    is_last: bool = False
+
+    def span(self, text: str, start: int) -> tuple[int, int] | None:
+        """
+        First and last token, counted from the first of the context, of the shortest span that holds an answer but for
+        spaces at its ends; `None` where the answer is not wholly in this window.
+        """
+        start, end = start + len(text) - len(text.lstrip()), start + len(text.rstrip())
+        if not len(self.offsets) or (start < self.offsets[0, 0] and not self.is_first):
+            return None
+        if end > self.offsets[-1, 1] and not self.is_last:
+            return None
+        inside = np.flatnonzero((self.offsets[:, 1] > start) & (self.offsets[:, 0] < end))
+        return (int(inside[0]), int(inside[-1])) if len(inside) else None
+
+
+@dataclass
+class WindowEncoder:
+    """
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer.
+        max_length (`int`): longest window in tokens, with question and special tokens.
+        doc_stride (`int`, defaults to 128): tokens that a window has in common with the next.
+        max_question_length (`int`, defaults to 64): longest question in tokens; the end of a longer one is cut off.
+
+    Raises `ValueError` where the lengths leave no room for a context.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    doc_stride: int = 128
+    max_question_length: int = 64
+
+    def __post_init__(self):
+        self.pairs = PairEncoder(self.tokenizer, self.max_length, self.max_question_length)
+        special = self.tokenizer.num_special_tokens_to_add(pair=True)
+        room = self.max_length - self.max_question_length - special
+        if not 0 <= self.doc_stride < room:
+            raise ValueError(
+                f"doc_stride ({self.doc_stride}) must be at least 0 and less than the {room} tokens that max_length "
+                f"({self.max_length}) leaves for the context beside a question of max_question_length "
+                f"({self.max_question_length}) and {special} special tokens"
+            )
+
+    def __call__(self, questions: list[Question], progress: bool = True, name: str = "windows") -> list[Window]:
+        """The windows of each question, one after another. Cut questions are counted in the log."""
+        windows, cut = [], 0
+        with tqdm(total=len(questions), desc=name, unit="question", disable=not progress) as bar:
+            for start in range(0, len(questions), QUESTIONS_AT_ONCE):
+                part = questions[start : start + QUESTIONS_AT_ONCE]
+                texts, was_cut = self.pairs.cut([question.text for question in part])
+                cut += sum(was_cut)
+                encoded = self.tokenizer(
+                    texts,
+                    [question.context for question in part],
+                    truncation="only_second",
+                    max_length=self.max_length,
+                    stride=self.doc_stride,
+                    return_overflowing_tokens=True,
+                    split_special_tokens=True,
+                    verbose=False,
+                )
+                rows = zip(encoded["overflow_to_sample_mapping"], encoded.encodings)
+                for owner, group in groupby(rows, key=itemgetter(0)):
+                    of_question = [self.window(start + owner, encoding) for _, encoding in group]
+                    of_question[0].is_first = of_question[-1].is_last = True
+                    offsets = np.concatenate([window.offsets for window in of_question])
+                    ends = np.cumsum([len(window.offsets) for window in of_question])[:-1]
+                    context = part[owner].context
+                    for window, own in zip(of_question, np.split(attach_marks(offsets, context), ends)):
+                        window.offsets, window.allowed = own, are_text(own, context)
+                    windows += of_question
+                bar.update(len(part))
+        if cut and progress:
+            logger.warning(
+                f"{name}: {cut} of {len(questions)} questions were cut to {self.max_question_length} tokens"
+            )
+        return windows
+
+    def window(self, question: int, encoding: Encoding) -> Window:
+        of_context = np.flatnonzero([side == 1 for side in encoding.sequence_ids])
+        return Window(
+            question,
+            np.array(encoding.ids, dtype=np.int32),
+            np.array(encoding.type_ids, dtype=np.int8),
+            int(of_context[0]) if len(of_context) else len(encoding.ids),
+            np.array(encoding.offsets, dtype=np.int32)[of_context],
+            np.zeros(len(of_context), dtype=bool),
+        )
+
+    def batch(self, windows: list[Window]) -> dict[str, torch.Tensor]:
+        """
+        The model's inputs, each of shape `(windows, longest window)`, padded on the right: many encoders count positions
+        from the first column.
+        """
+        ids, types = [window.ids for window in windows], [window.types for window in windows]
+        return pad_rows(self.tokenizer, ids, types, "right")
+
+    def no_answer_place(self, window: Window) -> int:
+        """The token whose logits stand for "no answer in this window": [CLS], or the first."""
+        at = np.flatnonzero(window.ids == self.tokenizer.cls_token_id)
+        return int(at[0]) if len(at) else 0
+
+
+class TrainingWindows:
+    """
+    The windows of the training questions, and in each the first and last token of the answer: [CLS] where it does not
+    hold the whole answer. Of several answers the first is used.
+
+    Args:
+        questions (`list[Question]`).
+        encoder (`WindowEncoder`).
+        progress (`bool`, defaults to `True`): show a bar on stderr.
+
+    Attributes:
+        sizes (`dict[tuple[str, str], int]`), lengths (`dict[tuple[str, str], np.ndarray]`): number of windows and
+        tokens of each, for the samplers.
+
+    Indexed by [`ExampleKey`], calling it makes a batch. Answers that are whole in no window are counted in the log.
+    """
+
+    def __init__(self, questions: list[Question], encoder: WindowEncoder, progress: bool = True):
+        self.questions, self.encoder = questions, encoder
+        self.windows = encoder(questions, progress, "training windows")
+        self.sizes = {("qa", "train"): len(self.windows)}
+        self.lengths = {("qa", "train"): np.array([len(window.ids) for window in self.windows])}
+        answerable = {i for i, question in enumerate(questions) if question.answers}
+        found = {window.question for window in self.windows if self.span(window)}
+        if lost := len(answerable - found):
+            logger.warning(
+                f"{lost} of {len(answerable)} training answers are whole in no window of {encoder.max_length} tokens, "
+                f"{questions[min(answerable - found)].id} the first; their windows count as without an answer"
+            )
+
+    def span(self, window: Window) -> tuple[int, int] | None:
+        answers = self.questions[window.question].answers
+        return window.span(*answers[0]) if answers else None
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, key: ExampleKey) -> Window:
+        return self.windows[key.index]
+
+    def __call__(self, windows: list[Window]) -> dict:
+        batch = self.encoder.batch(windows)
+        places = []
+        for window in windows:
+            if span := self.span(window):
+                places.append([window.first + place for place in span])
+            else:
+                places.append([self.encoder.no_answer_place(window)] * 2)
+        start, end = torch.tensor(places).unbind(1)
+        return batch | {"start_positions": start, "end_positions": end}
+
+
+__all__ = ["TrainingWindows", "Window", "WindowEncoder"]

@@ -1,0 +1,245 @@
+"""How good answers to questions are: exact match and F1 of tokens, as SQuAD, MLQA and SQuAD v2.0 measure them."""
+
+import math
+import re
+import string
+import unicodedata
+from collections import Counter
+from functools import reduce
+from itertools import accumulate
+from operator import add
+
+
+def whole_words(words: str) -> re.Pattern:
+    return re.compile(rf"\b(?:{'|'.join(words.split())})\b")
+
+
+# What MLQA takes for articles, by language. The Arabic one goes wherever its letters are, inside words too: of the two
+# alternatives in MLQA's expression the one with a space before them never matches.
+ARTICLES = {
+    "ar": re.compile("ال"),
+    "de": whole_words("der die das dem den des ein eine einem einen einer eines"),
+    "en": whole_words("a an the"),
+    "es": whole_words("el la los las un una unos unas"),
+    "hi": None,
+    "vi": whole_words("của là cái chiếc những"),
+    "zh": None,
+}
+IDEOGRAPH = re.compile("[\u4e00-\u9fa5]")
+
+Measured = dict[str, dict[str, float]]
+
+
+def normalize_answer(text: str, language: str | None = None) -> str:
+    """
+    Lower case, without punctuation, then without articles, the tokens set apart by single spaces.
+
+    Args:
+        text (`str`): an answer.
+        language (`str`, *optional*): of the answer, for the rules of MLQA: "ar", "de", "en", "es", "hi", "vi" or "zh".
+            Without it the rules are SQuAD's: English articles, and of punctuation that of ASCII alone.
+
+    Punctuation is removed without leaving a space, articles leave one. A token is what stands between spaces; in
+    Chinese each ideograph (U+4E00 to U+9FA5) is a token too.
+
+    Source: the evaluation scripts of SQuAD v1.1 and v2.0 (Rajpurkar et al. 2016, 2018), which agree in this, and of
+    MLQA (Lewis et al. 2020). Raises `ValueError` for another language.
+    """
+    if language is not None and language not in ARTICLES:
+        raise ValueError(
+            f"there are no rules for answers in {language!r}: MLQA's are for {', '.join(ARTICLES)}, and SQuAD's go by "
+            "no language (None)"
+        )
+    text = "".join(character for character in text.lower() if not is_punctuation(character, language))
+    if articles := ARTICLES["en" if language is None else language]:
+        text = articles.sub(" ", text)
+    if language == "zh":
+        text = IDEOGRAPH.sub(r" \g<0> ", text)
+    return " ".join(text.split())
+
+
+def is_punctuation(character: str, language: str | None) -> bool:
+    """In ASCII's punctuation, which has signs such as "$" and "+"; with a language, also what Unicode calls so."""
+    return character in string.punctuation or (language is not None and unicodedata.category(character)[0] == "P")
+
+
+def exact_match(prediction: str, answers: list[str], language: str | None = None, unanswerable: bool = False) -> bool:
+    """Whether the prediction is one of the answers, both normalized; see [`token_f1`] for the arguments."""
+    return normalize_answer(prediction, language) in normalized_answers(answers, language, unanswerable)
+
+
+def token_f1(prediction: str, answers: list[str], language: str | None = None, unanswerable: bool = False) -> float:
+    """
+    The harmonic mean of precision and recall of the prediction's tokens, each counted as often as it is there; the
+    largest one over the answers.
+
+    Args:
+        prediction (`str`): "" for none.
+        answers (`list[str]`): the gold ones; none where the question has no answer.
+        language (`str`, *optional*): see [`normalize_answer`].
+        unanswerable (`bool`, defaults to `False`): the rules of SQuAD v2.0 for all questions, not just for those
+            without answers: answers of which normalizing leaves nothing do not count, where none is left the answer is
+            "", and "" agrees with "". SQuAD v1.1 and MLQA compare every answer, and F1 is 0 where no token is shared.
+
+    Returns:
+        From 0 to 1. Raises `ValueError` for an unknown language.
+    """
+    unanswerable = unanswerable or not answers
+    predicted = normalize_answer(prediction, language).split()
+    golds = [gold.split() for gold in normalized_answers(answers, language, unanswerable)]
+    return max(f1(predicted, gold, unanswerable) for gold in golds)
+
+
+def normalized_answers(answers: list[str], language: str | None, unanswerable: bool) -> list[str]:
+    golds = [normalize_answer(answer, language) for answer in answers]
+    if unanswerable or not golds:
+        golds = [gold for gold in golds if gold] or [""]
+    return golds
+
+
+def f1(predicted: list[str], gold: list[str], unanswerable: bool) -> float:
+    same = (Counter(predicted) & Counter(gold)).total()
+    if not same:
+        return float(unanswerable and not predicted and not gold)
+    precision, recall = same / len(predicted), same / len(gold)
+    return 2 * precision * recall / (precision + recall)
+
+
+def evaluate_answers(
+    predictions: dict[str, str], answers: dict[str, list[str]], language: str | None = None
+) -> Measured:
+    """
+    F1 and EM of each question. The rules are those of SQuAD v2.0 where a question has no answer, else those of SQuAD
+    v1.1 (which is how XQuAD is measured too) or, with a language, of MLQA: see [`token_f1`].
+
+    Args:
+        predictions (`dict[str, str]`): question id to the predicted answer, "" for none.
+        answers (`dict[str, list[str]]`): question id to the gold answers, an empty list where there is none.
+        language (`str`, *optional*): of the answers, which is that of the documents; see [`normalize_answer`].
+
+    Returns:
+        Question id, in the order of `answers`, to `F1` and `EM`, from 0 to 1 ([`mean_answers`] gives per cent); where
+        the set has unanswerable questions, also `answerable`, 1 or 0.
+
+    Raises `ValueError` for a question without a prediction (the official scripts count it 0 and go on), for a
+    prediction to no question of these, and for an unknown language.
+    """
+    check_questions(predictions, answers, "answers")
+    unanswerable = not all(answers.values())
+    measured = {}
+    for question, golds in answers.items():
+        prediction = predictions[question]
+        measured[question] = {
+            "F1": token_f1(prediction, golds, language, unanswerable),
+            "EM": float(exact_match(prediction, golds, language, unanswerable)),
+        }
+        if unanswerable:
+            measured[question]["answerable"] = float(bool(golds))
+    return measured
+
+
+def check_questions(predictions: dict[str, str], others: dict, name: str):
+    if missing := [question for question in others if question not in predictions]:
+        raise ValueError(
+            f'question {missing[0]!r} has no prediction ({len(missing)} of {len(others)} have none); predict "" where '
+            "there is no answer"
+        )
+    if unknown := [question for question in predictions if question not in others]:
+        raise ValueError(
+            f"the {name} have no question {unknown[0]!r}, which there is a prediction for ({len(unknown)} of "
+            f"{len(predictions)}): are these the {name} of another question set?"
+        )
+
+
+def mean_answers(measured: Measured) -> dict[str, float]:
+    """
+    The means over the questions of [`evaluate_answers`].
+
+    Returns:
+        `F1` and `EM` in per cent, from 0 to 100, as the official scripts print them, and the number of `questions`.
+        Where there are unanswerable questions, the same of the questions that have an answer (`HasAns_F1`,
+        `HasAns_EM`, `HasAns_questions`) and of those that have none (`NoAns_F1`, ...), parts named by SQuAD v2.0; a
+        part without questions is left out. Raises `ValueError` for no question.
+    """
+    if not measured:
+        raise ValueError("there are no questions")
+    parts = {"": list(measured.values())}
+    if not all(answerable(one) for one in parts[""]):
+        parts["HasAns_"] = [one for one in parts[""] if answerable(one)]
+        parts["NoAns_"] = [one for one in parts[""] if not answerable(one)]
+    means = {}
+    for name, part in parts.items():
+        if part:
+            for measure in ("F1", "EM"):
+                # One by one, as in the scripts; sum() has other last digits from Python 3.12 on.
+                means[name + measure] = 100 * reduce(add, (one[measure] for one in part)) / len(part)
+            means[f"{name}questions"] = len(part)
+    return means
+
+
+def answerable(measures: dict[str, float]) -> bool:
+    return bool(measures.get("answerable", 1))
+
+
+def apply_threshold(
+    predictions: dict[str, str], no_answer_scores: dict[str, float], threshold: float
+) -> dict[str, str]:
+    """
+    The predictions, "" for a question whose score of having no answer is more than the threshold. Raises `ValueError`
+    for a question without prediction or score, and for a score that is NaN.
+    """
+    check_scores(predictions, no_answer_scores)
+    return {
+        question: "" if no_answer_scores[question] > threshold else prediction
+        for question, prediction in predictions.items()
+    }
+
+
+def best_threshold(
+    measured: Measured, predictions: dict[str, str], no_answer_scores: dict[str, float], measure: str = "F1"
+) -> tuple[float, float]:
+    """
+    The threshold for [`apply_threshold`] under which the mean is largest, equal to that of the script of SQuAD v2.0:
+    questions are answered in the order of their scores, the lowest first, and the best place to stop is found, the
+    first one of several.
+
+    Args:
+        measured (`dict[str, dict[str, float]]`): from [`evaluate_answers`].
+        predictions (`dict[str, str]`): those that were measured, before any threshold.
+        no_answer_scores (`dict[str, float]`): question id to a score, the higher the less likely an answer is; meant
+            for a probability. Equal scores go in the order of the dict, and the best place may lie between them.
+        measure (`str`, defaults to `"F1"`): or `"EM"`.
+
+    Returns:
+        The mean in per cent and the threshold, which is the score of the last question that is answered, and 0.0 where
+        it is best to answer none, which it gives where all scores are above 0. Raises `ValueError` for no question, a
+        question without prediction, measures or score, and a score that is NaN.
+    """
+    if not measured:
+        raise ValueError("there are no questions")
+    check_questions(predictions, measured, "measures")
+    check_scores(predictions, no_answer_scores)
+    order = sorted(no_answer_scores, key=no_answer_scores.__getitem__)
+    # An answer to a question that has none, right before, makes it wrong.
+    gains = (measured[q][measure] if answerable(measured[q]) else -bool(predictions[q]) for q in order)
+    sums = list(accumulate(gains, initial=sum(not answerable(one) for one in measured.values())))
+    best = max(range(len(sums)), key=sums.__getitem__)
+    return 100 * sums[best] / len(measured), no_answer_scores[order[best - 1]] if best else 0.0
+
+
+def check_scores(predictions: dict[str, str], no_answer_scores: dict[str, float]):
+    check_questions(predictions, no_answer_scores, "no-answer scores")
+    for question, score in no_answer_scores.items():
+        if math.isnan(score):
+            raise ValueError(f"question {question!r}: the no-answer score is NaN")
+
+
+__all__ = [
+    "apply_threshold",
+    "best_threshold",
+    "evaluate_answers",
+    "exact_match",
+    "mean_answers",
+    "normalize_answer",
+    "token_f1",
+]

@@ -1,0 +1,227 @@
+"""
+Answers as spans of a context, from the start and end logits of its windows; and a pipeline that Transformers 5 no longer has:
+`pipeline("question-answering", model=..., trust_remote_code=True)` for the checkpoints that come with this file.
+"""
+
+import unicodedata
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tokenizers import Encoding
+from transformers.pipelines.base import ChunkPipeline
+
+
+def attach_marks(offsets: np.ndarray, text: str) -> np.ndarray:
+    """
+    Offsets of the tokens of a text, `(tokens, 2)`, in any order, with the combining marks that a tokenizer's
+    normalization drops, as vowel signs and accents: they go to the token before them.
+    """
+    spans, place = np.unique(offsets, axis=0, return_inverse=True)
+    starts = np.append(spans[1:, 0], len(text))
+    for i in np.flatnonzero(starts > spans[:, 1]):
+        end = spans[i, 1]
+        while end < starts[i] and unicodedata.category(text[end]).startswith("M"):
+            end += 1
+        spans[i, 1] = end
+    return spans[place.reshape(-1)]
+
+
+def are_text(offsets: np.ndarray, text: str) -> np.ndarray:
+    """Which tokens, by their offsets in a text, are more than space: where an answer may begin or end."""
+    return np.array([bool(text[start:end].strip()) for start, end in offsets.tolist()], dtype=bool)
+
+
+def cut_end(encoding: Encoding, limit: int) -> int:
+    """
+    Where a text is cut so that `limit` of its tokens are left, in characters: at the end of a word, but for one word of
+    more tokens. A letter may be several tokens: there is no cut between these.
+    """
+    words, offsets = encoding.word_ids, encoding.offsets
+    ends = [i for i in range(1, limit + 1) if offsets[i - 1][1] <= offsets[i][0]]
+    ends_of_words = [i for i in ends if words[i - 1] != words[i]]
+    return offsets[(ends_of_words or ends)[-1] - 1][1] if ends else 0
+
+
+def best_spans(
+    start_logits: torch.Tensor, end_logits: torch.Tensor, allowed: torch.Tensor, n_best: int, max_answer_length: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """
+    The best spans of tokens of each window: those with the greatest sums of the logits of their first and last token
+    (Devlin et al. 2019, BERT, section 4.2).
+
+    Args:
+        start_logits, end_logits (`torch.Tensor` of shape `(windows, tokens)`).
+        allowed (`torch.BoolTensor` of shape `(windows, tokens)`): where an answer may begin or end.
+        n_best (`int`), max_answer_length (`int`): number of spans, and of tokens of the longest.
+
+    Returns:
+        Scores, first and last tokens, each of shape `(windows, spans)`, best first; the score is `-inf` where a window
+        has no more spans.
+    """
+    start = start_logits.float().masked_fill(~allowed, -torch.inf)
+    end = end_logits.float().masked_fill(~allowed, -torch.inf)
+    length = min(max_answer_length, start.shape[1])
+    ends = F.pad(end, (0, length - 1), value=-torch.inf).unfold(1, length, 1)  # windows, first token, tokens further
+    scores = (start[:, :, None] + ends).flatten(1)
+    scores, place = scores.topk(min(n_best, scores.shape[1]), dim=1)
+    first = place // length
+    return scores, first, first + place % length
+
+
+def rank_spans(
+    spans: list[tuple[float, int, int]], context: str, n_best: int, no_answer_score: float | None = None
+) -> list[dict]:
+    """
+    The spans of all windows of a context, best first, each once and without spaces at its ends.
+
+    Args:
+        spans (`list[tuple[float, int, int]]`): score, start and end in the context, in characters.
+        context (`str`).
+        n_best (`int`): how many are kept.
+        no_answer_score (`float`, *optional*): with it the empty answer is one of them, and always kept.
+
+    Returns:
+        Dictionaries of `answer`, `start`, `end`, `logit` (the score as it was) and `score` (its softmax among these).
+    """
+    best = {}
+    for logit, start, end in spans:
+        text = context[start:end]
+        start, end = start + len(text) - len(text.lstrip()), end - len(text) + len(text.rstrip())
+        if start < end:
+            best[start, end] = max(logit, best.get((start, end), logit))
+    ranked = [(logit, start, end) for (start, end), logit in best.items()]
+    ranked = sorted(ranked, key=lambda span: (-span[0], span[1], span[2]))[:n_best]
+    if no_answer_score is not None:
+        ranked = sorted([*ranked[: max(n_best - 1, 1)], (no_answer_score, 0, 0)], key=lambda span: -span[0])
+    if not ranked:
+        return []
+    logits = np.array([logit for logit, _, _ in ranked])
+    shares = np.exp(logits - logits.max())
+    return [
+        {"answer": context[start:end], "start": start, "end": end, "logit": float(logit), "score": float(share)}
+        for (logit, start, end), share in zip(ranked, shares / shares.sum())
+    ]
+
+
+class QuestionAnsweringPipeline(ChunkPipeline):
+    """
+    Finds the answer to a question in a context.
+
+    ```python
+    from transformers import pipeline
+
+    answer = pipeline("question-answering", model="output/clir-mlqa", trust_remote_code=True)
+    answer(question="Wann wurde der Turm gebaut?", context="The tower was built in 1866.")
+    ```
+
+    Called with `question` and `context`, or a dictionary of both, or a list of such dictionaries; gives a dictionary
+    of `answer`, `start`, `end` (in the context, in characters) and `score` (a probability among the best spans), or
+    a list of them with `top_k` above 1.
+
+    Args:
+        top_k (`int`, defaults to 1): answers of a question.
+        max_seq_len (`int`, *optional*): longest window in tokens; defaults to what model and tokenizer take.
+        doc_stride (`int`, defaults to 128): tokens that a window has in common with the next; at most a quarter of it.
+        max_answer_len (`int`, defaults to 30): longest answer in tokens.
+        max_question_len (`int`, defaults to 64): longest question in tokens, at most half of a window; the end of a
+            longer one is cut off.
+        handle_impossible_answer (`bool`, defaults to `False`): let the empty answer be one of them.
+
+    Raises `ValueError` where question or context is missing or empty, `TypeError` for another option.
+    """
+
+    _load_processor = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+    _load_tokenizer = True
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.tokenizer.padding_side = "right"  # many encoders count positions from the first column
+
+    def _sanitize_parameters(self, **options):
+        names = {"preprocess": ("max_seq_len", "doc_stride", "max_question_len")}
+        names["postprocess"] = ("top_k", "max_answer_len", "handle_impossible_answer")
+        if unknown := options.keys() - {name for of_step in names.values() for name in of_step}:
+            raise TypeError(f"question-answering has no option {sorted(unknown)[0]!r}")
+        before, after = ({n: options[n] for n in of_step if n in options} for of_step in names.values())
+        return before, {}, after
+
+    def __call__(self, *inputs, question=None, context=None, **options):
+        if question is not None or context is not None:
+            if isinstance(question, list):
+                contexts = context if isinstance(context, list) else [context] * len(question)
+                inputs = ([{"question": q, "context": c} for q, c in zip(question, contexts, strict=True)],)
+            else:
+                inputs = ({"question": question, "context": context},)
+        return super().__call__(*inputs, **options)
+
+    def preprocess(self, inputs, max_seq_len=None, doc_stride=128, max_question_len=64):
+        for name in ("question", "context"):
+            if not isinstance(inputs, dict) or not isinstance(inputs.get(name), str) or not inputs[name].strip():
+                raise ValueError(
+                    f"a question and a context are needed, as texts that are not empty; {name} is missing"
+                )
+        tokenizer, config = self.tokenizer, self.model.config
+        question, context = inputs["question"], inputs["context"]
+        positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+        if any(kin in config.model_type for kin in ("roberta", "camembert")):  # number them from pad_token_id + 1 on
+            positions -= config.pad_token_id + 1
+        limit = max_seq_len or min(tokenizer.model_max_length, positions)
+        max_question_len = min(max_question_len, limit // 2)
+        asked = tokenizer(question, add_special_tokens=False, split_special_tokens=True, verbose=False).encodings[0]
+        if len(asked.ids) > max_question_len:
+            question = question[: cut_end(asked, max_question_len)]
+        encoded = tokenizer(
+            question,
+            context,
+            truncation="only_second",
+            max_length=limit,
+            stride=min(doc_stride, limit // 4),
+            return_overflowing_tokens=True,
+            split_special_tokens=True,
+        )
+        windows = encoded.encodings
+        in_context = [np.array([side == 1 for side in window.sequence_ids]) for window in windows]
+        offsets = [np.array(window.offsets)[inside] for window, inside in zip(windows, in_context)]
+        ends = np.cumsum([len(part) for part in offsets])[:-1]
+        offsets = np.split(attach_marks(np.concatenate(offsets), context), ends)
+        for row, (inside, of_context) in enumerate(zip(in_context, offsets)):
+            # By tokens, so that they are padded as the tokens are.
+            allowed, places = np.zeros(len(inside), dtype=bool), np.zeros((len(inside), 2), dtype=np.int64)
+            allowed[inside], places[inside] = are_text(of_context, context), of_context
+            yield {
+                **{
+                    name: torch.tensor([encoded[name][row]]) for name in tokenizer.model_input_names if name in encoded
+                },
+                "context": context,
+                "allowed": torch.from_numpy(allowed)[None],
+                "offsets": torch.from_numpy(places)[None],
+                "is_last": row == len(windows) - 1,
+            }
+
+    def _forward(self, inputs):
+        outputs = self.model(**{name: inputs[name] for name in self.tokenizer.model_input_names if name in inputs})
+        return {**inputs, "start": outputs.start_logits, "end": outputs.end_logits}
+
+    def postprocess(self, windows, top_k=1, max_answer_len=30, handle_impossible_answer=False):
+        spans, nowhere, n_best = [], [], max(top_k, 20)
+        for window in windows:
+            best = best_spans(window["start"], window["end"], window["allowed"].bool(), n_best, max_answer_len)
+            offsets = window["offsets"][0].tolist()
+            for score, start, end in zip(*(part[0].tolist() for part in best)):
+                if score > float("-inf"):
+                    spans.append((score, offsets[start][0], offsets[end][1]))
+            tokens, cls = window["input_ids"][0].tolist(), self.tokenizer.cls_token_id
+            at = tokens.index(cls) if cls in tokens else 0
+            nowhere.append(float(window["start"][0, at] + window["end"][0, at]))
+        context = windows[0]["context"]
+        found = rank_spans(spans, context, n_best, min(nowhere) if handle_impossible_answer else None)
+        found = [{name: answer[name] for name in ("score", "start", "end", "answer")} for answer in found[:top_k]]
+        if top_k > 1:
+            return found
+        return found[0] if found else {"score": 0.0, "start": 0, "end": 0, "answer": ""}
+
+
+__all__ = ["QuestionAnsweringPipeline", "are_text", "attach_marks", "best_spans", "cut_end", "rank_spans"]

@@ -1,0 +1,151 @@
+"""Answers to questions: spans of a context, found in its windows."""
+
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .data.pairs import max_positions
+from .data.questions import Question
+from .data.windows import WindowEncoder
+from .question_answering_bertlong import best_spans, rank_spans
+
+
+@dataclass
+class Prediction:
+    """
+    Attributes:
+        answer (`str`): the best span of the context; empty only where there is none.
+        no_answer_probability (`float`): of "no answer" beside the best span, by their scores (Devlin et al. 2019, BERT,
+            section 4.3).
+        n_best (`list[dict]`): the best spans and the empty answer, best first; see `rank_spans`.
+    """
+
+    answer: str
+    no_answer_probability: float
+    n_best: list[dict]
+
+
+class Reader:
+    """
+    Answers questions from their contexts. Windows of similar length are computed together.
+
+    Args:
+        model (`PreTrainedModel`): with start and end logits, each `(batch_size, tokens)`.
+        tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer.
+        max_length (`int`, *optional*): longest window in tokens; defaults to what both the model and the tokenizer take.
+        doc_stride (`int`, defaults to 128), max_question_length (`int`, defaults to 64): see [`WindowEncoder`].
+        max_answer_length (`int`, defaults to 30): longest answer in tokens.
+        max_tokens_per_batch (`int`, defaults to 16384): rows of a batch times the tokens of its longest one.
+
+    Raises `ValueError` where the lengths do not fit the model or each other.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int | None = None,
+        doc_stride: int = 128,
+        max_question_length: int = 64,
+        max_answer_length: int = 30,
+        max_tokens_per_batch: int = 16384,
+    ):
+        limit = max_positions(model.config)
+        if (max_length or limit) > limit:
+            raise ValueError(f"max_length ({max_length}) is more than the model's {limit} positions")
+        for name, value in (("max_answer_length", max_answer_length), ("max_tokens_per_batch", max_tokens_per_batch)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        max_length = max_length or min(limit, tokenizer.model_max_length)
+        self.model = model
+        self.encoder = WindowEncoder(tokenizer, max_length, doc_stride, max_question_length)
+        self.max_answer_length, self.max_tokens_per_batch = max_answer_length, max_tokens_per_batch
+
+    @torch.inference_mode()
+    def answer(
+        self,
+        questions: list[Question],
+        n_best: int = 20,
+        progress: bool = True,
+        name: str = "answers",
+        distributed: bool = False,
+    ) -> dict[str, Prediction]:
+        """
+        Question id to prediction, in the order of the questions.
+
+        Args:
+            questions (`list[Question]`): their answers are not looked at.
+            n_best (`int`, defaults to 20): answers kept of each.
+            progress (`bool`, defaults to `True`): show a bar on stderr.
+            name (`str`, defaults to `"answers"`): of the questions, in the bar and the log.
+            distributed (`bool`, defaults to `False`): every process calls this with the same questions, computes its
+                share of the batches, which are those of one process, and gets all predictions.
+
+        Raises `ValueError` for a score that is NaN.
+        """
+        self.model.eval()
+        state = PartialState() if distributed else None
+        processes, process = (state.num_processes, state.process_index) if distributed else (1, 0)
+        windows = self.encoder(questions, progress and process == 0, f"windows of {name}")
+        found = []  # (window, spans, score of no answer)
+        with tqdm(
+            total=len(windows), desc=name, unit="window", disable=not progress or process > 0, file=sys.stderr
+        ) as bar:
+            order = np.argsort([-len(window.ids) for window in windows], kind="stable")
+            turn = 0
+            while len(order):
+                rows = max(1, self.max_tokens_per_batch // len(windows[order[0]].ids))
+                part, order = order[:rows].tolist(), order[rows:]
+                bar.update(len(part))
+                turn += 1
+                if turn % processes == process:
+                    found += self.read([windows[i] for i in part], part, n_best, name)
+        if processes > 1:
+            found = gather_object(found)
+        spans, nowhere = defaultdict(list), defaultdict(list)
+        for i, of_window, no_answer in sorted(found):
+            spans[windows[i].question] += of_window
+            nowhere[windows[i].question].append(no_answer)
+        predictions = {}
+        for number, question in enumerate(questions):
+            no_answer = min(nowhere[number])
+            best = rank_spans(spans[number], question.context, n_best, no_answer)
+            first = next((answer for answer in best if answer["answer"]), None)
+            probability = float(np.exp(-np.logaddexp(0, first["logit"] - no_answer))) if first else 1.0
+            predictions[question.id] = Prediction(first["answer"] if first else "", probability, best)
+        return predictions
+
+    def read(self, windows: list, places: list[int], n_best: int, name: str) -> list[tuple[int, list, float]]:
+        """Of each window its place, its best spans (score, start and end in characters) and its score of no answer."""
+        inputs = {key: value.to(self.model.device) for key, value in self.encoder.batch(windows).items()}
+        outputs = self.model(**inputs)
+        logits = torch.stack([outputs.start_logits, outputs.end_logits]).float().cpu()
+        allowed = torch.zeros(logits.shape[1:], dtype=torch.bool)
+        for row, window in enumerate(windows):
+            logits[:, row, len(window.ids) :] = 0  # of padding, may be anything
+            allowed[row, window.first : window.first + len(window.offsets)] = torch.from_numpy(window.allowed)
+        if logits.isnan().any():
+            raise ValueError(
+                f"{name}: a score is not a number; the checkpoint has NaN weights, or its numbers overflow"
+            )
+        found = []
+        best = best_spans(*logits, allowed, n_best, self.max_answer_length)
+        for row, (window, *parts) in enumerate(zip(windows, *(part.tolist() for part in best))):
+            spans = [
+                (score, int(window.offsets[start - window.first, 0]), int(window.offsets[end - window.first, 1]))
+                for score, start, end in zip(*parts)
+                if score > -torch.inf
+            ]
+            nowhere = self.encoder.no_answer_place(window)
+            found.append((places[row], spans, float(logits[0, row, nowhere] + logits[1, row, nowhere])))
+        return found
+
+
+__all__ = ["Prediction", "Reader"]

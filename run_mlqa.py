@@ -1,0 +1,189 @@
+#!/usr/bin/env python
+"""
+Answers questions in one language from contexts in another: finetunes on SQuAD, and measures on MLQA, XQuAD and SQuAD (Yu,
+Fei, Li 2021).
+
+    accelerate launch run_mlqa.py --do_train --model_name_or_path MODEL --train_data train-v1.1.json \
+        --dev_data MLQA_V1 --test_data MLQA_V1 xquad --languages en de es --output_dir results/mlqa
+    python run_mlqa.py --model_name_or_path results/mlqa --test_data MLQA_V1 --output_dir results/again
+
+Writes for each test set {set}/context-{language}.question-{language}.json (id to answer) and .nbest.json, and together
+{set}.md, results.csv, results.png and metrics.json; with --do_train the model, its card and pipeline. A training that was
+killed goes on where it was when the same command is given again.
+"""
+
+import json
+import logging
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from shutil import copytree
+from typing import Literal
+
+import torch
+import transformers
+from transformers import set_seed
+
+from modeling_clir.data.files import new_file
+from modeling_clir.data.questions import describe, language_key, read_question_sets, read_training_questions
+from modeling_clir.data.windows import TrainingWindows
+from modeling_clir.evaluation.question_answering import (
+    answer_set,
+    evaluate_development,
+    write_results,
+)
+from modeling_clir.quantization import quantize_int8
+from modeling_clir.training.arguments import parse_arguments
+from modeling_clir.training.finetuning import SETTINGS, keep_settings, remove_checkpoints
+from modeling_clir.training.launch import start_all_processes
+from modeling_clir.training.plots import plot_development
+from modeling_clir.training.question_answering import (
+    chosen_epochs,
+    epoch_folder,
+    freeze,
+    keep_epochs,
+    load_reader,
+    train_reader,
+    write_card,
+)
+from modeling_clir.training.trainer import XLRetrievalTrainingArguments
+
+
+logger = logging.getLogger("run_mlqa")
+
+
+@dataclass
+class Arguments:
+    model_name_or_path: str = field(
+        metadata={"help": "any encoder; without --do_train with a question answering head"}
+    )
+    train_data: list[str] | None = field(
+        default=None, metadata={"help": "files in SQuAD's layout, or Hub names as rajpurkar/squad"}
+    )
+    dev_data: list[str] | None = field(
+        default=None, metadata={"help": "chooses epochs and the threshold of no answer; as --test_data"}
+    )
+    test_data: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "MLQA_V1, a folder of *.LANGUAGE.json (XQuAD), SQuAD's files, or Hub names as facebook/mlqa"
+        },
+    )
+    languages: list[str] | None = field(
+        default=None, metadata={"help": "all pairs of these; by default all pairs that are there"}
+    )
+    pairs: list[str] | None = field(default=None, metadata={"help": "these, as context-de.question-en"})
+    select: Literal["best", "last"] = field(
+        default="best",
+        metadata={"help": "the epoch that is tested: for each pair its best by development F1, or the last"},
+    )
+    bad_data: Literal["stop", "skip"] = field(
+        default="stop",
+        metadata={"help": "what to do about answers that are not where their offset says, and the like"},
+    )
+    num_finetuned_layers: int | None = field(
+        default=None, metadata={"help": "train the last layers and the head only; all by default"}
+    )
+    freeze_embeddings: bool = field(default=True, metadata={"help": "do not train the embeddings"})
+    max_length: int | None = field(
+        default=None, metadata={"help": "longest window in tokens; defaults to the model's"}
+    )
+    doc_stride: int = field(default=128, metadata={"help": "tokens that a window has in common with the next"})
+    max_question_length: int = field(default=64, metadata={"help": "longest question in tokens"})
+    max_answer_length: int = field(default=30, metadata={"help": "longest answer in tokens"})
+    n_best: int = field(default=20, metadata={"help": "answers of a question that are written"})
+    max_tokens_per_batch: int | None = field(
+        default=None, metadata={"help": "training batches by tokens, in place of --per_device_train_batch_size"}
+    )
+    dtype: Literal["float32", "bfloat16", "int8"] = field(
+        default="float32", metadata={"help": "precision of the test; int8 on a CPU only"}
+    )
+
+
+def main():
+    # 1. Processes; arguments and data, checked before a model is loaded
+    start_all_processes()
+    args, training_args = parse_arguments((Arguments, XLRetrievalTrainingArguments), sys.argv[1:])
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
+    logger.setLevel(logging.INFO if training_args.should_log else logging.WARNING)
+    transformers.utils.logging.enable_default_handler()
+    set_seed(training_args.seed)
+    if training_args.do_train != bool(args.train_data):
+        raise ValueError("--do_train and --train_data need each other")
+    if not args.test_data and not training_args.do_train:
+        raise ValueError("nothing to do: pass --test_data, or --do_train with --train_data")
+    if args.dtype == "int8" and training_args.device.type != "cpu":
+        raise ValueError("--dtype int8 is for CPUs: add --use_cpu")
+    development, tests = (
+        [
+            one
+            for source in sources or []
+            for one in read_question_sets(source, role, args.languages, args.pairs, args.bad_data)
+        ]
+        for sources, role in ((args.dev_data, "dev"), (args.test_data, "test"))
+    )
+    if len({(one.name, one.key) for one in tests}) < len(tests):
+        raise ValueError("two of --test_data have the same name and languages, which name their results")
+    logger.info(f"development: {describe(development) or 'none'}; test: {describe(tests) or 'none'}")
+
+    # 2. Train; what an earlier run in this folder has begun belongs to the same command
+    output = Path(training_args.output_dir)
+    options = {name: getattr(args, name) for name in ("max_length", "doc_stride", "max_question_length")}
+    options |= {"max_answer_length": args.max_answer_length}
+    options |= {"max_tokens_per_batch": args.max_tokens_per_batch} if args.max_tokens_per_batch else {}
+    history, chosen = [], {None: 0}
+    if training_args.do_train:
+        questions = read_training_questions(args.train_data, args.bad_data)
+        with training_args.main_process_first():
+            if training_args.process_index == 0:
+                settings = asdict(args) | {name: getattr(training_args, name) for name in SETTINGS}
+                begun = any(output.glob("checkpoint-*")) or (output / "metrics.json").is_file()
+                keep_settings(output, {"settings.json": settings}, begun)
+        if (output / "metrics.json").is_file():
+            logger.info(f"{output} is finished")
+            return
+        reader = load_reader(args.model_name_or_path, training=True, **options)
+        freeze(reader.model, args.num_finetuned_layers, args.freeze_embeddings)
+        windows = TrainingWindows(questions, reader.encoder, progress=training_args.should_log)
+        history = train_reader(reader, windows, development, training_args, args.select, args.max_tokens_per_batch)
+        chosen = chosen_epochs(history, args.select)
+
+    # 3. Answer the questions of each pair of languages by the model of its epoch
+    results = {one.name: {} for one in tests}
+    for epoch in sorted({chosen.get(one.key, chosen[None]) for one in tests}):
+        reader = load_reader(epoch_folder(output, epoch) if epoch else args.model_name_or_path, **options)
+        if args.dtype == "int8":
+            quantize_int8(reader.model.eval())
+        else:
+            reader.model.to(training_args.device, getattr(torch, args.dtype))
+        history = history or [evaluate_development(reader, development)]
+        threshold = history[max(epoch, 1) - 1]["threshold"]
+        for one in tests:
+            if chosen.get(one.key, chosen[None]) == epoch:
+                folder = output / one.name if training_args.should_save else None
+                results[one.name][one.key] = answer_set(reader, one, threshold, args.n_best, folder) | {"epoch": epoch}
+    if not training_args.should_save:
+        return
+
+    # 4. Matrices; the model whose mean over the development pairs is best, with its card
+    results = {name: [of_set[one.key] for one in tests if one.name == name] for name, of_set in results.items()}
+    for one in tests:
+        result = next(r for r in results[one.name] if language_key(r["context"], r["question"]) == one.key)
+        print(one.name, one.key, f"F1 {result['F1']:.2f} EM {result['EM']:.2f} ({result['questions']} questions)")
+    if results:
+        write_results(results, output)
+    if training_args.do_train:
+        copytree(epoch_folder(output, chosen[None]), output, dirs_exist_ok=True)
+        if development:
+            curves = {name: [found[name] for found in history] for name in history[0] if name.startswith("F1")}
+            plot_development(curves, output / "development.png", "Development F1")
+        write_card(output, reader, results, chosen[None], len(questions), args, training_args)
+    with new_file(output / "metrics.json") as file:
+        json.dump({"results": results, "development": history}, file, indent=1)
+    if training_args.do_train:
+        remove_checkpoints(output)
+        keep_epochs(output, set())
+
+
+if __name__ == "__main__":
+    main()

@@ -8,10 +8,10 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from ..question_answering_bertlong import cut_end
+
 
 logger = logging.get_logger(__name__)
-
-from ..question_answering_bertlong import cut_end
 
 
 def load_tokenizer(source: str, tokenizer_class: type = AutoTokenizer) -> PreTrainedTokenizerBase:

@@ -19,6 +19,7 @@ def run(*command, processes: int = 1, check: bool = True) -> subprocess.Complete
     if processes > 1:
         launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    del environment["MKL_CBWR"]  # a user's is not set
     done = subprocess.run(
         [*launcher, *map(str, command)], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300
     )

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoTokenizer, BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
 
-from ..question_answering_bertlong import cut_end
+from ..question_answering_bertlong import cut_end, max_positions
 
 
 def load_tokenizer(source: str, tokenizer_class: type = AutoTokenizer) -> PreTrainedTokenizerBase:
@@ -25,14 +25,6 @@ def load_tokenizer(source: str, tokenizer_class: type = AutoTokenizer) -> PreTra
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where there is none
         raise ValueError(f"{source} has no tokenizer: {advice}")
     return tokenizer
-
-
-def max_positions(config: PreTrainedConfig) -> int:
-    """The longest input of a model in tokens. RoBERTa and its kin number positions from `pad_token_id + 1` on."""
-    limit = config.max_position_embeddings
-    if any(kin in config.model_type for kin in ("roberta", "camembert")):
-        limit -= config.pad_token_id + 1
-    return limit
 
 
 @dataclass

@@ -46,7 +46,7 @@ def main():
             sources = {name: IrDataset(name) for name in set(names)}
         *texts, candidates, dropped = gather(*(sources[name] for name in names), judged_only=args.judged_only)
         write_collection(args.output, *texts, candidates=candidates)
-    except (ImportError, OSError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, ValueError) as error:  # RuntimeError: ir_datasets cannot download
         sys.exit(f"error: {error}")
     documents, queries, qrels = texts
     judgements = sum(map(len, qrels.values()))

@@ -72,6 +72,21 @@ def tokenizer(tmp_path_factory):
     return BertTokenizerFast(str(path), do_lower_case=True)
 
 
+@pytest.fixture
+def call(monkeypatch):
+    """Calls the `main` of a runner with a command line, on one thread as the processes of `run`."""
+    import torch
+
+    def call_main(runner, command):
+        monkeypatch.setattr(sys, "argv", command)
+        runner.main()
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield call_main
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(autouse=True)
 def cache_of_datasets(tmp_path_factory, monkeypatch):
     import datasets

@@ -23,17 +23,8 @@ TRAIN = ("--do_train", "--num_train_epochs", "3", "--per_device_train_batch_size
 
 
 @pytest.fixture
-def clir(monkeypatch):
-    """Runs the program in this process, on one thread as the processes of `run`."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", clir_command(*arguments))
-        run_clir.main()
-
-    yield call
-    torch.set_num_threads(threads)
+def clir(call):
+    return lambda *arguments: call(run_clir, clir_command(*arguments))
 
 
 def results(capsys) -> list[str]:

@@ -8,7 +8,6 @@ import sys
 import time
 
 import pytest
-import torch
 from huggingface_hub import ModelCard
 
 import run_mlqa
@@ -62,17 +61,8 @@ def command(model, output, *flags) -> list[str]:
 
 
 @pytest.fixture
-def mlqa(monkeypatch):
-    """Runs the program in this process, on one thread as the processes of `run`."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", command(*arguments))
-        run_mlqa.main()
-
-    yield call
-    torch.set_num_threads(threads)
+def mlqa(call):
+    return lambda *arguments: call(run_mlqa, command(*arguments))
 
 
 def sources(data) -> tuple:

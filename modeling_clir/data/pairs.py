@@ -5,9 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from ..question_answering_bertlong import cut_end, max_positions
+
+
+logger = logging.get_logger(__name__)
 
 
 def load_tokenizer(source: str, tokenizer_class: type = AutoTokenizer) -> PreTrainedTokenizerBase:
@@ -25,6 +29,13 @@ def load_tokenizer(source: str, tokenizer_class: type = AutoTokenizer) -> PreTra
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where there is none
         raise ValueError(f"{source} has no tokenizer: {advice}")
     return tokenizer
+
+
+def drop_token_types(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig):
+    """Makes a tokenizer, in place, give none to a model that has none, which is said in the log."""
+    if getattr(config, "type_vocab_size", 0) < 2:
+        tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+        logger.warning_once(f"a {config.model_type} has no token types: separators part the two texts")
 
 
 @dataclass
@@ -120,4 +131,4 @@ def split_passages(encoder: PairEncoder, documents: list[str]) -> dict[str, list
     return passages
 
 
-__all__ = ["PairEncoder", "load_tokenizer", "max_positions", "pad_rows", "split_passages"]
+__all__ = ["PairEncoder", "drop_token_types", "load_tokenizer", "max_positions", "pad_rows", "split_passages"]

@@ -87,9 +87,9 @@ def rank_bm25(
 def rank_dense(documents: dict[str, str], queries: dict[str, str], model_name_or_path: str, k: int = 1000) -> Run:
     """
     The best documents of each query by the cosine of their vectors, by `sentence-transformers`: a model with modules of
-    its own as they are, any other with the mean of its last hidden states. The search is exact; the vectors of all
-    documents, four bytes times the model's width each, are kept in memory, so that FAISS is not needed up to some
-    millions of documents.
+    its own as they are, any other with the mean of its last hidden states, in float32. The search is
+    exact; the vectors of all documents, four bytes times the model's width each, are kept in memory, so that FAISS is
+    not needed up to some millions of documents.
 
     Args:
         documents, queries (`dict[str, str]`): id to text.
@@ -103,7 +103,7 @@ def rank_dense(documents: dict[str, str], queries: dict[str, str], model_name_or
 
     check_sizes(documents, k)
     ids = sorted_ids(documents)
-    model = SentenceTransformer(model_name_or_path)
+    model = SentenceTransformer(model_name_or_path, model_kwargs={"dtype": "float32"})
     options = {"normalize_embeddings": True, "show_progress_bar": False}
     vectors = model.encode_document([documents[document] for document in ids], **options)  # (documents, width)
     query_vectors = model.encode_query(list(queries.values()), **options)  # (queries, width)

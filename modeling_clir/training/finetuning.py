@@ -19,7 +19,7 @@ from ..convert import load_with_report, read_config
 from ..data.collators import PretrainingCollator
 from ..data.collections import Collection
 from ..data.files import new_file
-from ..data.pairs import load_tokenizer, max_positions
+from ..data.pairs import drop_token_types, load_tokenizer, max_positions
 from ..data.queries import QueryDataset
 from ..data.runs import Run, read_run, write_run
 from ..evaluation.ranking import evaluate_queries, mean_measures, rank_collection
@@ -183,9 +183,7 @@ def load_reranker(
     limit = max_positions(model.config)
     if (max_length or limit) > limit:
         raise ValueError(f"--max_length {max_length} is more than the model's {limit} positions")
-    if getattr(model.config, "type_vocab_size", 0) < 2:
-        tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
-        logger.warning_once(f"a {model.config.model_type} has no token types: separators part query and document")
+    drop_token_types(tokenizer, model.config)
     if max_length is None and limit < 1024:
         logger.warning_once(f"a {model.config.model_type} of {limit} positions: so many tokens has a pair at most")
     return Reranker(model, tokenizer, max_length or limit, max_query_length, max_tokens_per_batch, long_documents)

@@ -16,7 +16,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import logging
 
 from ..convert import load_with_report, read_config
-from ..data.pairs import load_tokenizer
+from ..data.pairs import drop_token_types, load_tokenizer
 from ..data.questions import QuestionSet
 from ..data.windows import TrainingWindows
 from ..evaluation.question_answering import evaluate_development, markdown
@@ -46,9 +46,7 @@ def load_reader(source: str | Path, training: bool = False, **options) -> Reader
         new = ", ".join(sorted(missing))
         logger.warning(f"{source} has no head for question answering: a new one answers at random (new: {new})")
     tokenizer = load_tokenizer(str(source))
-    if getattr(model.config, "type_vocab_size", 0) < 2:
-        tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
-        logger.warning_once(f"a {model.config.model_type} has no token types: separators part question and context")
+    drop_token_types(tokenizer, model.config)
     return Reader(model, tokenizer, **options)
 
 

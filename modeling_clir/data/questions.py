@@ -22,7 +22,6 @@ MLQA_CONFIG = re.compile(r"(mlqa|MLQA)\.(?P<context>\w+)\.(?P<question>\w+)")
 PARALLEL_FILE = re.compile(r"(?P<name>[^.]+)\.(?P<language>[a-z]{2})\.json")
 XQUAD_CONFIG = re.compile(r"xquad\.(?P<language>\w+)")
 HUB_SPLITS = {"train": ("train",), "dev": ("validation", "dev"), "test": ("test", "validation")}
-BAD_DATA = ("stop", "skip")
 
 
 @dataclass
@@ -411,7 +410,6 @@ def describe(sets: list[QuestionSet]) -> str:
 
 
 __all__ = [
-    "BAD_DATA",
     "Question",
     "QuestionSet",
     "describe",

@@ -29,8 +29,6 @@ from .trainer import XLRetrievalTrainer, XLRetrievalTrainingArguments
 
 logger = logging.get_logger(__name__)
 
-SELECTIONS = ("best", "last")
-
 
 def load_reader(source: str | Path, training: bool = False, **options) -> Reader:
     """
@@ -274,7 +272,6 @@ def write_card(
 
 
 __all__ = [
-    "SELECTIONS",
     "QuestionAnsweringTrainer",
     "chosen_epochs",
     "epoch_folder",

@@ -65,9 +65,7 @@ class Arguments:
     )
     test_data: list[str] | None = field(
         default=None,
-        metadata={
-            "help": "MLQA_V1, a folder of *.LANGUAGE.json (XQuAD), SQuAD's files, or Hub names as facebook/mlqa"
-        },
+        metadata={"help": "MLQA_V1, a folder of *.LANGUAGE.json (XQuAD), SQuAD's files, or Hub names as google/xquad"},
     )
     languages: list[str] | None = field(
         default=None, metadata={"help": "all pairs of these; by default all pairs that are there"}
@@ -124,6 +122,9 @@ def main():
     )
     if len({(one.name, one.key) for one in tests}) < len(tests):
         raise ValueError("two of --test_data have the same name and languages, which name their results")
+    tuned = {question.id for one in development for question in one.questions}
+    if seen := sum(question.id in tuned for one in tests for question in one.questions):
+        logger.warning(f"{seen} test questions are development questions too: what they measure was tuned on them")
     logger.info(f"development: {describe(development) or 'none'}; test: {describe(tests) or 'none'}")
 
     # 2. Train; what an earlier run in this folder has begun belongs to the same command

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from tokenizers import Encoding
+from transformers import PreTrainedConfig
 from transformers.pipelines.base import ChunkPipeline
 
 
@@ -30,6 +31,14 @@ def attach_marks(offsets: np.ndarray, text: str) -> np.ndarray:
 def are_text(offsets: np.ndarray, text: str) -> np.ndarray:
     """Which tokens, by their offsets in a text, are more than space: where an answer may begin or end."""
     return np.array([bool(text[start:end].strip()) for start, end in offsets.tolist()], dtype=bool)
+
+
+def max_positions(config: PreTrainedConfig) -> int:
+    """The longest input of a model in tokens. RoBERTa and its kin number positions from `pad_token_id + 1` on."""
+    limit = config.max_position_embeddings
+    if any(kin in config.model_type for kin in ("roberta", "camembert", "longformer", "mpnet")):
+        limit -= config.pad_token_id + 1
+    return limit
 
 
 def cut_end(encoding: Encoding, limit: int) -> int:
@@ -163,12 +172,8 @@ class QuestionAnsweringPipeline(ChunkPipeline):
                 raise ValueError(
                     f"a question and a context are needed, as texts that are not empty; {name} is missing"
                 )
-        tokenizer, config = self.tokenizer, self.model.config
-        question, context = inputs["question"], inputs["context"]
-        positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
-        if any(kin in config.model_type for kin in ("roberta", "camembert")):  # number them from pad_token_id + 1 on
-            positions -= config.pad_token_id + 1
-        limit = max_seq_len or min(tokenizer.model_max_length, positions)
+        tokenizer, question, context = self.tokenizer, inputs["question"], inputs["context"]
+        limit = max_seq_len or min(tokenizer.model_max_length, max_positions(self.model.config))
         max_question_len = min(max_question_len, limit // 2)
         asked = tokenizer(question, add_special_tokens=False, split_special_tokens=True, verbose=False).encodings[0]
         if len(asked.ids) > max_question_len:
@@ -224,4 +229,12 @@ class QuestionAnsweringPipeline(ChunkPipeline):
         return found[0] if found else {"score": 0.0, "start": 0, "end": 0, "answer": ""}
 
 
-__all__ = ["QuestionAnsweringPipeline", "are_text", "attach_marks", "best_spans", "cut_end", "rank_spans"]
+__all__ = [
+    "QuestionAnsweringPipeline",
+    "are_text",
+    "attach_marks",
+    "best_spans",
+    "cut_end",
+    "max_positions",
+    "rank_spans",
+]

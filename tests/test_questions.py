@@ -1,6 +1,7 @@
 """Questions with their contexts, in the layouts of SQuAD, MLQA and XQuAD."""
 
 import json
+import shutil
 
 import pytest
 
@@ -115,8 +116,10 @@ def test_mlqa(inside, tmp_path):
         ValueError, match=r"has no test questions of context-en.question-de, .*; it has context-de.question-de"
     ):
         read_question_sets(str(tmp_path), "test", languages=["de", "en"])
-    with pytest.raises(ValueError, match=r"dev has no file test-context-LANGUAGE-question-LANGUAGE.json"):
-        read_question_sets(str(tmp_path / inside / "dev"), "test")
+    assert read_question_sets(str(tmp_path / inside / "dev"), "test")[0].questions[0].id == "dev de de"
+    shutil.rmtree(tmp_path / inside / "test")
+    with pytest.raises(ValueError, match=r"has no file test-context-LANGUAGE-question-LANGUAGE.json"):
+        read_question_sets(str(tmp_path), "test")
     with pytest.raises(ValueError, match="--languages or --pairs, not both"):
         read_question_sets(str(tmp_path), "test", languages=["de"], pairs=wanted)
 

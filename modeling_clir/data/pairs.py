@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..question_answering_bertlong import cut_end
+from ..question_answering_bertlong import cut_end, max_positions
 
 
 logger = logging.get_logger(__name__)
@@ -36,14 +36,6 @@ def drop_token_types(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfi
     if getattr(config, "type_vocab_size", 0) < 2:
         tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
         logger.warning_once(f"a {config.model_type} has no token types: separators part the two texts")
-
-
-def max_positions(config: PreTrainedConfig) -> int:
-    """The longest input of a model in tokens. RoBERTa and its kin number positions from `pad_token_id + 1` on."""
-    limit = config.max_position_embeddings
-    if any(kin in config.model_type for kin in ("roberta", "camembert")):
-        limit -= config.pad_token_id + 1
-    return limit
 
 
 @dataclass

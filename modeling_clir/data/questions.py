@@ -22,7 +22,6 @@ MLQA_CONFIG = re.compile(r"(mlqa|MLQA)\.(?P<context>\w+)\.(?P<question>\w+)")
 PARALLEL_FILE = re.compile(r"(?P<name>[^.]+)\.(?P<language>[a-z]{2})\.json")
 XQUAD_CONFIG = re.compile(r"xquad\.(?P<language>\w+)")
 HUB_SPLITS = {"train": ("train",), "dev": ("validation", "dev"), "test": ("test", "validation")}
-BAD_DATA = ("stop", "skip")
 
 
 @dataclass
@@ -281,8 +280,8 @@ def read_question_sets(
     Args:
         source (`str`): one of
 
-            - the folder `MLQA_V1`, one that holds it, or its `dev` or `test`: files
-              `{role}-context-{language}-question-{language}.json`; or one of these files, of whatever role
+            - the folder `MLQA_V1`, or one that holds it: files `{role}-context-{language}-question-{language}.json`; or
+              its folder `dev` or `test`, or one of these files, of whatever role
             - a folder of parallel files `{name}.{language}.json`, as XQuAD's: questions of one, contexts of another,
               paired by the question's id; or one of these files
             - a file in SQuAD's layout, which is English
@@ -323,7 +322,9 @@ def open_source(source: str, role: str):
     if path.is_dir():
         files = [file for depth in ("*", "*/*", "*/*/*") for file in sorted(path.glob(f"{depth}.json"))]
         if mlqa := [(file, match) for file in files if (match := MLQA_FILE.fullmatch(file.name))]:
-            found = {(m["context"], m["question"]): file_reader(file) for file, m in mlqa if m["role"] == role}
+            of_role = [(file, m) for file, m in mlqa if m["role"] == role]
+            of_role = of_role or [(file, m) for file, m in mlqa if file.parent == path]
+            found = {(m["context"], m["question"]): file_reader(file) for file, m in of_role}
             if not found:
                 raise ValueError(f"{source} has no file {role}-context-LANGUAGE-question-LANGUAGE.json")
             return "mlqa", "mlqa", found
@@ -409,7 +410,6 @@ def describe(sets: list[QuestionSet]) -> str:
 
 
 __all__ = [
-    "BAD_DATA",
     "Question",
     "QuestionSet",
     "describe",

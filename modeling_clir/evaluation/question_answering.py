@@ -32,9 +32,11 @@ def measure_answers(questions: QuestionSet, answers: dict[str, str]) -> dict[str
     """
     F1 and EM in per cent, by the normalization of the data set: MLQA's for the language of the context, or SQuAD's; see
     [`mean_answers`]. By the other one `squad_F1` and `squad_EM`, or `mlqa_F1` and `mlqa_EM` where MLQA has the language.
+    Raises `ValueError` for a set of MLQA in a language that it does not have.
     """
     language = questions.context_language
-    languages = {"squad": None} | ({"mlqa": language} if language in ARTICLES else {})
+    has_rules = language in ARTICLES or questions.answered_like == "mlqa"  # or says that it has none
+    languages = {"squad": None} | ({"mlqa": language} if has_rules else {})
     found = {style: mean_answers(evaluate_answers(answers, questions.answers, by)) for style, by in languages.items()}
     own = found.pop(questions.answered_like)
     return own | {f"{style}_{name}": means[name] for style, means in found.items() for name in ("F1", "EM")}

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedModel, SchedulerType
+from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import logging
 
@@ -27,8 +28,6 @@ from .trainer import XLRetrievalTrainer, XLRetrievalTrainingArguments
 
 
 logger = logging.get_logger(__name__)
-
-SELECTIONS = ("best", "last")
 
 
 def load_reader(source: str | Path, training: bool = False, **options) -> Reader:
@@ -68,14 +67,15 @@ def freeze(model: PreTrainedModel, num_finetuned_layers: int | None, freeze_embe
     if num_finetuned_layers is not None:
         finetune_last_layers(model, num_finetuned_layers)
     elif freeze_embeddings:
-        model.base_model.embeddings.requires_grad_(False)
+        getattr(model.base_model, "embeddings", model.get_input_embeddings()).requires_grad_(False)
 
 
 class QuestionAnsweringTrainer(XLRetrievalTrainer):
     """
     Trains the model of a [`Reader`]. The loss of a window is the mean cross entropy of the first and the last token of the
     answer, over all tokens but padding (Devlin et al. 2019, BERT, section 4.2). `evaluate`, after each epoch, gives
-    F1 and EM of the development sets and keeps the model where a pair of languages, or their mean, is best.
+    F1 and EM of the development sets and saves the model; with the checkpoint, models are removed that are best for no
+    pair of languages, and not for their mean.
 
     Args:
         reader (`Reader`).
@@ -120,12 +120,15 @@ class QuestionAnsweringTrainer(XLRetrievalTrainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         if self.is_world_process_zero():
-            history = read_history(self.state.log_history, metric_key_prefix)
             epoch = math.ceil(self.state.epoch - 1e-6)
-            folder = epoch_folder(Path(self.args.output_dir), epoch)
-            save_reader(self.reader, folder)
-            keep_epochs(Path(self.args.output_dir), {epoch, *chosen_epochs(history, self.select).values()})
+            save_reader(self.reader, epoch_folder(Path(self.args.output_dir), epoch))
         return metrics
+
+    def _save_checkpoint(self, *args, **kwargs):
+        super()._save_checkpoint(*args, **kwargs)
+        if self.is_world_process_zero():  # only now: what is killed before goes on from the checkpoint before
+            chosen = chosen_epochs(read_history(self.state.log_history), self.select)
+            keep_epochs(Path(self.args.output_dir), set(chosen.values()))
 
 
 def read_history(log_history: list[dict], prefix: str = "eval") -> list[dict[str, float]]:
@@ -204,9 +207,13 @@ def train_reader(
     )
     with args.main_process_first():
         checkpoint = last_complete_checkpoint(Path(args.output_dir))
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    trainer.accelerator.wait_for_everyone()
-    return read_history(trainer.state.log_history)
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else None
+    # A Trainer goes on after its last step where that is within an epoch.
+    if state is None or state.global_step < state.max_steps:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.accelerator.wait_for_everyone()
+        state = trainer.state
+    return read_history(state.log_history)
 
 
 def write_card(
@@ -265,7 +272,6 @@ def write_card(
 
 
 __all__ = [
-    "SELECTIONS",
     "QuestionAnsweringTrainer",
     "chosen_epochs",
     "epoch_folder",

@@ -1,0 +1,193 @@
+"""Training for question answering where it is cut short, and what development says."""
+
+import json
+
+import pytest
+import torch
+from transformers import BertConfig, BertForQuestionAnswering
+
+from modeling_clir.data.questions import Question, QuestionSet
+from modeling_clir.data.windows import TrainingWindows
+from modeling_clir.evaluation.question_answering import evaluate_development, markdown, measure_answers
+from modeling_clir.reader import Prediction, Reader
+from modeling_clir.training import question_answering
+from modeling_clir.training.question_answering import freeze, train_reader
+from modeling_clir.training.trainer import XLRetrievalTrainer, XLRetrievalTrainingArguments
+
+
+def question(i, answered=True) -> Question:
+    context = " ".join(f"d{(i + j) % 60}" for j in range(8 + i))
+    return Question(
+        str(i), f"q{i} q{i + 1}", context, [(f"d{(i + 3) % 60}", context.index(f" d{(i + 3) % 60}") + 1)][:answered]
+    )
+
+
+QUESTIONS = [question(i) for i in range(10)]
+PAIRS = [QuestionSet("set", context, "en", QUESTIONS[:2]) for context in ("de", "en")]
+
+
+@pytest.fixture
+def train(tokenizer, tmp_path, monkeypatch):
+    """Trains a tiny BERT in a folder; development F1 of the pairs is what the list says of the epochs."""
+
+    def call(folder, scores=((5, 1), (3, 2), (4, 3), (1, 1)), development=PAIRS, **options):
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+        no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        model = BertForQuestionAnswering(
+            BertConfig(vocab_size=len(tokenizer), initializer_range=0.3, **sizes, **no_dropout)
+        )
+        reader = Reader(model, tokenizer, 20, 4, 4)
+        select, budget = options.pop("select", "best"), options.pop("max_tokens_per_batch", None)
+        common = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "learning_rate": 1e-3}
+        common |= {"per_device_train_batch_size": 4, "num_train_epochs": 3, "lr_scheduler_type": "constant"}
+        args = XLRetrievalTrainingArguments(output_dir=str(tmp_path / folder), **common | options)
+
+        def evaluate(reader, sets):
+            epoch = len(list((tmp_path / folder).glob("evaluated-*")))
+            (tmp_path / folder / f"evaluated-{epoch}").touch()
+            found = {f"F1_{one.key}": float(value) for one, value in zip(sets, scores[epoch])}
+            return found | ({"F1": sum(found.values()) / len(found)} if sets else {}) | {"threshold": 0.5}
+
+        monkeypatch.setattr(question_answering, "evaluate_development", evaluate)
+        data = TrainingWindows(QUESTIONS, reader.encoder, progress=False)
+        return train_reader(reader, data, development, args, select, budget), reader.model, tmp_path / folder
+
+    return call
+
+
+def epochs(folder):
+    return sorted(path.name for path in folder.glob("epoch-*"))
+
+
+@pytest.mark.parametrize(("select", "kept"), [("best", ["epoch-1", "epoch-3"]), ("last", ["epoch-3"])])
+def test_models_of_the_chosen_epochs_stay(select, kept, train):
+    history, _, folder = train("out", select=select)
+    assert [found["F1"] for found in history] == [3, 2.5, 3.5] and epochs(folder) == kept
+    history, _, folder = train("alone", development=[], select=select)
+    assert history == [{"threshold": 0.5}] * 3 and epochs(folder) == ["epoch-3"]
+
+
+def test_killed_between_development_and_checkpoint(train, monkeypatch):
+    """The epoch is trained again; where it then is worse, the model of the epoch before it is still there."""
+    save = XLRetrievalTrainer._save_checkpoint
+
+    def killed(self, *args):
+        if self.state.epoch > 1:
+            raise KeyboardInterrupt
+        save(self, *args)
+
+    monkeypatch.setattr(XLRetrievalTrainer, "_save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train("out", [(1, 1), (2, 2)])
+    monkeypatch.undo()
+    history, model, folder = train("out", [(1, 1), (2, 2), (0, 0), (0, 0)])
+    assert [found["F1"] for found in history] == [1, 0, 0] and epochs(folder) == ["epoch-1"]
+    _, whole, _ = train("whole")
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), whole.state_dict().values()))
+
+
+@pytest.mark.parametrize("options", [{"max_steps": 5}, {"num_train_epochs": 2}])
+def test_a_finished_training_is_not_trained_on(options, train):
+    """Killed after the last checkpoint, before the results; 5 steps end within an epoch."""
+    history, _, folder = train("out", **options)
+    state = json.loads(next(folder.glob("checkpoint-*/trainer_state.json")).read_text(encoding="utf-8"))
+    before = epochs(folder)
+    again, _, _ = train("out", **options)
+    assert again == history and len(history) == 2 and epochs(folder) == before
+    assert json.loads(next(folder.glob("checkpoint-*/trainer_state.json")).read_text(encoding="utf-8")) == state
+
+
+@pytest.mark.parametrize("options", [{}, {"max_tokens_per_batch": 40}])
+def test_accumulated_batches_are_one_batch(options, train):
+    """Of windows in different numbers too: the loss is the mean over all of them."""
+    whole = {name: value * 2 for name, value in options.items()} or {"per_device_train_batch_size": 4}
+    parts = options or {"per_device_train_batch_size": 2}
+    states = [
+        train(
+            str(number),
+            num_train_epochs=1,
+            optim="sgd",
+            learning_rate=0.1,
+            gradient_accumulation_steps=number,
+            **sizes,
+        )[1].state_dict()
+        for number, sizes in ((1, whole), (2, parts))
+    ]
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, atol=2e-5, rtol=0, msg=name)
+
+
+def test_freeze(tokenizer):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    for layers, embeddings, expected in (
+        (None, True, {"encoder", "qa_outputs"}),
+        (None, False, {"embeddings", "encoder", "qa_outputs"}),
+        (1, False, {"encoder", "qa_outputs"}),
+        (0, True, {"qa_outputs"}),
+    ):
+        model = BertForQuestionAnswering(BertConfig(vocab_size=len(tokenizer), **sizes))
+        freeze(model, layers, embeddings)
+        trained = [name.removeprefix("bert.") for name, p in model.named_parameters() if p.requires_grad]
+        assert {name.split(".")[0] for name in trained} == expected
+        assert layers is None or any("layer.1." in name for name in trained) == bool(layers)
+        assert layers is None or not any("layer.0." in name for name in trained)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Development
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Sure:
+    """Answers each question with the first words of its context; how sure it is follows from its number."""
+
+    def answer(self, questions, n_best, name, distributed):
+        return {q.id: Prediction(" ".join(q.context.split()[3:4]), int(q.id) / 10, []) for q in questions}
+
+
+def test_development_over_several_sets():
+    """One threshold for all, from the questions of the sets with unanswerable ones; a pair in two sets is their mean."""
+    answered = QuestionSet("v1", "en", "en", [question(9), Question("8", "q", "d1 d2 d3 d4", [("d1", 0)])])
+    some = QuestionSet("v2", "en", "en", [question(1), question(3), question(6, False), question(8, False)])
+    others = QuestionSet("mlqa", "de", "de", [question(2), question(5), question(7, False)], "mlqa")
+    found = evaluate_development(Sure(), [answered, some, others])
+    assert found == {
+        "threshold": 0.5,  # 1, 2, 3 and 5 are right, above are none
+        "F1_context-en.question-en": (50 + 100) / 2,  # no threshold where all have answers
+        "EM_context-en.question-en": (50 + 100) / 2,
+        "F1_context-de.question-de": 100.0,
+        "EM_context-de.question-de": 100.0,
+        "F1": 87.5,
+        "EM": 87.5,
+    }
+    assert evaluate_development(Sure(), [answered])["threshold"] == 0.5
+    assert evaluate_development(Sure(), []) == {"threshold": 0.5}
+
+
+def test_measures_by_both_rules():
+    one = QuestionSet("mlqa", "de", "en", [Question("1", "?", "die Brücke", [("Brücke", 4)])], "mlqa")
+    found = measure_answers(one, {"1": "die Brücke"})
+    assert found["EM"] == found["F1"] == 100 and found["squad_EM"] == 0 and 0 < found["squad_F1"] < 100
+    one.answered_like = "squad"
+    found = measure_answers(one, {"1": "die Brücke"})
+    assert found["EM"] == 0 and found["mlqa_EM"] == 100 and found["questions"] == 1
+    one.context_language = "ru"  # in XQuAD, not in MLQA
+    assert set(measure_answers(one, {"1": ""})) == {"F1", "EM", "questions"}
+    one.answered_like = "mlqa"
+    with pytest.raises(ValueError, match="no rules for answers in 'ru'"):
+        measure_answers(one, {"1": ""})
+
+
+def test_a_matrix_with_holes():
+    results = [
+        {"context": context, "question": question, "F1": value, "EM": 10}
+        for context, question, value in (("de", "en", 40), ("de", "de", 60), ("zh", "en", 20))
+    ]
+    assert markdown(results).split("\n\n")[0].splitlines() == [
+        "| F1: question, context | de | zh | mean |",
+        "| --- | ---: | ---: | ---: |",
+        "| en | 40.0 | 20.0 | 30.0 |",
+        "| de | 60.0 | - | 60.0 |",
+        "| mean | 50.0 | 20.0 | 40.0 |",
+    ]

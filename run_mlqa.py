@@ -14,6 +14,7 @@ killed goes on where it was when the same command is given again.
 
 import json
 import logging
+import os
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -100,6 +101,7 @@ class Arguments:
 
 def main():
     # 1. Processes; arguments and data, checked before a model is loaded
+    os.environ.setdefault("MKL_CBWR", "AVX512,STRICT")  # else the last bits of scores change with threads and memory
     start_all_processes()
     args, training_args = parse_arguments((Arguments, XLRetrievalTrainingArguments), sys.argv[1:])
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)

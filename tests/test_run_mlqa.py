@@ -103,7 +103,7 @@ def test_a_killed_training_goes_on_and_gives_the_same(mlqa, tiny_bert, data, tmp
     # Learned, chosen by development F1, and the same again from the checkpoint
     metrics = json.loads((killed / "metrics.json").read_text(encoding="utf-8"))
     history = metrics["development"]
-    assert len(history) == 3 and history[-1]["F1"] > history[0]["F1"]
+    assert len(history) == 3 and max(found["F1"] for found in history) > 50  # at random about 5
     chosen = chosen_epochs(history)
     for result in metrics["results"]["xquad"]:
         key = f"context-{result['context']}.question-{result['question']}"
@@ -148,10 +148,8 @@ def test_two_processes_answer_as_one(tiny_bert, data, tmp_path):
     for number in (1, 2):
         flags = ("--test_data", data / "xquad", "--max_tokens_per_batch", "200")
         run(*command(tiny_bert, tmp_path / str(number), *flags), processes=number)
-    answers = [
-        {name: text for name, text in files(tmp_path / number).items() if "nbest" not in name} for number in ("1", "2")
-    ]
-    assert answers[0] == answers[1] and len(answers[0]) == 4
+    one, two = files(tmp_path / "1"), files(tmp_path / "2")
+    assert one == two and len(one) == 8
 
 
 @pytest.mark.slow

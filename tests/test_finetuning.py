@@ -307,6 +307,17 @@ def save_encoder(kind: str, folder):
     tokenizer.save_pretrained(folder)
 
 
+def test_a_training_that_is_at_its_end_is_not_gone_on_with(tokenizer, tmp_path):
+    one = collection("en-de", 10)
+    assign_folds([one], 0)
+    found = []
+    for _ in range(2):
+        args = arguments(tmp_path, max_steps=3)  # ends inside an epoch, of two steps
+        found.append(finetune(tiny_reranker(tokenizer), fold_of(one), [one], args))
+    assert found[0] == found[1] and len(found[0][1]) == 2
+    assert sorted(path.name for path in tmp_path.glob("*/checkpoint-*")) == ["checkpoint-2", "checkpoint-3"]
+
+
 @pytest.mark.parametrize("kind", ["xlm-roberta", "modernbert", "mmbert"])
 def test_any_encoder(kind, tmp_path, caplog):
     finetuning.logger.warning_once.cache_clear()

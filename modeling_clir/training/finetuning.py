@@ -11,7 +11,14 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, set_seed
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    Trainer,
+    TrainerState,
+    set_seed,
+)
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import logging
 
@@ -320,6 +327,21 @@ def last_complete_checkpoint(folder: Path) -> Path | None:
     return None
 
 
+def train_to_the_end(trainer: Trainer, folder: Path) -> TrainerState:
+    """
+    Trains from the last complete checkpoint in `folder`, where there is one, and not at all where that is the end of the
+    training: a Trainer would go on to the end of the epoch. Returns the state at the end.
+    """
+    with trainer.args.main_process_first():
+        checkpoint = last_complete_checkpoint(folder)
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else None
+    if state is None or state.global_step < state.max_steps:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.accelerator.wait_for_everyone()
+        state = trainer.state
+    return state
+
+
 def finetune(
     reranker: Reranker,
     fold: Fold,
@@ -359,12 +381,9 @@ def finetune(
         args=args,
         train_dataset=QueryDataset(collections, fold.train, num_negatives, args.seed),
     )
-    with args.main_process_first():
-        checkpoint = last_complete_checkpoint(folder)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    trainer.accelerator.wait_for_everyone()
-    history = [record["eval_MAP"] for record in trainer.state.log_history if "eval_MAP" in record]
-    return folder / f"checkpoint-{trainer.state.best_global_step}", history
+    state = train_to_the_end(trainer, folder)
+    history = [record["eval_MAP"] for record in state.log_history if "eval_MAP" in record]
+    return folder / f"checkpoint-{state.best_global_step}", history
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -458,7 +477,6 @@ __all__ = [
     "finetune",
     "finetune_last_layers",
     "keep_settings",
-    "last_complete_checkpoint",
     "load_ranker",
     "load_reranker",
     "measure_folds",
@@ -469,5 +487,6 @@ __all__ = [
     "reinitialize_layers",
     "remove_checkpoints",
     "save_reranker",
+    "train_to_the_end",
     "write_result",
 ]

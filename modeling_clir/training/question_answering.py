@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedModel, SchedulerType
-from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import logging
 
@@ -23,7 +22,7 @@ from ..evaluation.question_answering import evaluate_development, markdown
 from ..model_card import write_question_answering_card
 from ..question_answering_bertlong import QuestionAnsweringPipeline
 from ..reader import Reader
-from .finetuning import finetune_last_layers, last_complete_checkpoint
+from .finetuning import finetune_last_layers, train_to_the_end
 from .trainer import XLRetrievalTrainer, XLRetrievalTrainingArguments
 
 
@@ -205,15 +204,7 @@ def train_reader(
     trainer = QuestionAnsweringTrainer(
         reader, development, train_dataset, select, args=args, max_tokens_per_batch=max_tokens_per_batch
     )
-    with args.main_process_first():
-        checkpoint = last_complete_checkpoint(Path(args.output_dir))
-    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else None
-    # A Trainer goes on after its last step where that is within an epoch.
-    if state is None or state.global_step < state.max_steps:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        trainer.accelerator.wait_for_everyone()
-        state = trainer.state
-    return read_history(state.log_history)
+    return read_history(train_to_the_end(trainer, Path(args.output_dir)).log_history)
 
 
 def write_card(

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import transformers
 from transformers import set_seed
 
 from modeling_clir.data.collections import assign_folds, read_collection
@@ -27,7 +26,7 @@ from modeling_clir.data.files import new_file
 from modeling_clir.data.runs import write_run
 from modeling_clir.evaluation.ranking import MEASURES, write_queries
 from modeling_clir.quantization import quantize_int8
-from modeling_clir.training.arguments import parse_arguments
+from modeling_clir.training.arguments import parse_arguments, start_logging
 from modeling_clir.training.finetuning import (
     Fold,
     finetune,
@@ -86,9 +85,7 @@ def main():
     os.environ.setdefault("MKL_CBWR", "AVX512,STRICT")  # else the last bits of scores change with threads and memory
     start_all_processes()
     args, training_args = parse_arguments((Arguments, XLRetrievalTrainingArguments), sys.argv[1:])
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
-    logger.setLevel(logging.INFO if training_args.should_log else logging.WARNING)
-    transformers.utils.logging.enable_default_handler()
+    start_logging(logger, training_args.should_log)
     set_seed(training_args.seed)
     if training_args.do_train and args.num_negatives < 1:
         raise ValueError(f"--num_negatives must be at least 1, got {args.num_negatives}")

@@ -22,7 +22,6 @@ from shutil import copytree
 from typing import Literal
 
 import torch
-import transformers
 from transformers import set_seed
 
 from modeling_clir.data.files import new_file
@@ -34,7 +33,7 @@ from modeling_clir.evaluation.question_answering import (
     write_results,
 )
 from modeling_clir.quantization import quantize_int8
-from modeling_clir.training.arguments import parse_arguments
+from modeling_clir.training.arguments import parse_arguments, start_logging
 from modeling_clir.training.finetuning import SETTINGS, keep_settings, remove_checkpoints
 from modeling_clir.training.launch import start_all_processes
 from modeling_clir.training.plots import plot_development
@@ -104,9 +103,7 @@ def main():
     os.environ.setdefault("MKL_CBWR", "AVX512,STRICT")  # else the last bits of scores change with threads and memory
     start_all_processes()
     args, training_args = parse_arguments((Arguments, XLRetrievalTrainingArguments), sys.argv[1:])
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
-    logger.setLevel(logging.INFO if training_args.should_log else logging.WARNING)
-    transformers.utils.logging.enable_default_handler()
+    start_logging(logger, training_args.should_log)
     set_seed(training_args.seed)
     if training_args.do_train != bool(args.train_data):
         raise ValueError("--do_train and --train_data need each other")
@@ -170,9 +167,10 @@ def main():
 
     # 4. Matrices; the model whose mean over the development pairs is best, with its card
     results = {name: [of_set[one.key] for one in tests if one.name == name] for name, of_set in results.items()}
-    for one in tests:
-        result = next(r for r in results[one.name] if language_key(r["context"], r["question"]) == one.key)
-        print(one.name, one.key, f"F1 {result['F1']:.2f} EM {result['EM']:.2f} ({result['questions']} questions)")
+    for name, of_set in results.items():
+        for result in of_set:
+            key = language_key(result["context"], result["question"])
+            print(name, key, f"F1 {result['F1']:.2f} EM {result['EM']:.2f} ({result['questions']} questions)")
     if results:
         write_results(results, output)
     if training_args.do_train:

@@ -10,7 +10,6 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import transformers
 from transformers import AutoConfig, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -19,7 +18,7 @@ from modeling_clir.convert import bert_to_bertlong, load_model, read_config
 from modeling_clir.data.collators import MASK_MODES, PretrainingCollator
 from modeling_clir.data.pairs import PairEncoder, load_tokenizer
 from modeling_clir.data.sections import PretrainingDataset, parse_pairs
-from modeling_clir.training.arguments import parse_arguments
+from modeling_clir.training.arguments import parse_arguments, start_logging
 from modeling_clir.training.launch import start_all_processes
 from modeling_clir.training.plots import plot_learning_curve
 from modeling_clir.training.trainer import XLRetrievalTrainer, XLRetrievalTrainingArguments
@@ -82,9 +81,7 @@ def main():
     start_all_processes()
     dataclass_types = (ModelArguments, DataArguments, XLRetrievalTrainingArguments)
     model_args, data_args, training_args = parse_arguments(dataclass_types, sys.argv[1:])
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
-    logger.setLevel(logging.INFO if training_args.should_log else logging.WARNING)
-    transformers.utils.logging.enable_default_handler()
+    start_logging(logger, training_args.should_log)
     checkpoint = training_args.resume_from_checkpoint
     if checkpoint is not None and checkpoint.lower() == "true":
         checkpoint = get_last_checkpoint(training_args.output_dir) if Path(training_args.output_dir).is_dir() else None

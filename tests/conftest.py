@@ -1,8 +1,10 @@
 """A tiny random BERT and the sample corpus in the form that the runners read; both made once per test process."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,17 @@ def run(*command, processes: int = 1, check: bool = True) -> subprocess.Complete
     if check and done.returncode:
         raise AssertionError(f"{command} exited with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
     return done
+
+
+def kill_when(command: list[str], folder: Path, pattern: str):
+    """Starts one of the project's programs and kills it as soon as `folder` has a file of this name."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([sys.executable, *command], cwd=REPOSITORY, env=environment, **quiet)
+    while process.poll() is None and not list(folder.glob(pattern)):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,6 @@
 """The experiment of run_clir.py by its command line: folds, going on after a kill, several processes, bad input."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import pytrec_eval
@@ -15,7 +10,7 @@ import run_clir
 from modeling_clir.data.collections import read_collection
 from modeling_clir.data.runs import read_run
 
-from .conftest import REPOSITORY, run
+from .conftest import kill_when, run
 from .helpers import clir_command, write
 
 
@@ -50,17 +45,7 @@ def test_a_killed_run_goes_on_and_gives_the_same(clir, model, sample_collection,
     printed = results(capsys)
 
     killed = tmp_path / "killed"
-    process = subprocess.Popen(
-        [sys.executable, *clir_command(model, collections, killed, *TRAIN)],
-        cwd=REPOSITORY,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while process.poll() is None and not list(killed.glob("fold-2/checkpoint-*/trainer_state.json")):
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    kill_when(clir_command(model, collections, killed, *TRAIN), killed, "fold-2/checkpoint-*/trainer_state.json")
     finished = [path.parent.name for path in sorted(killed.glob("*/result.json"))]
     assert finished == ["fold-0", "fold-1"] and not (killed / "metrics.json").exists()
     broken = killed / "fold-2/checkpoint-999"  # as one that was being written

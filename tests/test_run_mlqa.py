@@ -1,11 +1,6 @@
 """Question answering by its command line: training, going on after a kill, several processes, results, bad input."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 from huggingface_hub import ModelCard
@@ -13,7 +8,7 @@ from huggingface_hub import ModelCard
 import run_mlqa
 from modeling_clir.training.question_answering import chosen_epochs
 
-from .conftest import REPOSITORY, run
+from .conftest import kill_when, run
 from .helpers import write
 
 
@@ -80,17 +75,7 @@ def test_a_killed_training_goes_on_and_gives_the_same(mlqa, tiny_bert, data, tmp
     assert len(printed) == 7
 
     killed = tmp_path / "killed"
-    process = subprocess.Popen(
-        [sys.executable, *command(tiny_bert, killed, *flags)],
-        cwd=REPOSITORY,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while process.poll() is None and not list(killed.glob("checkpoint-12/trainer_state.json")):
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    kill_when(command(tiny_bert, killed, *flags), killed, "checkpoint-12/trainer_state.json")
     assert not (killed / "metrics.json").exists()
     mlqa(tiny_bert, killed, *flags)
     assert [line for line in capsys.readouterr().out.splitlines() if " F1 " in line] == printed

@@ -1,10 +1,12 @@
-"""Command lines that start from a recipe."""
+"""Command lines that start from a recipe, and what a runner logs."""
 
 import json
+import logging
 from collections.abc import Sequence
 
 import yaml
 from transformers import HfArgumentParser
+from transformers.utils.logging import enable_default_handler
 
 
 def parse_arguments(dataclass_types: Sequence[type], argv: list[str]) -> tuple:
@@ -38,4 +40,11 @@ def parse_arguments(dataclass_types: Sequence[type], argv: list[str]) -> tuple:
     return parser.parse_args_into_dataclasses(argv)
 
 
-__all__ = ["parse_arguments"]
+def start_logging(logger: logging.Logger, should_log: bool = True):
+    """Warnings of all, and what `logger`, the runner's, says where the process `should_log`, with the time, on stderr."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
+    logger.setLevel(logging.INFO if should_log else logging.WARNING)
+    enable_default_handler()
+
+
+__all__ = ["parse_arguments", "start_logging"]

@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from .data.pairs import PairEncoder, load_tokenizer, max_positions, pad_rows, split_passages
 from .quantization import quantize_int8
-from .training.losses import relevance_scores
+from .losses import relevance_scores
 
 
 logger = logging.get_logger(__name__)

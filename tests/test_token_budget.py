@@ -13,7 +13,7 @@ from modeling_clir.convert import bert_to_bertlong
 from modeling_clir.data.collators import PretrainingCollator
 from modeling_clir.data.pairs import PairEncoder
 from modeling_clir.data.sections import PretrainingDataset
-from modeling_clir.training.losses import ranking_loss
+from modeling_clir.losses import ranking_loss
 from modeling_clir.training.samplers import TokenBudgetSampler, estimate_lengths
 from modeling_clir.training.trainer import XLRetrievalTrainer, XLRetrievalTrainingArguments
 

@@ -31,7 +31,7 @@ from ..data.queries import QueryDataset
 from ..data.runs import Run, read_run, write_run
 from ..evaluation.ranking import evaluate_queries, mean_measures, rank_collection
 from ..reranker import Reranker
-from .losses import ranking_loss
+from ..losses import ranking_loss
 from .trainer import COUNTS, XLRetrievalTrainer, XLRetrievalTrainingArguments
 
 

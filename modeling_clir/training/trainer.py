@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from ..data.sections import ExampleKey, PretrainingDataset
 from ..model_card import write_model_card
-from .losses import RANKING_LOSSES, ranking_loss, relevance_scores
+from ..losses import RANKING_LOSSES, ranking_loss, relevance_scores
 from .samplers import TaskBatchSampler, TokenBudgetSampler, estimate_lengths
 
 

@@ -20,7 +20,7 @@ from ..data.questions import QuestionSet
 from ..data.windows import TrainingWindows
 from ..evaluation.question_answering import evaluate_development, markdown
 from ..model_card import write_question_answering_card
-from ..question_answering_bertlong import QuestionAnsweringPipeline
+from ..pipeline_bertlong import QuestionAnsweringPipeline
 from ..reader import Reader
 from .finetuning import finetune_last_layers, train_to_the_end
 from .trainer import XLRetrievalTrainer, XLRetrievalTrainingArguments

@@ -101,12 +101,24 @@ def test_a_killed_training_goes_on_and_gives_the_same(mlqa, tiny_bert, data, tmp
     mlqa(killed, tmp_path / "again", "--test_data", data / "xquad", "--pairs", PAIRS[2])
     (again,) = json.loads((tmp_path / "again/metrics.json").read_text(encoding="utf-8"))["results"]["xquad"]
     (before,) = [one for one in metrics["results"]["xquad"] if (one["context"], one["question"]) == ("en", "de")]
-    if before["epoch"] == chosen[None]:
-        assert again["F1"] == before["F1"]
+    assert before["epoch"] == chosen[None]  # there are no development questions of this pair
+    assert again["F1"] == before["F1"]
 
     mlqa(tiny_bert, killed, *flags)  # finished
     with pytest.raises(ValueError, match=r"holds results of --learning_rate 0\.003"):
         mlqa(tiny_bert, killed, *flags, "--learning_rate", "1e-3")
+
+
+def test_a_folder_of_results_is_no_training(mlqa, tiny_bert, data, tmp_path):
+    test = ("--test_data", data / "xquad")
+    mlqa(tiny_bert, tmp_path, *test)
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    mlqa(tiny_bert, tmp_path, *test)  # the same again
+    for command in ("run_mlqa.py without training", "a command of an older version, without training"):
+        with pytest.raises(ValueError, match=f"holds results of {command}: pass another --output_dir"):
+            mlqa(tiny_bert, tmp_path, *TRAIN, "--train_data", data / "train.json", *test)
+        assert {path: path.read_bytes() for path in written if path.is_file()} | written == written
+        (tmp_path / "settings.json").unlink()  # as an older version left it
 
 
 def test_the_numbers_are_those_of_the_predictions(mlqa, tiny_bert, data, tmp_path):

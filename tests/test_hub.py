@@ -87,6 +87,26 @@ torch.save(found, output / "found.pt")
 """
 
 
+WHAT_IS_IMPORTED = """
+import json, sys, types
+from transformers.modeling_layers import GradientCheckpointingLayer  # the heaviest module that the files need
+before = set(sys.modules)
+package = sys.modules["modeling_clir"] = types.ModuleType("modeling_clir")  # without its __init__.py
+package.__path__ = [sys.argv[1]]
+import modeling_clir.modeling_bertlong
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+def test_the_model_files_import_nothing_heavy():
+    """Not the compiler of torch, for instance, which flex_attention alone needs and which takes 2 seconds."""
+    command = [sys.executable, "-c", WHAT_IS_IMPORTED, str(REPOSITORY / "modeling_clir")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = ["modeling_clir", *(f"modeling_clir.{name.removesuffix('.py')}" for name in CODE)]
+    assert json.loads(done.stdout) == expected
+
+
 @pytest.mark.parametrize("where", ["folder", "hub"])
 def test_without_the_package(where, checkpoint, tmp_path):
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "home")}
@@ -163,7 +183,9 @@ def test_cross_encoder_gives_the_models_scores(with_tokenizer):
     assert ranking == expected.argsort(descending=True).tolist()
 
 
-def test_pipelines(with_tokenizer):
+def test_pipelines(with_tokenizer, monkeypatch):
+    said = []
+    monkeypatch.setattr("modeling_clir.modeling_bertlong.logger.warning_once", said.append)
     rank = pipeline("text-classification", model=str(with_tokenizer), function_to_apply="none", device="cpu")
     pairs = [{"text": QUERY, "text_pair": document} for document in DOCUMENTS]
     found = [result["score"] for result in rank(pairs, batch_size=2, truncation=True)]
@@ -177,6 +199,7 @@ def test_pipelines(with_tokenizer):
     found = fill("marie [MASK] entdeckte radium", top_k=3)
     assert [result["token"] for result in found] == best.indices.tolist()
     assert [result["score"] for result in found] == pytest.approx(best.values.tolist(), abs=1e-5)
+    assert not said  # the tokenizer marks the query
 
 
 def test_the_model_files_follow_transformers_conventions():

@@ -304,6 +304,44 @@ def test_rows_with_and_without_twos_follow_one_convention():
     assert global_tokens(mask[1:], segments[1:]).int().tolist() == [[1, 1, 0, 0]]
 
 
+PAIR, SINGLE = [2, 10, 11, 3, 20, 21, 3, 0], [2, 10, 11, 12, 20, 21, 3, 0]  # 2 [CLS], 3 [SEP], 0 padding
+SEGMENTS = [0, 0, 0, 0, 1, 1, 1, 0]
+TWO_TEXTS = {  # input ids, what else is passed -> is the query missed?
+    "pair": (PAIR, {}, True),
+    "pair, two separators between": ([2, 10, 3, 3, 20, 21, 3, 0], {}, True),
+    "pair, types that are all 0": (PAIR, {"token_type_ids": [0] * 8}, True),
+    "pair, padding first": ([0, *PAIR[:-1]], {"attention_mask": [0, 1, 1, 1, 1, 1, 1, 1]}, True),
+    "pair, token types": (PAIR, {"token_type_ids": SEGMENTS}, False),
+    "pair, twos": (PAIR, {"attention_mask": [2, 2, 2, 2, 1, 1, 1, 0]}, False),
+    "pair, a two at the first token": (PAIR, {"attention_mask": [2, 1, 1, 1, 1, 1, 1, 0]}, False),
+    "pair, explicit": (PAIR, {"global_attention_mask": [1, 0, 0, 0, 0, 0, 0, 0]}, False),
+    "one text": (SINGLE, {}, False),
+    "one text, types that are all 0": (SINGLE, {"token_type_ids": [0] * 8}, False),
+    "one text that repeats a word": ([2, 10, 10, 10, 20, 20, 3, 0], {}, False),
+    "no token but one": ([2, 0, 0, 0, 0, 0, 0, 0], {"attention_mask": [1, 0, 0, 0, 0, 0, 0, 0]}, False),
+}
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize("case", TWO_TEXTS)
+def test_a_query_that_nothing_marks_is_said(case, implementation, monkeypatch):
+    ids, given, missed = TWO_TEXTS[case]
+    said = []
+    monkeypatch.setattr("modeling_clir.modeling_bertlong.logger.warning_once", said.append)
+    given = {"attention_mask": [1, 1, 1, 1, 1, 1, 1, 0]} | given
+    rows = {name: torch.tensor([values, values]) for name, values in {"input_ids": ids, **given}.items()}
+    rows["input_ids"][0] = torch.tensor(SINGLE) if given["attention_mask"][0] else torch.tensor([0, *SINGLE[:-1]])
+    for types, message in (
+        (2, "Pass token_type_ids (0 for the query, 1 for the document) or global"),
+        (1, "Pass global"),
+    ):
+        if types == 1 and rows.get("token_type_ids", torch.zeros(1)).any():
+            continue
+        build(BertLongModel, attn_implementation=implementation, type_vocab_size=types)(**rows)
+        assert len(said) == missed and all(message in text for text in said)
+        said.clear()
+
+
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int32, torch.uint8, torch.float32, torch.float16])
 def test_masks_of_any_type(dtype):
     model, inputs = build(BertLongModel), pair_batch()

@@ -106,6 +106,20 @@ def test_compiled_in_one_graph(model_class, implementation):
                 torch.testing.assert_close(found[name], expected[name], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("way", ["compiled", "exported", "called"])
+def test_quadratic_cost_is_said(way, monkeypatch):
+    said = []
+    monkeypatch.setattr("modeling_clir.modeling_bertlong.logger.warning_once", said.append)
+    torch.compiler.reset()
+    model, inputs = build(BertLongModel), pair_batch()
+    if way == "exported":
+        torch.export.export(model, (), inputs)
+    else:
+        compiled = torch.compile(model, backend="eager", fullgraph=True) if way == "compiled" else model
+        compiled(**inputs)
+    assert len(said) == (way != "called") and all("grow with the square of the length" in text for text in said)
+
+
 def test_compiled_gradients():
     torch.compiler.reset()
     model, inputs = build(BertLongForXLRetrieval, num_hidden_layers=1, attention_window=4), pair_batch()

@@ -1,4 +1,4 @@
-"""Checkpoints as others meet them: code in every folder, every Auto class, without this package, in other libraries."""
+"""Checkpoints carry their code and open through every Auto class, without this package, and in other libraries."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def check_folder(folder):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Of the class with every head but question answering's."""
+    """A checkpoint of the class that has every head except the one for question answering."""
     folder = tmp_path_factory.mktemp("hub") / "clir-bertlong"
     model = build(modeling_clir.BertLongForXLRetrieval, initializer_range=0.5, max_position_embeddings=64).float()
     model.save_pretrained(folder)
@@ -75,7 +75,7 @@ source, output, inputs = sys.argv[1], pathlib.Path(sys.argv[2]), torch.load(sys.
 found = {"config": type(transformers.AutoConfig.from_pretrained(source, trust_remote_code=True)).__name__}
 for name in json.loads(sys.argv[4]):
     values = []
-    for folder in (source, output / name):  # from the package, and saved again from here
+    for folder in (source, output / name):  # saved by the package, and saved again here
         model = getattr(transformers, name).from_pretrained(folder, trust_remote_code=True).eval()
         assert type(model).__module__.startswith("transformers_modules"), type(model)
         with torch.no_grad():
@@ -99,7 +99,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 
 
 def test_the_model_files_import_nothing_heavy():
-    """Not the compiler of torch, for instance, which flex_attention alone needs and which takes 2 seconds."""
+    """For instance torch's compiler, which takes 2 seconds and serves flex_attention only."""
     command = [sys.executable, "-c", WHAT_IS_IMPORTED, str(REPOSITORY / "modeling_clir")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -112,7 +112,7 @@ def test_without_the_package(where, checkpoint, tmp_path):
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "home")}
     environment |= {"HF_MODULES_CACHE": str(tmp_path / "modules")}
     source = str(checkpoint)
-    if where == "hub":  # what a download leaves behind
+    if where == "hub":  # the cache after a download
         source, commit = "someone/clir-bertlong", "0123456789abcdef0123456789abcdef01234567"
         cache = tmp_path / "home" / "hub" / "models--someone--clir-bertlong"
         shutil.copytree(checkpoint, cache / "snapshots" / commit)
@@ -132,7 +132,7 @@ def test_without_the_package(where, checkpoint, tmp_path):
         name, once, again = found[auto_class.__name__]
         assert name == model_class.__name__
         check_folder(output / auto_class.__name__)
-        if model_class is not modeling_clir.BertLongForQuestionAnswering:  # whose head is newly drawn
+        if model_class is not modeling_clir.BertLongForQuestionAnswering:  # its head is newly initialized
             torch.testing.assert_close(once, auto_class.from_pretrained(checkpoint)(**inputs)[0])
         torch.testing.assert_close(once, again)
         torch.testing.assert_close(again, auto_class.from_pretrained(output / auto_class.__name__)(**inputs)[0])

@@ -108,6 +108,28 @@ def folder_name(folder: Path) -> str:
     return folder.resolve().name if folder.name in ("", "..") else folder.name
 
 
+@contextmanager
+def local_dataset(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """
+    Gives path and options for `datasets.load_dataset(path, ..., **options)`: a Hub name as it is, without options.
+
+    For a local folder, the path is a temporary folder of links to its files, since `datasets` takes brackets in a path
+    for a pattern. The options are an empty cache, since `datasets` knows a local folder by its name and would give
+    the rows of an older version.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        yield name, {}
+        return
+    with TemporaryDirectory() as temporary:
+        links = Path(temporary) / "data"
+        for file in list_files(folder):
+            link = links / file.relative_to(folder)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file.resolve())
+        yield str(links), {"cache_dir": f"{temporary}/cache", "keep_in_memory": True}
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Reading
 # ---------------------------------------------------------------------------------------------------------------------
@@ -264,6 +286,7 @@ __all__ = [
     "find_optional",
     "folder_name",
     "list_files",
+    "local_dataset",
     "look_alikes",
     "new_file",
     "new_folder",

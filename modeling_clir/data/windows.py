@@ -31,9 +31,10 @@ class Window:
         question (`int`): index among the questions.
         ids, types (`np.ndarray` of shape `(tokens,)`): token ids and segments; the question is segment 0.
         first (`int`): index of the first token of the context.
-        offsets (`np.ndarray` of shape `(context tokens, 2)`): start and end of each token in the context, in characters.
-        allowed (`np.ndarray` of shape `(context tokens,)`): whether an answer may begin or end at the token; a token of
-            nothing but space is not allowed.
+        offsets (`np.ndarray` of shape `(context tokens, 2)`): start and end of each token in the context, in
+            characters.
+        allowed (`np.ndarray` of shape `(context tokens,)`): whether an answer may begin or end at the token; a token
+            of nothing but space is not allowed.
         is_first, is_last (`bool`): whether this is the first and the last window of the context.
     """
 
@@ -154,12 +155,12 @@ class WindowEncoder:
 
 class TrainingWindows:
     """
-    The windows of the training questions, with the first and last token of the answer; both are [CLS] if the window does
-    not hold the whole answer. Only the first answer of a question is used.
+    The windows of the training questions, with the first and last token of the answer; both are [CLS] if the window
+    does not hold the whole answer. Only the first answer of a question is used.
 
-    Dataset and collator in one: `windows[ExampleKey(...)]` is a [`Window`]; calling it with a list of them gives a batch:
-    the model's inputs, each of shape `(windows, longest window)`, `start_positions` and `end_positions`, each of shape
-    `(windows,)`, `task` (`"qa"`) and `pairs` (`"train"` for each window).
+    Dataset and collator in one: `windows[ExampleKey(...)]` is a [`Window`]; calling it with a list of them gives a
+    batch: the model's inputs, each of shape `(windows, longest window)`, `start_positions` and `end_positions`, each
+    of shape `(windows,)`, `task` (`"qa"`) and `pairs` (`"train"` for each window).
 
     Args:
         questions (`list[Question]`).
@@ -183,7 +184,7 @@ class TrainingWindows:
         if lost := len(answerable - found):
             logger.warning(
                 f"{lost} of {len(answerable)} training answers are whole in no window of {encoder.max_length} tokens, "
-                f"{questions[min(answerable - found)].id} the first; all their windows are trained as without an answer"
+                f"{questions[min(answerable - found)].id} the first; these are trained as without an answer"
             )
 
     def span(self, window: Window) -> tuple[int, int] | None:

@@ -6,7 +6,7 @@ import pytest
 
 from modeling_clir.data.files import new_folder, read_lines
 
-from .helpers import write
+from ..helpers import write
 
 
 def test_lines_that_are_not_utf8(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from modeling_clir.data.hub import read_configs, read_split, read_splits
 
-from .helpers import write
+from ..helpers import write
 from .test_sources import hub_layout
 
 

@@ -327,7 +327,6 @@ def test_write_collection_with_candidates_and_folds(tmp_path):
     assert read.candidates == {"q": ["d2", "d1"], "r": ["d2", "d1"]} and read.folds == [["q"], ["r"]]
     assert json.loads((tmp_path / "c/folds.json").read_text(encoding="utf-8")) == [["q"], ["r"]]
     for candidates, folds, message in (
-        ({"q": {"d1": 1}}, None, "bad: there are no candidates for query 'r'"),
         ({"q": {"d9": 1}, "r": {"d1": 1}}, None, "bad: no document has the id 'd9'"),
         (None, [["q"], ["x"]], "bad: query 'x' has no judgement"),
     ):

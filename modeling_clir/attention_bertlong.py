@@ -20,6 +20,7 @@ layout_bertlong.py; H heads, d head size.
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +50,10 @@ def eager_attention_forward(
     return torch.matmul(weights, value).transpose(1, 2), weights
 
 
-compiled_flex_attention = torch.compile(flex_attention)
+@cache
+def compiled_flex_attention() -> Callable:
+    """Compiles at the first use: `torch.compile` imports the compiler, which takes seconds and serves this path alone."""
+    return torch.compile(flex_attention)
 
 
 def flex_attention_forward(
@@ -59,7 +63,7 @@ def flex_attention_forward(
     `(H, queries, d)`, `(H, keys, d)` twice to `(queries, H, d)`. Compiled on a GPU; on a CPU the reference, without
     gradients and of quadratic cost.
     """
-    function = flex_attention if query.device.type == "cpu" else compiled_flex_attention
+    function = flex_attention if query.device.type == "cpu" else compiled_flex_attention()
     return function(query[None], key[None], value[None], block_mask=mask, scale=scaling)[0].transpose(0, 1)
 
 

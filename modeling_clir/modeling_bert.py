@@ -19,7 +19,7 @@ from transformers import BertConfig, BertModel, BertPreTrainedModel
 from transformers.models.bert.modeling_bert import BertOnlyMLMHead
 from transformers.utils.generic import can_return_tuple
 
-from .modeling_bertlong import XLRetrievalOutput, classifier_dropout, retrieval_heads
+from .modeling_bertlong import ScoreLinear, XLRetrievalOutput, classifier_dropout, retrieval_heads
 
 
 class BertForXLRetrieval(BertPreTrainedModel):  # trf-ignore: TRF057
@@ -39,7 +39,7 @@ class BertForXLRetrieval(BertPreTrainedModel):  # trf-ignore: TRF057
         self.bert = BertModel(config)
         self.cls = BertOnlyMLMHead(config)
         self.dropout = classifier_dropout(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = ScoreLinear(config.hidden_size, config.num_labels)
         self.post_init()
 
     def get_output_embeddings(self):

@@ -39,7 +39,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import can_return_tuple
 
-from .attention_bertlong import BertLongSelfAttention, eager_attention_forward
+from .attention_bertlong import BertLongSelfAttention, eager_attention_forward, exact
 from .configuration_bertlong import BertLongConfig
 from .layout_bertlong import PackedLayout, PaddedLayout, global_tokens
 
@@ -198,6 +198,14 @@ class BertLongPreTrainedModel(PreTrainedModel):  # trf-ignore: TRF057
         return embeddings
 
 
+@torch.compiler.assume_constant_result  # runs while the graph is made, so that a warning does not break it
+def warn_of_quadratic_cost() -> None:
+    logger.warning_once(
+        "a compiled or exported BertLong computes attention between all positions, padding included: time and memory "
+        "grow with the square of the length. Without torch.compile they grow linearly."
+    )
+
+
 class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
     """BertLong without a head. `forward` says what goes in and comes out."""
 
@@ -298,6 +306,10 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
         valid = attention_mask > 0
         padded = implementation == "eager" or fixed_shapes or not valid.any()
         is_global = global_tokens(attention_mask, token_type_ids, global_attention_mask)
+        if fixed_shapes and implementation != "eager":
+            warn_of_quadratic_cost()
+        if input_ids is not None and global_attention_mask is None and not fixed_shapes:
+            self.warn_of_local_queries(input_ids, attention_mask, is_global)
         layout = (PaddedLayout if padded else PackedLayout)(valid, is_global, self.config.window_per_layer)
         only_global = not (padded or output_hidden_states or wanted is True)
         if only_global:
@@ -331,6 +343,25 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
             hidden_states=all_hidden_states,
             attentions=all_attentions,
         )
+
+    def warn_of_local_queries(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, is_global: torch.Tensor):
+        """
+        Warns once if a row looks like two texts but only its first token is global. Tokenizers end both texts with the
+        same token, so the row's last token occurs twice.
+        """
+        alone = is_global.sum(1) == 1
+        if not alone.any() or (attention_mask == 2).any():
+            return
+        valid = attention_mask > 0
+        last = (valid.cumsum(1) * valid).argmax(1, keepdim=True)
+        same = (input_ids == input_ids.gather(1, last)) & valid & ~is_global
+        if (alone & (same.sum(1) > 1)).any():
+            pass_types = self.config.type_vocab_size > 1
+            types = "token_type_ids (0 for the query, 1 for the document) or " if pass_types else ""
+            logger.warning_once(
+                "an input looks like two texts (its last token occurs twice), but nothing marks the query: only the first "
+                f"token is global, and scores are worse. Pass {types}global_attention_mask (1 for the query's tokens)."
+            )
 
     def check_length(self, attention_mask, position_ids, fixed_shapes):
         limit = self.config.max_position_embeddings
@@ -422,6 +453,21 @@ def retrieval_heads(model, outputs, task: str | None, labels: torch.Tensor | Non
     )
 
 
+class ScoreLinear(nn.Linear):
+    """
+    The last layer of a head that gives scores. Computes in float32 at least, also where model or autocast is in half
+    precision: there the scores of many documents would be the same number. The weights keep their type.
+    """
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        weight, bias = exact(self.weight), None if self.bias is None else exact(self.bias)
+        device = hidden_states.device.type
+        if not torch.is_autocast_enabled(device):
+            return F.linear(hidden_states.to(weight.dtype), weight, bias)
+        with torch.autocast(device, enabled=False):
+            return F.linear(hidden_states.to(weight.dtype), weight, bias)
+
+
 def classifier_dropout(config) -> nn.Dropout:
     own = config.classifier_dropout
     return nn.Dropout(config.hidden_dropout_prob if own is None else own)
@@ -441,7 +487,7 @@ class BertLongForXLRetrieval(BertLongPreTrainedModel):  # trf-ignore: TRF057
         self.bert = BertLongModel(config)
         self.cls = BertLongOnlyMLMHead(config)
         self.dropout = classifier_dropout(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = ScoreLinear(config.hidden_size, config.num_labels)
         self.post_init()
 
     def get_output_embeddings(self):
@@ -554,7 +600,7 @@ class BertLongForSequenceClassification(BertLongPreTrainedModel):  # trf-ignore:
         self.num_labels = config.num_labels
         self.bert = BertLongModel(config)
         self.dropout = classifier_dropout(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = ScoreLinear(config.hidden_size, config.num_labels)
         self.post_init()
 
     @can_return_tuple
@@ -600,7 +646,7 @@ class BertLongForSequenceClassification(BertLongPreTrainedModel):  # trf-ignore:
             elif problem_type == "single_label_classification":
                 loss = F.cross_entropy(logits, labels.view(-1))
             else:
-                loss = F.binary_cross_entropy_with_logits(logits, labels)
+                loss = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
@@ -614,7 +660,7 @@ class BertLongForQuestionAnswering(BertLongPreTrainedModel):  # trf-ignore: TRF0
     def __init__(self, config: BertLongConfig):
         super().__init__(config)
         self.bert = BertLongModel(config, add_pooling_layer=False)
-        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        self.qa_outputs = ScoreLinear(config.hidden_size, 2)
         self.post_init()
 
     @can_return_tuple
@@ -670,6 +716,7 @@ __all__ = [
     "BertLongForXLRetrieval",
     "BertLongModel",
     "BertLongPreTrainedModel",
+    "ScoreLinear",
     "XLRetrievalOutput",
     "global_tokens",
 ]

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from .precision import scores_in_float32
+
 
 # Left in float32: half of the scores' drift is of the first layer's queries and keys (BERT's names).
 KEPT = re.compile(r"\blayer\.0\.attention\.self\.(query|key)")
@@ -32,9 +34,8 @@ def quantize_int8(model: PreTrainedModel) -> PreTrainedModel:
         raise ValueError(f"int8 is for CPUs, the model is on {model.device}: use bfloat16 there")
     if model.dtype != torch.float32:
         raise ValueError(f"int8 is made from float32 weights, the model has {model.dtype}")
-    linear = [
-        name for name, module in model.named_modules() if isinstance(module, nn.Linear) and not KEPT.search(name)
-    ]
+    scores_in_float32(model)
+    linear = [name for name, module in model.named_modules() if type(module) is nn.Linear and not KEPT.search(name)]
     if not linear:
         raise ValueError("the model has no linear layer to quantize, it may be quantized already")
     try:

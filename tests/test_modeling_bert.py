@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from modeling_clir import BertForXLRetrieval
-from tests.shared import shared_path
+from tests.shared import GOLDEN
 from tests.tiny import pair_batch
 
 
@@ -39,9 +39,9 @@ def renamed(name: str) -> str:
 @pytest.mark.parametrize("name", ["pads", "nopads_mixed"])
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 def test_numbers_of_2021(name, implementation):
-    meta = json.loads(shared_path("golden/model_short.json").read_text(encoding="utf-8"))
-    weights = np.load(shared_path("golden/model_short.weights.npz"))
-    file = shared_path(f"golden/model_short.{name}.npz")
+    meta = json.loads((GOLDEN / "model_short.json").read_text(encoding="utf-8"))
+    weights = np.load(GOLDEN / "model_short.weights.npz")
+    file = GOLDEN / f"model_short.{name}.npz"
     golden = {key: torch.from_numpy(value) for key, value in np.load(file).items()}
     options = {key: value for key, value in meta["config"].items() if value is not None}
     options |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "tie_word_embeddings": False}

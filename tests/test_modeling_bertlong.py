@@ -9,13 +9,13 @@ from transformers import LongformerConfig, LongformerModel
 
 from modeling_clir import BertLongForXLRetrieval, BertLongModel
 from modeling_clir.modeling_bertlong import BertLongConfig, global_tokens
-from tests.shared import shared_path
+from tests.shared import GOLDEN
 from tests.tiny import build, pair_batch, random_batch, reference, use, windows_of
 
 
 # Eager attention takes its softmax in single precision whatever the model's.
 TOLERANCE = {"eager": 2e-5, "sdpa": 1e-9, "gathered": 1e-9, "flex_attention": 1e-9}
-GOLDEN = [
+CASES = [
     ("model_long_w16_L128", "varq"),
     ("model_long_w16_L128", "varq_mixed"),
     ("model_long_w64_L512", "varq"),
@@ -30,11 +30,11 @@ def renamed(name: str) -> str:
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-@pytest.mark.parametrize("case, name", GOLDEN)
+@pytest.mark.parametrize("case, name", CASES)
 def test_numbers_of_2021(case, name, implementation):
-    meta = json.loads(shared_path(f"golden/{case}.json").read_text(encoding="utf-8"))
-    weights = np.load(shared_path(f"golden/{case}.weights.npz"))
-    golden = {key: torch.from_numpy(value) for key, value in np.load(shared_path(f"golden/{case}.{name}.npz")).items()}
+    meta = json.loads((GOLDEN / f"{case}.json").read_text(encoding="utf-8"))
+    weights = np.load(GOLDEN / f"{case}.weights.npz")
+    golden = {key: torch.from_numpy(value) for key, value in np.load(GOLDEN / f"{case}.{name}.npz").items()}
     options = {key: value for key, value in meta["config"].items() if value is not None}
     options |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "tie_word_embeddings": False}
     config = BertLongConfig(**options, attn_implementation=implementation)

@@ -14,7 +14,7 @@ from transformers import BertTokenizerFast
 from modeling_clir.data.collators import mask_tokens
 from modeling_clir.data.pairs import PairEncoder
 
-from .shared import shared_path
+from .shared import GOLDEN
 
 
 CASES = 15
@@ -22,7 +22,7 @@ NO_LIMIT = 10_000
 
 
 def golden(name: str):
-    return json.loads((shared_path("golden") / name).read_text(encoding="utf-8"))
+    return json.loads((GOLDEN / name).read_text(encoding="utf-8"))
 
 
 def make_tokenizer(meta: dict, folder) -> BertTokenizerFast:

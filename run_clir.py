@@ -27,22 +27,12 @@ from modeling_clir.data.runs import write_run
 from modeling_clir.evaluation.ranking import MEASURES, write_queries
 from modeling_clir.quantization import quantize_int8
 from modeling_clir.training.arguments import parse_arguments, start_logging
-from modeling_clir.training.finetuning import (
-    Fold,
-    finetune,
-    finetune_last_layers,
-    load_reranker,
-    measure_folds,
-    plan_folds,
-    prepare_output,
-    rank_fold,
-    read_result,
-    reinitialize_layers,
-    save_reranker,
-    write_result,
-)
+from modeling_clir.training.folds import Fold, measure_folds, plan_folds, rank_fold, read_result, write_result
 from modeling_clir.training.launch import start_all_processes
+from modeling_clir.training.layers import finetune_last_layers, reinitialize_layers
 from modeling_clir.training.plots import plot_development
+from modeling_clir.training.ranking import finetune, load_reranker, save_reranker
+from modeling_clir.training.resuming import prepare_output
 from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
 

@@ -27,17 +27,13 @@ from transformers import set_seed
 from modeling_clir.data.files import new_file
 from modeling_clir.data.questions import describe, language_key, read_question_sets, read_training_questions
 from modeling_clir.data.windows import TrainingWindows
-from modeling_clir.evaluation.question_answering import (
+from modeling_clir.evaluation.answering import (
     answer_set,
     evaluate_development,
     write_results,
 )
 from modeling_clir.quantization import quantize_int8
-from modeling_clir.training.arguments import parse_arguments, start_logging
-from modeling_clir.training.finetuning import SETTINGS, keep_settings, remove_checkpoints
-from modeling_clir.training.launch import start_all_processes
-from modeling_clir.training.plots import plot_development
-from modeling_clir.training.question_answering import (
+from modeling_clir.training.answering import (
     chosen_epochs,
     epoch_folder,
     freeze,
@@ -46,6 +42,10 @@ from modeling_clir.training.question_answering import (
     train_reader,
     write_card,
 )
+from modeling_clir.training.arguments import parse_arguments, start_logging
+from modeling_clir.training.launch import start_all_processes
+from modeling_clir.training.plots import plot_development
+from modeling_clir.training.resuming import SETTINGS, keep_settings, remove_checkpoints
 from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
 

@@ -21,7 +21,8 @@ from modeling_clir.data.sections import PretrainingDataset, parse_pairs
 from modeling_clir.training.arguments import parse_arguments, start_logging
 from modeling_clir.training.launch import start_all_processes
 from modeling_clir.training.plots import plot_learning_curve
-from modeling_clir.training.trainer import XLRetrievalTrainer, XLRetrievalTrainingArguments
+from modeling_clir.training.pretraining import PretrainingTrainer
+from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
 
 logger = logging.getLogger("run_pretraining")
@@ -142,7 +143,7 @@ def main():
         )
 
     # 4. Train
-    trainer = XLRetrievalTrainer(
+    trainer = PretrainingTrainer(
         model=model,
         args=training_args,
         train_dataset=train,

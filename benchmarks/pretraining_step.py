@@ -44,7 +44,7 @@ from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, AutoMode
 
 from modeling_clir.data.collators import PretrainingCollator
 from modeling_clir.data.sections import Example
-from modeling_clir.training.losses import ranking_loss
+from modeling_clir.losses import ranking_loss
 
 
 MAX_LENGTH = 1024

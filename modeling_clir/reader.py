@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .data.pairs import max_positions
 from .data.questions import Question
 from .data.windows import WindowEncoder
-from .question_answering_bertlong import best_spans, rank_spans
+from .spans_bertlong import best_spans, rank_spans
 
 
 @dataclass

@@ -14,8 +14,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from transformers.utils import logging
 
 from .data.pairs import PairEncoder, load_tokenizer, max_positions, pad_rows, split_passages
+from .losses import relevance_scores
 from .quantization import quantize_int8
-from .training.losses import relevance_scores
 
 
 logger = logging.get_logger(__name__)

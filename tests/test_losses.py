@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from modeling_clir.training.losses import RANKING_LOSSES, ranking_loss, relevance_scores
+from modeling_clir.losses import RANKING_LOSSES, ranking_loss, relevance_scores
 
 
 def test_losses_by_hand():

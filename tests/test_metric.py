@@ -5,11 +5,11 @@ import random
 import evaluate
 import pytest
 
-from modeling_clir.evaluation.answers import evaluate_answers, mean_answers
+from modeling_clir.evaluation.answer_measures import evaluate_answers, mean_answers
 from modeling_clir.evaluation.ranking import evaluate_run
 
 from .conftest import REPOSITORY
-from .test_answers import ANSWERS, ANSWERS_V2, OFFICIAL, OFFICIAL_V2, equal
+from .evaluation.test_answer_measures import ANSWERS, ANSWERS_V2, OFFICIAL, OFFICIAL_V2, equal
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from transformers import (
 from modeling_clir import BertLongConfig, BertLongForQuestionAnswering
 from modeling_clir.data.questions import Question
 from modeling_clir.reader import Reader
-from modeling_clir.training.question_answering import load_reader, save_reader
+from modeling_clir.training.answering import load_reader, save_reader
 
 from .conftest import REPOSITORY
 from .helpers import texts, train_tokenizer

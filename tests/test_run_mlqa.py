@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 import run_mlqa
-from modeling_clir.training.question_answering import chosen_epochs
+from modeling_clir.training.answering import chosen_epochs
 
 from .conftest import kill_when, run
 from .helpers import write

@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-from modeling_clir.evaluation.answers import apply_threshold, best_threshold, evaluate_answers, mean_answers
+from modeling_clir.evaluation.answer_measures import apply_threshold, best_threshold, evaluate_answers, mean_answers
 
 
 _DESCRIPTION = """\

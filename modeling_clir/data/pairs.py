@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..question_answering_bertlong import cut_end, max_positions
+from ..spans_bertlong import cut_end, max_positions
 
 
 logger = logging.get_logger(__name__)

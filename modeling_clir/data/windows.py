@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..question_answering_bertlong import are_text, attach_marks
+from ..spans_bertlong import are_text, attach_marks
 from .pairs import PairEncoder, pad_rows
 from .questions import Question
 from .sections import ExampleKey

@@ -1,26 +1,19 @@
-"""Pretraining with QLM and RR in a Trainer."""
+"""What the trainers of all tasks have in common: arguments, batches, timing, the scale of the loss."""
 
 import time
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, fields
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
-from transformers import SchedulerType, Trainer, TrainerCallback, TrainingArguments
-from transformers.utils import logging
+from torch.utils.data import DataLoader, Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from ..data.sections import ExampleKey, PretrainingDataset
-from ..model_card import write_model_card
-from .losses import RANKING_LOSSES, ranking_loss, relevance_scores
-from .samplers import TaskBatchSampler, TokenBudgetSampler, estimate_lengths
+from ..losses import RANKING_LOSSES
+from .samplers import TaskBatchSampler, TokenBudgetSampler
 
 
-logger = logging.get_logger(__name__)
-
-COUNTS = ("queries_cut", "documents_cut", "rows")
 SPEED = ("tokens", "batches", "waited", "seconds")
 
 
@@ -55,7 +48,7 @@ class XLRetrievalTrainingArguments(TrainingArguments):
 
 
 class EpochCallback(TrainerCallback):
-    """Tells the sampler the epoch, also where a resumed epoch wraps the data loader anew."""
+    """Sets the sampler's epoch, on resume too."""
 
     def __init__(self, sampler: TaskBatchSampler):
         self.sampler = sampler
@@ -65,7 +58,7 @@ class EpochCallback(TrainerCallback):
 
 
 class StepTimer(TrainerCallback):
-    """Adds up the seconds of the optimizer steps, from asking for data on; not of evaluating, saving and logging."""
+    """Wall time of optimizer steps, data wait included; evaluation, saving and logging excluded."""
 
     def __init__(self, totals: dict[str, torch.Tensor]):
         self.totals = totals
@@ -77,42 +70,73 @@ class StepTimer(TrainerCallback):
         self.totals["seconds"] += time.perf_counter() - self.started
 
 
-class XLRetrievalTrainer(Trainer):
+@dataclass
+class BatchFacts:
     """
-    Trains `BertLongForXLRetrieval` or `BertForXLRetrieval` on a [`PretrainingDataset`]; `evaluate` gives the loss and
-    accuracy of QLM and the accuracy and mean reciprocal rank of RR per direction (query language-document language)
-    and their means over the directions between two languages (over all where there is none).
+    What a collator says of a batch beside the inputs of the model.
 
-    The loss of an optimizer step is the mean over all its masked tokens (QLM) or its examples (RR), of every process
-    and accumulated batch. While training it also logs, since the last log:
+    Attributes:
+        task (`str`): `"qlm"`, `"rr"` or `"qa"`.
+        pairs (`list[str]`): the language pair of each example.
+        group_size (`int`, defaults to 1): documents of an example.
+        queries_cut, documents_cut, rows (`int`, default to 0): what was cut, and the number of documents.
+    """
 
-    - `data_wait`: share of the time that the processes waited for batches, 0 to 1; more of
-      `dataloader_num_workers` lower it
-    - `tokens_per_second`: of all processes together, padding not counted; time to evaluate and save is not, either
-    - `tokens_per_batch`: mean, padding not counted
+    task: str
+    pairs: list[str]
+    group_size: int = 1
+    queries_cut: int = 0
+    documents_cut: int = 0
+    rows: int = 0
+
+    @classmethod
+    def take(cls, batch: dict) -> "BatchFacts":
+        """Takes the facts out of a batch, in place."""
+        return cls(**{name: batch.pop(name) for name in [f.name for f in fields(cls)] if name in batch})
+
+
+class XLRetrievalTrainer(Trainer, ABC):
+    """
+    Base of the trainers. A batch has one task; the loss of an optimizer step is the mean over all its items (masked
+    tokens in QLM, else examples) of every process and accumulated batch, times the weight of the task.
+
+    Logged while training, since the last log:
+
+    - `{task}_loss`: mean over the batches
+    - `queries_cut`, `documents_cut`, `documents_read`: sums, where the trainer has them
+    - `data_wait`: share of the time that the processes waited for batches, 0 to 1; more `dataloader_num_workers`
+      lower it
+    - `tokens_per_second`: of all processes together, without padding and without the time to evaluate and save
+    - `tokens_per_batch`: mean, without padding
 
     Args:
-        max_tokens_per_batch (`int`, *optional*): in place of `per_device_train_batch_size`, as many examples of
-            similar length as have about so many tokens, the negatives of RR counted ([`TokenBudgetSampler`]).
+        weights (`dict[str, float]`): each task and the factor of its loss.
+        max_tokens_per_batch (`int`, *optional*): fills batches with examples of similar length up to about this many
+            tokens, negatives included ([`TokenBudgetSampler`]); replaces `per_device_train_batch_size`.
 
-    The others are those of `Trainer`.
+    The other arguments are `Trainer`'s. Raises `ValueError` for several GPUs in one process.
     """
 
     args: XLRetrievalTrainingArguments
-    tasks = ("qlm", "rr")
     counts = {"queries_cut": "queries_cut", "documents_cut": "documents_cut", "rows": "documents_read"}
 
-    def __init__(self, *args, max_tokens_per_batch: int | None = None, **kwargs):
+    def __init__(self, *args, weights: dict[str, float], max_tokens_per_batch: int | None = None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.max_tokens_per_batch = max_tokens_per_batch
+        self.weights, self.max_tokens_per_batch = weights, max_tokens_per_batch
         if self.args.n_gpu > 1:
-            raise ValueError(
-                "several GPUs in one process would tear the documents of a query apart: use accelerate launch"
-            )
-        names = (*self.tasks, *(f"{task}_n" for task in self.tasks), *self.counts, *SPEED)
+            raise ValueError("several GPUs in one process would part the documents of a query: use accelerate launch")
+        names = (*weights, *(f"{task}_n" for task in weights), *self.counts, *SPEED)
         self.totals = {name: torch.zeros((), device=self.args.device) for name in names}
         self.timer = StepTimer(self.totals)
         self.add_callback(self.timer)
+
+    def example_lengths(self) -> dict[tuple[str, str], np.ndarray]:
+        """Tokens of each training example of each (task, pair), for batches by tokens."""
+        raise ValueError("this trainer makes no batches by tokens: set per_device_train_batch_size")
+
+    @abstractmethod
+    def task_loss(self, model, inputs: dict, facts: BatchFacts) -> tuple[torch.Tensor, object, int]:
+        """The mean loss of a batch, the model's outputs, and the number of items that the mean is over."""
 
     def get_train_dataloader(self) -> DataLoader:
         share = {
@@ -131,10 +155,7 @@ class XLRetrievalTrainer(Trainer):
         # Not prepared by accelerate: the sampler itself gives each process its share.
         return self.data_loader(self.train_dataset, sampler, self.args.dataloader_persistent_workers)
 
-    def example_lengths(self) -> dict[tuple[str, str], np.ndarray]:
-        return estimate_lengths(self.train_dataset, self.data_collator.encoder)
-
-    def data_loader(self, dataset: PretrainingDataset, batches, persistent_workers: bool = False) -> DataLoader:
+    def data_loader(self, dataset: Dataset, batches, persistent_workers: bool = False) -> DataLoader:
         return DataLoader(
             dataset,
             batch_sampler=batches,
@@ -157,37 +178,25 @@ class XLRetrievalTrainer(Trainer):
             number = self.accelerator.reduce(number, "sum")
         return batches, number
 
-    def forward_task(self, model, inputs):
-        """Takes what is not the model's out of the inputs; returns task, loss, outputs, labels and the rest."""
-        rest = {name: inputs.pop(name) for name in ("task", "pairs", "group_size", *COUNTS)}
-        labels = inputs.pop("labels", None)
-        outputs = model(**inputs, labels=labels, task=rest["task"], sparse_prediction=True)
-        loss = outputs.loss
-        if rest["task"] == "rr":
-            loss = ranking_loss(outputs.relevance_logits, rest["group_size"], self.args.rr_loss, self.args.rr_margin)
-        return loss, outputs, labels, rest
-
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        loss, outputs, labels, rest = self.forward_task(model, dict(inputs))
-        task = rest["task"]
-        weight = {"qlm": self.args.qlm_weight, "rr": self.args.rr_weight}.get(task, 1.0)
-        self.totals[task] += loss.detach()
-        self.totals[f"{task}_n"] += 1
+        inputs = dict(inputs)
+        facts = BatchFacts.take(inputs)
+        loss, outputs, items = self.task_loss(model, inputs, facts)
+        self.totals[facts.task] += loss.detach()
+        self.totals[f"{facts.task}_n"] += 1
         for name in self.counts:
-            self.totals[name] += rest[name]
+            self.totals[name] += getattr(facts, name)
         if num_items_in_batch is not None:
-            # The mean over all masked tokens or examples of the optimizer step: of every process and accumulated
-            # batch. The Trainer divides by the number of accumulated batches only where items are not counted (RR, its
-            # batches of one size), DDP by the processes.
-            number = (labels != -100).sum() if task == "qlm" else len(rest["pairs"])
-            loss = loss * number / num_items_in_batch * self.args.world_size
-        loss = loss * weight
+            # The Trainer divides by the accumulated batches only where it does not count items (RR, batches of one
+            # size); DDP divides by the processes.
+            loss = loss * items / num_items_in_batch * self.args.world_size
+        loss = loss * self.weights[facts.task]
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs, start_time=None):
         if "loss" in logs:
             totals = {name: self.accelerator.reduce(value, "sum").item() for name, value in self.totals.items()}
-            for task in self.tasks:
+            for task in self.weights:
                 if totals[f"{task}_n"]:
                     logs[f"{task}_loss"] = totals[task] / totals[f"{task}_n"]
             for name, logged in self.counts.items():
@@ -199,91 +208,15 @@ class XLRetrievalTrainer(Trainer):
                 value.zero_()
         super().log(logs, start_time)
 
-    @torch.no_grad()
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        model = self.accelerator.unwrap_model(self.model)
-        model.eval()
-        metrics = {}
-        for (task, pair), size in tqdm(
-            dataset.sizes.items(),
-            desc="Evaluation",
-            leave=False,
-            disable=self.args.disable_tqdm or not self.is_world_process_zero(),
-        ):
-            source, target = pair.split("-")
-            for side, direction in enumerate([f"{source}-{target}", f"{target}-{source}"][: 1 + (source != target)]):
-                keys = [ExampleKey(task, pair, index, query_side=side) for index in range(size)]
-                for name, value in self.evaluate_examples(model, dataset, task, keys).items():
-                    metrics[f"{metric_key_prefix}_{task}_{name}_{direction}"] = value
-        for name in ("qlm_loss", "qlm_accuracy", "rr_accuracy", "rr_mrr"):
-            found = {key: value for key, value in metrics.items() if key.startswith(f"{metric_key_prefix}_{name}_")}
-            across = [value for key, value in found.items() if len(set(key.rsplit("_", 1)[1].split("-"))) == 2]
-            if values := across or list(found.values()):
-                metrics[f"{metric_key_prefix}_{name}"] = sum(values) / len(values)
+    def report(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Logs what `evaluate` found and tells the callbacks."""
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def evaluate_examples(self, model, dataset, task, keys) -> dict[str, float]:
-        """Each process takes its share; the sums are gathered, so the numbers do not depend on how many there are."""
-        size = self.args.per_device_eval_batch_size
-        keys = keys[self.args.process_index :: self.args.world_size]
-        batches = [keys[start : start + size] for start in range(0, len(keys), size)]
-        sums = torch.zeros(
-            3, dtype=torch.float64, device=self.args.device
-        )  # QLM: loss, right, tokens; RR: first, 1/rank, n
-        for inputs in self.data_loader(dataset, batches):
-            with self.compute_loss_context_manager():
-                loss, outputs, labels, rest = self.forward_task(model, self._prepare_inputs(inputs))
-            if task == "qlm":
-                targets = labels[labels != -100]
-                right = (outputs.prediction_logits.argmax(-1) == targets).sum()
-                sums += torch.stack([loss * len(targets), right, torch.tensor(len(targets), device=loss.device)])
-            else:
-                scores = relevance_scores(outputs.relevance_logits.float()).view(-1, rest["group_size"])
-                rank = 1 + (scores[:, 1:] >= scores[:, :1]).sum(1)
-                sums += torch.stack([(rank == 1).sum(), (1 / rank).sum(), torch.tensor(len(rank), device=rank.device)])
-        first, second, number = self.accelerator.reduce(sums, "sum").tolist()
-        names = ("loss", "accuracy") if task == "qlm" else ("accuracy", "mrr")
-        return dict(zip(names, (first / number, second / number)))
 
     def _save(self, *args, **kwargs):
         self.processing_class.backend_tokenizer.no_truncation()  # else the limit of the last batch is saved
         super()._save(*args, **kwargs)
 
-    def create_model_card(self, **kwargs):
-        if not self.is_world_process_zero():
-            return
-        args, dataset = self.args, self.train_dataset
-        source = self.model.config._name_or_path
-        collator, config = self.data_collator, self.model.config
-        batches = args.gradient_accumulation_steps * args.world_size
-        batch = {"batch (queries)": args.train_batch_size * batches}
-        if self.max_tokens_per_batch is not None:
-            batch = {"batch (tokens, about)": self.max_tokens_per_batch * batches}
-        tasks = {task for task, _ in dataset.sizes}
-        evaluations = [record for record in self.state.log_history if any(key.startswith("eval_") for key in record)]
-        write_model_card(
-            Path(args.output_dir),
-            name=args.hub_model_id or Path(args.output_dir).resolve().name,
-            base_model=source or None,
-            sizes=dataset.sizes,
-            settings={
-                "optimizer steps": self.state.global_step,
-                **batch,
-                "learning rate": f"{args.learning_rate:g}, {SchedulerType(args.lr_scheduler_type).value}",
-                **({"RR loss": f"{args.rr_loss}, {dataset.num_negatives} negatives"} if "rr" in tasks else {}),
-                **({"QLM masks": f"{collator.mask_mode}, p = {collator.mask_probability}"} if "qlm" in tasks else {}),
-                "longest pair": f"{collator.encoder.max_length} tokens",
-                "attention window": getattr(config, "attention_window", "none"),
-                "precision": "bf16" if args.bf16 else "fp32",
-                "seed": args.seed,
-            },
-            metrics={k: v for k, v in (evaluations[-1] if evaluations else {}).items() if k.startswith("eval_")},
-            max_length=config.max_position_embeddings,
-            long=hasattr(config, "attention_window"),
-        )
 
-
-__all__ = ["XLRetrievalTrainer", "XLRetrievalTrainingArguments"]
+__all__ = ["BatchFacts", "XLRetrievalTrainer", "XLRetrievalTrainingArguments"]

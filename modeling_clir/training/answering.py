@@ -18,12 +18,13 @@ from ..convert import load_with_report, read_config
 from ..data.pairs import drop_token_types, load_tokenizer
 from ..data.questions import QuestionSet
 from ..data.windows import TrainingWindows
-from ..evaluation.question_answering import evaluate_development, markdown
+from ..evaluation.answering import evaluate_development, markdown
 from ..model_card import write_question_answering_card
-from ..question_answering_bertlong import QuestionAnsweringPipeline
+from ..pipeline_bertlong import QuestionAnsweringPipeline
 from ..reader import Reader
-from .finetuning import finetune_last_layers, train_to_the_end
-from .trainer import XLRetrievalTrainer, XLRetrievalTrainingArguments
+from .layers import finetune_last_layers
+from .resuming import train_to_the_end
+from .trainer import BatchFacts, XLRetrievalTrainer, XLRetrievalTrainingArguments
 
 
 logger = logging.get_logger(__name__)
@@ -69,7 +70,7 @@ def freeze(model: PreTrainedModel, num_finetuned_layers: int | None, freeze_embe
         getattr(model.base_model, "embeddings", model.get_input_embeddings()).requires_grad_(False)
 
 
-class QuestionAnsweringTrainer(XLRetrievalTrainer):
+class AnsweringTrainer(XLRetrievalTrainer):
     """
     Trains the model of a [`Reader`]. The loss of a window is the mean cross entropy of the first and the last token of the
     answer, over all tokens but padding (Devlin et al. 2019, BERT, section 4.2). `evaluate`, after each epoch, gives
@@ -82,10 +83,9 @@ class QuestionAnsweringTrainer(XLRetrievalTrainer):
         train_dataset (`TrainingWindows`).
         select (`str`, defaults to `"best"`): `"best"` or `"last"` epoch.
 
-    The others are those of [`XLRetrievalTrainer`].
+    The other arguments are [`XLRetrievalTrainer`]'s, without `weights`.
     """
 
-    tasks = ("qa",)
     counts = {}
 
     def __init__(self, reader: Reader, development: list[QuestionSet], train_dataset, select="best", **kwargs):
@@ -96,6 +96,7 @@ class QuestionAnsweringTrainer(XLRetrievalTrainer):
             train_dataset=train_dataset,
             data_collator=lambda windows: train_dataset(windows) | {"task": "qa", "pairs": ["train"] * len(windows)},
             processing_class=reader.encoder.tokenizer,
+            weights={"qa": 1.0},
             **kwargs,
         )
         self.model_accepts_loss_kwargs = True  # a loss over a counted number of windows is not divided once more
@@ -103,21 +104,19 @@ class QuestionAnsweringTrainer(XLRetrievalTrainer):
     def example_lengths(self) -> dict[tuple[str, str], np.ndarray]:
         return self.train_dataset.lengths
 
-    def forward_task(self, model, inputs):
-        rest = {name: inputs.pop(name) for name in ("task", "pairs")}
+    def task_loss(self, model, inputs, facts: BatchFacts):
         places = [inputs.pop(name) for name in ("start_positions", "end_positions")]
         outputs = model(**inputs)
         padding = inputs["attention_mask"] == 0
         logits = [outputs.start_logits, outputs.end_logits]
         losses = [F.cross_entropy(x.float().masked_fill(padding, -torch.inf), y) for x, y in zip(logits, places)]
-        return sum(losses) / 2, outputs, None, rest
+        return sum(losses) / 2, outputs, len(facts.pairs)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         with self.compute_loss_context_manager():  # in the precision of training
             found = evaluate_development(self.reader, self.eval_dataset)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.report(metrics)
         if self.is_world_process_zero():
             epoch = math.ceil(self.state.epoch - 1e-6)
             save_reader(self.reader, epoch_folder(Path(self.args.output_dir), epoch))
@@ -201,7 +200,7 @@ def train_reader(
     args.eval_strategy, args.save_strategy = IntervalStrategy.EPOCH, SaveStrategy.EPOCH
     args.load_best_model_at_end, args.save_total_limit, args.eval_on_start = False, 1, False
     args.ddp_find_unused_parameters = False
-    trainer = QuestionAnsweringTrainer(
+    trainer = AnsweringTrainer(
         reader, development, train_dataset, select, args=args, max_tokens_per_batch=max_tokens_per_batch
     )
     return read_history(train_to_the_end(trainer, Path(args.output_dir)).log_history)
@@ -263,7 +262,7 @@ def write_card(
 
 
 __all__ = [
-    "QuestionAnsweringTrainer",
+    "AnsweringTrainer",
     "chosen_epochs",
     "epoch_folder",
     "freeze",

@@ -8,10 +8,10 @@ from transformers import BertConfig, BertForQuestionAnswering
 
 from modeling_clir.data.questions import Question, QuestionSet
 from modeling_clir.data.windows import TrainingWindows
-from modeling_clir.evaluation.question_answering import evaluate_development, markdown, measure_answers
+from modeling_clir.evaluation.answering import evaluate_development, markdown, measure_answers
 from modeling_clir.reader import Prediction, Reader
-from modeling_clir.training import question_answering
-from modeling_clir.training.question_answering import freeze, train_reader
+from modeling_clir.training import answering
+from modeling_clir.training.answering import freeze, train_reader
 from modeling_clir.training.trainer import XLRetrievalTrainer, XLRetrievalTrainingArguments
 
 
@@ -49,7 +49,7 @@ def train(tokenizer, tmp_path, monkeypatch):
             found = {f"F1_{one.key}": float(value) for one, value in zip(sets, scores[epoch])}
             return found | ({"F1": sum(found.values()) / len(found)} if sets else {}) | {"threshold": 0.5}
 
-        monkeypatch.setattr(question_answering, "evaluate_development", evaluate)
+        monkeypatch.setattr(answering, "evaluate_development", evaluate)
         data = TrainingWindows(QUESTIONS, reader.encoder, progress=False)
         return train_reader(reader, data, development, args, select, budget), reader.model, tmp_path / folder
 

@@ -22,7 +22,7 @@ from modeling_clir.data.files import (
     read_text,
 )
 
-from .helpers import write
+from ..helpers import write
 
 
 def test_lines_that_are_not_utf8(tmp_path):

@@ -7,7 +7,7 @@ from transformers import BertConfig, CanineTokenizer
 
 from modeling_clir.data.pairs import PairEncoder, load_tokenizer
 
-from .helpers import tokens
+from ..helpers import tokens
 
 
 def test_encoder_lets_fit_what_fits(tokenizer):

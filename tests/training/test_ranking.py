@@ -18,24 +18,14 @@ from transformers import (
 from modeling_clir import BertLongForSequenceClassification
 from modeling_clir.data.collections import Collection, assign_folds
 from modeling_clir.reranker import Reranker
-from modeling_clir.training import finetuning
-from modeling_clir.training.finetuning import (
-    Fold,
-    FoldResult,
-    finetune,
-    finetune_last_layers,
-    head_parameters,
-    load_reranker,
-    measure_folds,
-    plan_folds,
-    prepare_output,
-    read_result,
-    reinitialize_layers,
-    write_result,
-)
+from modeling_clir.training import ranking
+from modeling_clir.training.folds import Fold, FoldResult, measure_folds, plan_folds, read_result, write_result
+from modeling_clir.training.layers import finetune_last_layers, head_parameters, reinitialize_layers
+from modeling_clir.training.ranking import finetune, load_reranker
+from modeling_clir.training.resuming import prepare_output
 from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
-from .tiny import tiny_config
+from ..tiny import tiny_config
 
 
 DOCUMENTS = {f"d{i}": " ".join(f"d{j}" for j in range(i, i + 4)) for i in range(12)}
@@ -192,12 +182,12 @@ def test_learning_rates(head, expected, tokenizer, tmp_path, monkeypatch):
     assign_folds([one], 0)
     seen = []
 
-    class Spy(finetuning.FinetuningTrainer):
+    class Spy(ranking.RankingTrainer):
         def create_optimizer(self, model=None):
             seen.append(super().create_optimizer(model))
             return seen[-1]
 
-    monkeypatch.setattr(finetuning, "FinetuningTrainer", Spy)
+    monkeypatch.setattr(ranking, "RankingTrainer", Spy)
     options = {"num_train_epochs": 1, "learning_rate": 1e-3, "weight_decay": 0.1, "warmup_steps": 0}
     finetune(reranker, fold_of(one), [one], arguments(tmp_path, **options), head_learning_rate=head)
     rates = {id(p): (group["lr"], group["weight_decay"]) for group in seen[0].param_groups for p in group["params"]}
@@ -227,8 +217,8 @@ def test_the_best_epoch_is_that_of_the_development_queries(tokenizer, tmp_path, 
         value = next(values)
         return {query: {"MAP": value} for query in qrels}
 
-    monkeypatch.setattr(finetuning, "rank_collection", rank)
-    monkeypatch.setattr(finetuning, "evaluate_queries", evaluate)
+    monkeypatch.setattr(ranking, "rank_collection", rank)
+    monkeypatch.setattr(ranking, "evaluate_queries", evaluate)
     args = arguments(tmp_path, num_train_epochs=4, learning_rate=1e-2, eval_on_start=True)
     checkpoint, history = finetune(reranker, fold, [one], args)
     assert history == pytest.approx([0.2, 0.9, 0.5, 0.9])
@@ -320,7 +310,7 @@ def test_a_training_that_is_at_its_end_is_not_gone_on_with(tokenizer, tmp_path):
 
 @pytest.mark.parametrize("kind", ["xlm-roberta", "modernbert", "mmbert"])
 def test_any_encoder(kind, tmp_path, caplog):
-    finetuning.logger.warning_once.cache_clear()
+    ranking.logger.warning_once.cache_clear()
     save_encoder(kind, tmp_path / "model")
     one = collection("en-de", 10)
     assign_folds([one], 0)

@@ -16,7 +16,7 @@ from modeling_clir.evaluation.comparison import (
 )
 from modeling_clir.evaluation.ranking import evaluate_run
 
-from .helpers import run_here, write
+from ..helpers import run_here, write
 
 
 QRELS = {"a": {"d1": 1, "d2": 0}, "b": {"d3": 2}, "none": {"d1": 0}}

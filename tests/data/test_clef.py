@@ -11,7 +11,7 @@ from modeling_clir.data.clef import document_text, read_clef_qrels, read_clef_to
 from modeling_clir.data.collections import read_collection
 from modeling_clir.data.runs import read_run
 
-from .helpers import clir_command, run_here, write
+from ..helpers import clir_command, run_here, write
 
 
 # Of each sub-collection: language, file, markup, and the texts expected of it.

@@ -11,7 +11,7 @@ from modeling_clir.data.collators import MASK_MODES, PretrainingCollator, mask_t
 from modeling_clir.data.pairs import PairEncoder, load_tokenizer
 from modeling_clir.data.sections import Example, ExampleKey, PretrainingDataset
 
-from .helpers import WORDS, tokens
+from ..helpers import WORDS, tokens
 
 
 def example(task: str, query: str, *texts: str, seed="0", cut=False) -> Example:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ..data.files import new_file
 from ..data.questions import QuestionSet
 from ..reader import Prediction, Reader
-from .answers import ARTICLES, apply_threshold, best_threshold, evaluate_answers, mean_answers
+from .answer_measures import ARTICLES, apply_threshold, best_threshold, evaluate_answers, mean_answers
 
 
 def given_answers(questions: QuestionSet, predictions: dict[str, Prediction], threshold: float) -> dict[str, str]:

@@ -15,7 +15,7 @@ from modeling_clir.data.questions import (
     read_training_questions,
 )
 
-from .helpers import write
+from ..helpers import write
 
 
 CONTEXT = "Der Turm wurde 1866 gebaut."

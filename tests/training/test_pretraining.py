@@ -1,7 +1,6 @@
 """Training: the trajectory of the 2021 code, and runs that must be equivalent."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,12 +8,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from modeling_clir import BertForXLRetrieval, BertLongConfig, BertLongForXLRetrieval
-from modeling_clir.training.trainer import XLRetrievalTrainer, XLRetrievalTrainingArguments
+from modeling_clir.training.pretraining import PretrainingTrainer
+from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
-from .shared import shared_path
+from ..shared import shared_path
 
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 RENAMED = {"mlm_cls.predictions": "cls.predictions", "seqcls_classifier": "classifier"}
 
 
@@ -43,7 +42,7 @@ class Adam2021(torch.optim.Optimizer):
                 parameter -= group["lr"] * correction * state["mean"] / (state["square"] ** 0.5 + 1e-8)
 
 
-class RecordedBatches(XLRetrievalTrainer):
+class RecordedBatches(PretrainingTrainer):
     """Trains on the batches that the 2021 code drew."""
 
     def get_train_dataloader(self):

@@ -13,12 +13,13 @@ from modeling_clir.convert import bert_to_bertlong
 from modeling_clir.data.collators import PretrainingCollator
 from modeling_clir.data.pairs import PairEncoder
 from modeling_clir.data.sections import PretrainingDataset
-from modeling_clir.training.losses import ranking_loss
+from modeling_clir.losses import ranking_loss
+from modeling_clir.training.pretraining import PretrainingTrainer
 from modeling_clir.training.samplers import TokenBudgetSampler, estimate_lengths
-from modeling_clir.training.trainer import XLRetrievalTrainer, XLRetrievalTrainingArguments
+from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
-from .conftest import run
-from .helpers import QUIET
+from ..conftest import run
+from ..helpers import QUIET
 
 
 PAIRS = {"qlm": ["en-de"], "rr": ["en-de", "fr-es"]}
@@ -40,7 +41,7 @@ def long_model(tiny_bert):
     return bert_to_bertlong(BertForXLRetrieval.from_pretrained(tiny_bert), 320, 16)
 
 
-def trainer(tiny_bert, data, folder, kind=XLRetrievalTrainer, max_tokens_per_batch=None, **settings):
+def trainer(tiny_bert, data, folder, kind=PretrainingTrainer, max_tokens_per_batch=None, **settings):
     defaults = {"use_cpu": True, "report_to": "none", "save_strategy": "no", "disable_tqdm": True, "seed": 5}
     defaults |= {"learning_rate": 1e-3, "num_train_epochs": 1, "logging_steps": 1, "lr_scheduler_type": "constant"}
     arguments = XLRetrievalTrainingArguments(output_dir=str(folder), **(defaults | settings))
@@ -85,7 +86,7 @@ def test_estimated_lengths(task, data):
     assert np.abs(real / estimated - 1).max() < 0.15
 
 
-class Recorder(XLRetrievalTrainer):
+class Recorder(PretrainingTrainer):
     """Keeps the examples, losses and gradients of each optimizer step."""
 
     def __init__(self, *args, **kwargs):

@@ -12,8 +12,8 @@ from transformers import AutoModel, AutoTokenizer
 from modeling_clir.data.collections import read_collection
 from modeling_clir.evaluation.first_stage import rank_bm25, rank_dense, tokenize
 
-from .conftest import REPOSITORY
-from .helpers import run_here, write
+from ..conftest import REPOSITORY
+from ..helpers import run_here, write
 
 
 def texts(language: str) -> tuple[dict[str, str], dict[str, str]]:

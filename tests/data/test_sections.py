@@ -18,7 +18,7 @@ from modeling_clir.data.sections import (
     split_sentences,
 )
 
-from .helpers import write
+from ..helpers import write
 
 
 def raw_corpus(folder: Path, sections: dict[str, dict], pairs: dict[str, list[tuple]], split="train") -> str:

@@ -11,11 +11,11 @@ from modeling_clir.data import windows as module
 from modeling_clir.data.questions import Question, read_question_sets
 from modeling_clir.data.sections import ExampleKey
 from modeling_clir.data.windows import TrainingWindows, WindowEncoder
-from modeling_clir.evaluation.answers import evaluate_answers, exact_match, mean_answers
+from modeling_clir.evaluation.answer_measures import evaluate_answers, exact_match, mean_answers
 
-from .conftest import REPOSITORY
-from .helpers import texts, tokens, train_tokenizer
-from .shared import shared_path
+from ..conftest import REPOSITORY
+from ..helpers import texts, tokens, train_tokenizer
+from ..shared import shared_path
 
 
 @pytest.fixture(scope="module", params=["wordpiece", "byte_level", "unigram", "no_cls"])

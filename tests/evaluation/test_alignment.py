@@ -27,9 +27,9 @@ from modeling_clir.evaluation.alignment import (
     nearest_is_own,
 )
 
-from .conftest import REPOSITORY
-from .helpers import write
-from .shared import shared_path
+from ..conftest import REPOSITORY
+from ..helpers import write
+from ..shared import shared_path
 
 
 def sentences(language: str) -> list[str]:

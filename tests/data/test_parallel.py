@@ -6,8 +6,8 @@ import pytest
 
 from modeling_clir.data.parallel import read_parallel_dataset, read_parallel_files, read_parallel_folder
 
-from .helpers import write
-from .shared import shared_path
+from ..helpers import write
+from ..shared import shared_path
 
 
 EN, DE = ("One house.", "Two\u2028trees.", "Three dogs."), ("Das Haus.", "Zwei Bäume.", "Drei Hunde.")

@@ -7,7 +7,7 @@ import pytest
 from modeling_clir.data.collections import read_collection, write_collection
 from modeling_clir.data.sources import BeirFolder, HubDataset, IrDataset, RerankingLists, gather, open_hub
 
-from .helpers import run_here, write
+from ..helpers import run_here, write
 
 
 CORPUS = [

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from modeling_clir.evaluation.answers import (
+from modeling_clir.evaluation.answer_measures import (
     apply_threshold,
     best_threshold,
     evaluate_answers,
@@ -18,7 +18,7 @@ from modeling_clir.evaluation.answers import (
     token_f1,
 )
 
-from .shared import shared_path
+from ..shared import shared_path
 
 
 LANGUAGES = ("ar", "de", "en", "es", "hi", "vi", "zh")

@@ -11,8 +11,8 @@ from modeling_clir.data.collections import Collection, read_collection, write_co
 from modeling_clir.data.queries import QueryDataset
 from modeling_clir.data.sections import ExampleKey
 
-from .conftest import REPOSITORY, run
-from .helpers import squad, write
+from ..conftest import REPOSITORY, run
+from ..helpers import squad, write
 
 
 def collection(folder: Path, **files) -> Path:

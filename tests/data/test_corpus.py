@@ -17,8 +17,8 @@ from modeling_clir.data.corpus import (
     write_corpus,
 )
 
-from .conftest import REPOSITORY, run
-from .helpers import squad, write
+from ..conftest import REPOSITORY, run
+from ..helpers import squad, write
 
 
 LANGUAGES = ["en", "de", "fr", "es"]

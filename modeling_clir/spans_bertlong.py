@@ -1,0 +1,112 @@
+"""Spans of tokens and of text: how long an input may be, where a text is cut, which spans answer a question."""
+
+import unicodedata
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tokenizers import Encoding
+from transformers import PreTrainedConfig
+
+
+def attach_marks(offsets: np.ndarray, text: str) -> np.ndarray:
+    """
+    Offsets of the tokens of a text, `(tokens, 2)`, in any order, with the combining marks that a tokenizer's
+    normalization drops, as vowel signs and accents: they go to the token before them.
+    """
+    spans, place = np.unique(offsets, axis=0, return_inverse=True)
+    starts = np.append(spans[1:, 0], len(text))
+    for i in np.flatnonzero(starts > spans[:, 1]):
+        end = spans[i, 1]
+        while end < starts[i] and unicodedata.category(text[end]).startswith("M"):
+            end += 1
+        spans[i, 1] = end
+    return spans[place.reshape(-1)]
+
+
+def are_text(offsets: np.ndarray, text: str) -> np.ndarray:
+    """Which tokens, by their offsets in a text, are more than space: where an answer may begin or end."""
+    return np.array([bool(text[start:end].strip()) for start, end in offsets.tolist()], dtype=bool)
+
+
+def max_positions(config: PreTrainedConfig) -> int:
+    """The longest input of a model in tokens. RoBERTa and its kin number positions from `pad_token_id + 1` on."""
+    limit = config.max_position_embeddings
+    if any(kin in config.model_type for kin in ("roberta", "camembert", "longformer", "mpnet")):
+        limit -= config.pad_token_id + 1
+    return limit
+
+
+def cut_end(encoding: Encoding, limit: int) -> int:
+    """
+    Where a text is cut so that `limit` of its tokens are left, in characters: at the end of a word, but for one word of
+    more tokens. A letter may be several tokens: there is no cut between these.
+    """
+    words, offsets = encoding.word_ids, encoding.offsets
+    ends = [i for i in range(1, limit + 1) if offsets[i - 1][1] <= offsets[i][0]]
+    ends_of_words = [i for i in ends if words[i - 1] != words[i]]
+    return offsets[(ends_of_words or ends)[-1] - 1][1] if ends else 0
+
+
+def best_spans(
+    start_logits: torch.Tensor, end_logits: torch.Tensor, allowed: torch.Tensor, n_best: int, max_answer_length: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """
+    The best spans of tokens of each window: those with the greatest sums of the logits of their first and last token
+    (Devlin et al. 2019, BERT, section 4.2).
+
+    Args:
+        start_logits, end_logits (`torch.Tensor` of shape `(windows, tokens)`).
+        allowed (`torch.BoolTensor` of shape `(windows, tokens)`): where an answer may begin or end.
+        n_best (`int`), max_answer_length (`int`): number of spans, and of tokens of the longest.
+
+    Returns:
+        Scores, first and last tokens, each of shape `(windows, spans)`, best first; the score is `-inf` where a window
+        has no more spans.
+    """
+    start = start_logits.float().masked_fill(~allowed, -torch.inf)
+    end = end_logits.float().masked_fill(~allowed, -torch.inf)
+    length = min(max_answer_length, start.shape[1])
+    ends = F.pad(end, (0, length - 1), value=-torch.inf).unfold(1, length, 1)  # windows, first token, tokens further
+    scores = (start[:, :, None] + ends).flatten(1)
+    scores, place = scores.topk(min(n_best, scores.shape[1]), dim=1)
+    first = place // length
+    return scores, first, first + place % length
+
+
+def rank_spans(
+    spans: list[tuple[float, int, int]], context: str, n_best: int, no_answer_score: float | None = None
+) -> list[dict]:
+    """
+    The spans of all windows of a context, best first, each once and without spaces at its ends.
+
+    Args:
+        spans (`list[tuple[float, int, int]]`): score, start and end in the context, in characters.
+        context (`str`).
+        n_best (`int`): how many are kept.
+        no_answer_score (`float`, *optional*): with it the empty answer is one of them, and always kept.
+
+    Returns:
+        Dictionaries of `answer`, `start`, `end`, `logit` (the score as it was) and `score` (its softmax among these).
+    """
+    best = {}
+    for logit, start, end in spans:
+        text = context[start:end]
+        start, end = start + len(text) - len(text.lstrip()), end - len(text) + len(text.rstrip())
+        if start < end:
+            best[start, end] = max(logit, best.get((start, end), logit))
+    ranked = [(logit, start, end) for (start, end), logit in best.items()]
+    ranked = sorted(ranked, key=lambda span: (-span[0], span[1], span[2]))[:n_best]
+    if no_answer_score is not None:
+        ranked = sorted([*ranked[: max(n_best - 1, 1)], (no_answer_score, 0, 0)], key=lambda span: -span[0])
+    if not ranked:
+        return []
+    logits = np.array([logit for logit, _, _ in ranked])
+    shares = np.exp(logits - logits.max())
+    return [
+        {"answer": context[start:end], "start": start, "end": end, "logit": float(logit), "score": float(share)}
+        for (logit, start, end), share in zip(ranked, shares / shares.sum())
+    ]
+
+
+__all__ = ["are_text", "attach_marks", "best_spans", "cut_end", "max_positions", "rank_spans"]

@@ -1,0 +1,56 @@
+"""Which layers of an encoder are trained, and which start anew."""
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+
+def head_parameters(model: PreTrainedModel) -> list[tuple[str, nn.Parameter]]:
+    """What is not the encoder's; a pooler is."""
+    encoder = set(model.base_model.parameters())
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter not in encoder]
+
+
+def encoder_layers(model: PreTrainedModel) -> list[tuple[nn.Module, ...]]:
+    """The modules of each layer, first to last. XLM keeps the parts of its layers in several lists."""
+    number = model.config.num_hidden_layers
+    lists = {}
+    for name, module in model.base_model.named_modules():
+        inside = any(name.startswith(f"{outer}.") for outer in lists)
+        if isinstance(module, nn.ModuleList) and len(module) == number and not inside:
+            lists[name] = module
+    return list(zip(*lists.values()))
+
+
+def last_layers(model: PreTrainedModel, number: int, option: str) -> list[nn.Module]:
+    layers = encoder_layers(model)
+    if not 0 <= number <= len(layers):
+        raise ValueError(f"--{option} must be between 0 and the model's {len(layers)} layers, got {number}")
+    return [module for parts in layers[len(layers) - number :] for module in parts]
+
+
+def finetune_last_layers(model: PreTrainedModel, number: int):
+    """Freezes, in place, all but the last `number` layers, the pooler and the head."""
+    chosen = last_layers(model, number, "num_finetuned_layers")
+    model.base_model.requires_grad_(False)
+    for module in chosen:
+        module.requires_grad_(True)
+    for name, parameter in model.base_model.named_parameters():
+        if "pooler" in name:
+            parameter.requires_grad_(True)
+
+
+@torch.no_grad()
+def reinitialize_layers(model: PreTrainedModel, number: int, seed: int):
+    """Draws the last `number` layers anew, in place (Zhang et al. 2021, "Revisiting Few-sample BERT Fine-tuning")."""
+    chosen = last_layers(model, number, "reinit_layers")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        for layer in chosen:
+            for parameter in layer.parameters():
+                parameter._is_hf_initialized = False  # else it would be left as it was loaded
+            for module in layer.modules():
+                model._init_weights(module)
+
+
+__all__ = ["encoder_layers", "finetune_last_layers", "head_parameters", "reinitialize_layers"]

@@ -1,0 +1,122 @@
+"""Pretraining with QLM and RR."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import SchedulerType
+
+from ..data.sections import ExampleKey
+from ..losses import ranking_loss, relevance_scores
+from ..model_card import write_model_card
+from .samplers import estimate_lengths
+from .trainer import BatchFacts, XLRetrievalTrainer
+
+
+class PretrainingTrainer(XLRetrievalTrainer):
+    """
+    Trains `BertLongForXLRetrieval` or `BertForXLRetrieval` on a [`PretrainingDataset`] with QLM and RR (Yu, Fei, Li
+    2021, section 3). `evaluate` gives the loss and accuracy of QLM and the accuracy and mean reciprocal rank of RR: per
+    direction (query language-document language), and their means over the directions between two languages (over all
+    directions where there is none).
+
+    The arguments are [`XLRetrievalTrainer`]'s, without `weights`: they are `args.qlm_weight` and `args.rr_weight`.
+    """
+
+    def __init__(self, *, args, **kwargs):
+        super().__init__(args=args, weights={"qlm": args.qlm_weight, "rr": args.rr_weight}, **kwargs)
+
+    def example_lengths(self) -> dict[tuple[str, str], np.ndarray]:
+        return estimate_lengths(self.train_dataset, self.data_collator.encoder)
+
+    def task_loss(self, model, inputs, facts: BatchFacts):
+        outputs = model(**inputs, task=facts.task, sparse_prediction=True)
+        if facts.task == "qlm":
+            return outputs.loss, outputs, (inputs["labels"] != -100).sum()
+        loss = ranking_loss(outputs.relevance_logits, facts.group_size, self.args.rr_loss, self.args.rr_margin)
+        return loss, outputs, len(facts.pairs)
+
+    @torch.no_grad()
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        model = self.accelerator.unwrap_model(self.model)
+        model.eval()
+        metrics = {}
+        for (task, pair), size in tqdm(
+            dataset.sizes.items(),
+            desc="Evaluation",
+            leave=False,
+            disable=self.args.disable_tqdm or not self.is_world_process_zero(),
+        ):
+            source, target = pair.split("-")
+            for side, direction in enumerate([f"{source}-{target}", f"{target}-{source}"][: 1 + (source != target)]):
+                keys = [ExampleKey(task, pair, index, query_side=side) for index in range(size)]
+                for name, value in self.evaluate_examples(model, dataset, task, keys).items():
+                    metrics[f"{metric_key_prefix}_{task}_{name}_{direction}"] = value
+        for name in ("qlm_loss", "qlm_accuracy", "rr_accuracy", "rr_mrr"):
+            found = {key: value for key, value in metrics.items() if key.startswith(f"{metric_key_prefix}_{name}_")}
+            across = [value for key, value in found.items() if len(set(key.rsplit("_", 1)[1].split("-"))) == 2]
+            if values := across or list(found.values()):
+                metrics[f"{metric_key_prefix}_{name}"] = sum(values) / len(values)
+        return self.report(metrics)
+
+    def evaluate_examples(self, model, dataset, task, keys) -> dict[str, float]:
+        """Each process takes its share; the sums are gathered, so the numbers do not depend on how many there are."""
+        size = self.args.per_device_eval_batch_size
+        keys = keys[self.args.process_index :: self.args.world_size]
+        batches = [keys[start : start + size] for start in range(0, len(keys), size)]
+        # QLM: sum of the loss, tokens predicted right, tokens. RR: positives at rank 1, sum of 1/rank, queries.
+        sums = torch.zeros(3, dtype=torch.float64, device=self.args.device)
+        for batch in self.data_loader(dataset, batches):
+            inputs = self._prepare_inputs(batch)
+            facts = BatchFacts.take(inputs)
+            with self.compute_loss_context_manager():
+                loss, outputs, items = self.task_loss(model, inputs, facts)
+            if task == "qlm":
+                targets = inputs["labels"][inputs["labels"] != -100]
+                right = (outputs.prediction_logits.argmax(-1) == targets).sum()
+                sums += torch.stack([loss * items, right, items])
+            else:
+                scores = relevance_scores(outputs.relevance_logits.float()).view(-1, facts.group_size)
+                rank = 1 + (scores[:, 1:] >= scores[:, :1]).sum(1)
+                sums += torch.stack([(rank == 1).sum(), (1 / rank).sum(), torch.tensor(items, device=rank.device)])
+        first, second, number = self.accelerator.reduce(sums, "sum").tolist()
+        names = ("loss", "accuracy") if task == "qlm" else ("accuracy", "mrr")
+        return dict(zip(names, (first / number, second / number)))
+
+    def create_model_card(self, **kwargs):
+        if not self.is_world_process_zero():
+            return
+        args, dataset = self.args, self.train_dataset
+        source = self.model.config._name_or_path
+        collator, config = self.data_collator, self.model.config
+        batches = args.gradient_accumulation_steps * args.world_size
+        batch = {"batch (queries)": args.train_batch_size * batches}
+        if self.max_tokens_per_batch is not None:
+            batch = {"batch (tokens, about)": self.max_tokens_per_batch * batches}
+        tasks = {task for task, _ in dataset.sizes}
+        evaluations = [record for record in self.state.log_history if any(key.startswith("eval_") for key in record)]
+        write_model_card(
+            Path(args.output_dir),
+            name=args.hub_model_id or Path(args.output_dir).resolve().name,
+            base_model=source or None,
+            sizes=dataset.sizes,
+            settings={
+                "optimizer steps": self.state.global_step,
+                **batch,
+                "learning rate": f"{args.learning_rate:g}, {SchedulerType(args.lr_scheduler_type).value}",
+                **({"RR loss": f"{args.rr_loss}, {dataset.num_negatives} negatives"} if "rr" in tasks else {}),
+                **({"QLM masks": f"{collator.mask_mode}, p = {collator.mask_probability}"} if "qlm" in tasks else {}),
+                "longest pair": f"{collator.encoder.max_length} tokens",
+                "attention window": getattr(config, "attention_window", "none"),
+                "precision": "bf16" if args.bf16 else "fp32",
+                "seed": args.seed,
+            },
+            metrics={k: v for k, v in (evaluations[-1] if evaluations else {}).items() if k.startswith("eval_")},
+            max_length=config.max_position_embeddings,
+            long=hasattr(config, "attention_window"),
+        )
+
+
+__all__ = ["PretrainingTrainer"]

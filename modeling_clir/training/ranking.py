@@ -1,0 +1,178 @@
+"""
+Finetuning a reranker on judged queries (Yu, Fei, Li 2021, section 5): the epoch with the best MAP on the development
+queries is kept.
+"""
+
+from copy import copy
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, set_seed
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+from transformers.utils import logging
+
+from ..convert import load_with_report, read_config
+from ..data.collators import PretrainingCollator
+from ..data.collections import Collection
+from ..data.pairs import drop_token_types, load_tokenizer, max_positions
+from ..data.queries import QueryDataset
+from ..evaluation.ranking import evaluate_queries, rank_collection
+from ..losses import ranking_loss
+from ..reranker import Reranker
+from .folds import Fold
+from .layers import head_parameters
+from .resuming import train_to_the_end
+from .trainer import BatchFacts, XLRetrievalTrainer, XLRetrievalTrainingArguments
+
+
+logger = logging.get_logger(__name__)
+
+
+def load_ranker(source: str | Path) -> PreTrainedModel:
+    """
+    Any encoder with a sequence classification head, in float32; where the checkpoint has none, a new one with one
+    label, drawn with a fixed seed. Raises `ValueError` as [`load_with_report`].
+    """
+    read_config(source)  # says clearly where there is none
+    config = AutoConfig.from_pretrained(source)
+    model, missing = load_with_report(AutoModelForSequenceClassification, str(source), config)
+    if head := missing & {name for name, _ in head_parameters(model)}:
+        if config.num_labels != 1:
+            config.num_labels = 1
+            model, missing = load_with_report(AutoModelForSequenceClassification, str(source), config)
+        new = ", ".join(sorted(missing | head))
+        logger.warning_once(f"{source} has no relevance head: a new one ranks at random (new: {new})")
+    return model
+
+
+def load_reranker(
+    source: str | Path,
+    max_length: int | None = None,
+    max_query_length: int = 128,
+    max_tokens_per_batch: int = 8192,
+    long_documents: str = "truncate",
+) -> Reranker:
+    """
+    A [`Reranker`] of any encoder that Transformers has a sequence classification model for, with a fast tokenizer. To
+    one without token types none are given, which is said in the log: query and document are then told apart by the
+    separators between them. Raises `ValueError` as [`load_ranker`] and for lengths that do not fit.
+    """
+    model, tokenizer = load_ranker(source), load_tokenizer(str(source))
+    limit = max_positions(model.config)
+    if (max_length or limit) > limit:
+        raise ValueError(f"--max_length {max_length} is more than the model's {limit} positions")
+    drop_token_types(tokenizer, model.config)
+    if max_length is None and limit < 1024:
+        logger.warning_once(f"a {model.config.model_type} of {limit} positions: so many tokens has a pair at most")
+    return Reranker(model, tokenizer, max_length or limit, max_query_length, max_tokens_per_batch, long_documents)
+
+
+def save_reranker(reranker: Reranker, folder: Path):
+    """Model and tokenizer, without the truncation that the last batch left in the latter."""
+    reranker.encoder.tokenizer.backend_tokenizer.no_truncation()
+    reranker.model.save_pretrained(folder)
+    reranker.encoder.tokenizer.save_pretrained(folder)
+
+
+class RankingTrainer(XLRetrievalTrainer):
+    """
+    Trains the model of a [`Reranker`] with RR alone, on a [`QueryDataset`]; `evaluate` gives the MAP of the development
+    queries of all collections together.
+
+    Args:
+        reranker (`Reranker`).
+        collections (`dict[str, Collection]`): by name.
+        development (`dict[str, list[str]]`): of each collection's name, query ids.
+        head_learning_rate (`float`, *optional*): of what is not the encoder's; `args.learning_rate` by default.
+
+    The other arguments are [`XLRetrievalTrainer`]'s, without `weights`: RR has `args.rr_weight`.
+    """
+
+    def __init__(
+        self, reranker: Reranker, collections, development, head_learning_rate: float | None = None, *, args, **kwargs
+    ):
+        self.reranker, self.collections, self.development = reranker, collections, development
+        self.head_learning_rate = head_learning_rate
+        super().__init__(
+            model=reranker.model,
+            eval_dataset=development,
+            processing_class=reranker.encoder.tokenizer,
+            data_collator=PretrainingCollator(reranker.encoder),
+            args=args,
+            weights={"rr": args.rr_weight},
+            **kwargs,
+        )
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if new and self.head_learning_rate is not None:
+            head = {parameter for _, parameter in head_parameters(self.model)}
+            for group in list(optimizer.param_groups):
+                parameters = group["params"]
+                group["params"] = [parameter for parameter in parameters if parameter not in head]
+                of_head = [parameter for parameter in parameters if parameter in head]
+                optimizer.add_param_group(group | {"params": of_head, "lr": self.head_learning_rate})
+        return optimizer
+
+    def task_loss(self, model, inputs, facts: BatchFacts):
+        outputs = model(**inputs)
+        loss = ranking_loss(outputs.logits, facts.group_size, self.args.rr_loss, self.args.rr_margin)
+        return loss, outputs, len(facts.pairs)
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        precisions = []
+        for name, queries in self.development.items():
+            collection = self.collections[name]
+            with self.compute_loss_context_manager():  # in the precision of training
+                run, _ = rank_collection(self.reranker, collection, queries, progress=False, distributed=True)
+            measured = evaluate_queries(run, {query: collection.qrels[query] for query in queries})
+            precisions += [values["MAP"] for values in measured.values()]
+        return self.report({f"{metric_key_prefix}_MAP": sum(precisions) / len(precisions)})
+
+
+def finetune(
+    reranker: Reranker,
+    fold: Fold,
+    collections: list[Collection],
+    args: XLRetrievalTrainingArguments,
+    num_negatives: int = 1,
+    head_learning_rate: float | None = None,
+) -> tuple[Path, list[float]]:
+    """
+    Trains on the training queries of a fold, with a checkpoint after each epoch in `args.output_dir/{fold}`; goes on
+    from the last one there. Everything random follows from `args.seed`, the epoch and the example, so a run that was
+    killed gives what an uninterrupted one gives.
+
+    Args:
+        reranker (`Reranker`): its model is trained in place.
+        fold (`Fold`): queries for training and development.
+        collections (`list[Collection]`): what they are of.
+        args (`XLRetrievalTrainingArguments`): its strategies of evaluating and saving are not used.
+        num_negatives (`int`, defaults to 1): of a training query.
+        head_learning_rate (`float`, *optional*): `args.learning_rate` by default.
+
+    Returns:
+        The checkpoint with the best development MAP, the earliest of equals, and this MAP after each epoch.
+    """
+    folder = Path(args.output_dir) / fold.name
+    args = copy(args)
+    args.output_dir = str(folder)
+    args.eval_strategy, args.save_strategy = IntervalStrategy.EPOCH, SaveStrategy.EPOCH
+    args.metric_for_best_model, args.greater_is_better, args.load_best_model_at_end = "MAP", True, False
+    args.save_total_limit, args.eval_on_start = 2, False  # the best and the last
+    set_seed(args.seed)  # as if this were the only fold
+    trainer = RankingTrainer(
+        reranker,
+        {collection.name: collection for collection in collections},
+        fold.development,
+        head_learning_rate,
+        args=args,
+        train_dataset=QueryDataset(collections, fold.train, num_negatives, args.seed),
+    )
+    state = train_to_the_end(trainer, folder)
+    history = [record["eval_MAP"] for record in state.log_history if "eval_MAP" in record]
+    return folder / f"checkpoint-{state.best_global_step}", history
+
+
+__all__ = ["RankingTrainer", "finetune", "load_ranker", "load_reranker", "save_reranker"]

@@ -22,7 +22,7 @@ DOCUMENT = [f"d{i}" for i in range(1, 17)] + ["[SEP]"]
 PADDING = ["[PAD]"] * 4
 WINDOW = 6
 KINDS = {
-    "outside the window, or padding: never computed": "#ffffff",
+    "outside the window, or padding: not seen": "#ffffff",
     "query token: sees every token (global projections)": "#d95f02",
     "document token sees the query": "#fdc086",
     f"document token sees its window ({WINDOW // 2} tokens on each side)": "#3b75af",

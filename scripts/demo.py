@@ -66,7 +66,9 @@ def main():
 
     # 6. Report
     before, after = mean_average_precision("before"), mean_average_precision("after")
-    print(f"\nMAP of reranking the sections of 12 unseen topics (seed {args.seed}); before, the relevance head is random")
+    print(
+        f"\nMAP of reranking the sections of 12 unseen topics (seed {args.seed}); before, the relevance head is random"
+    )
     print("query-document  before  after")
     for pair in pairs:
         print(f"{pair:14}  {before[pair]:6.3f}  {after[pair]:5.3f}")

@@ -166,7 +166,9 @@ def main():
         return
 
     # 4. Matrices; the model whose mean over the development pairs is best, with its card
-    results = {name: [of_set[one.key] for one in tests if one.name == name] for name, of_set in results.items()}
+    measured = [one for one in tests if one.has_answers]
+    results = {name: [results[name][one.key] for one in measured if one.name == name] for name in results}
+    results = {name: of_set for name, of_set in results.items() if of_set}
     for name, of_set in results.items():
         for result in of_set:
             key = language_key(result["context"], result["question"])

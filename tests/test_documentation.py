@@ -1,6 +1,6 @@
 """
-What README.md and docs/ say is what the programs do: their blocks are run on the sample, with a tiny model. A block after
-`<!-- needs: ... -->` needs what is not here; of that the programs and files are looked up.
+Runs the commands and examples of README.md and docs/ on the sample, with a tiny model. A block after
+`<!-- needs: ... -->` needs data from elsewhere: only its programs and files are looked up.
 """
 
 import os

@@ -167,7 +167,7 @@ BAD_INPUT = {
     "no negatives": ((*TRAIN, "--num_negatives", "0"), "--num_negatives must be at least 1, got 0"),
     "nothing to train": (("--train_collections", "x"), "--train_collections needs --do_train"),
     "no such model": (("--model_name_or_path", "/nowhere"), "/nowhere is neither a folder nor found on the Hub"),
-    "too long": (("--max_length", "4000"), "--max_length 4000 is more than the model's 128 positions"),
+    "too long": (("--max_length", "4000"), "max_length (4000) is more than the model's 128 positions"),
     "too many layers": ((*TRAIN, "--num_finetuned_layers", "3"), "between 0 and the model's 2 layers, got 3"),
     "no such folder": (("--collections", "mmarco/v2/de"), "prepare_collection.py FOLDER --queries mmarco/v2/de$"),
     "two runs": (("--candidates", "a", "b"), "--candidates takes a run of each of --collections, got 2 of 1"),
@@ -198,9 +198,20 @@ def test_a_run_is_reranked(clir, tiny_bert, sample_collection, tmp_path):
     }.items():
         with pytest.raises(ValueError, match=message):
             clir(tiny_bert, [folder], tmp_path / "bad", "--candidates", write(first, *lines, line))
-    with pytest.raises(ValueError, match=f"first.trec has no document for query {ids[0]!r} \\(1 such\\)"):
-        clir(tiny_bert, [folder], tmp_path / "bad", "--candidates", write(first, *lines[3:]))
     assert not (tmp_path / "bad").exists()
+
+
+def test_a_query_without_candidates_counts_0(clir, tiny_bert, sample_collection, tmp_path, caplog):
+    folder, first = sample_collection / "en-de", tmp_path / "first.trec"
+    qrels = read_collection(folder).qrels
+    lines = [f"{query} Q0 {document} 1 1 x" for query, judged in qrels.items() for document, r in judged.items() if r]
+    gone = next(iter(qrels))
+    lines = [line for line in lines if not line.startswith(f"{gone} ")]
+    clir(tiny_bert, [folder], tmp_path / "out", "--candidates", write(first, *lines))
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text(encoding="utf-8"))["en-de"]
+    assert metrics["queries"] == len(qrels) and metrics["MAP"] == pytest.approx(1 - 1 / len(qrels))
+    assert f"1 of {len(qrels)} judged queries have no candidates, {gone!r} the first; they count 0" in caplog.text
+    assert f"\n{gone},0.0," in (tmp_path / "out/en-de.csv").read_text(encoding="utf-8")
 
 
 def test_collections_of_the_same_name(clir, tiny_bert, sample_collection, tmp_path):

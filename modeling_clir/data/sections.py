@@ -40,23 +40,6 @@ PAIRS = Features(
 )
 
 
-def parse_pairs(text: str) -> list[str]:
-    """
-    `"en-de,de-fr"` to `["en-de", "de-fr"]`. Raises `ValueError` for anything that is not two languages joined by a
-    hyphen, and for a pair that is given twice (in either order).
-    """
-    pairs = [pair.strip() for pair in text.split(",") if pair.strip()]
-    seen = set()
-    for pair in pairs:
-        languages = pair.split("-")
-        if len(languages) != 2 or not all(languages):
-            raise ValueError(f"a language pair is two languages joined by a hyphen, as en-de; got {pair!r}")
-        if frozenset(languages) in seen:
-            raise ValueError(f"the language pair {pair!r} is given twice (a pair stands for both directions)")
-        seen.add(frozenset(languages))
-    return pairs
-
-
 def corpus_files(corpus: str) -> set[str]:
     """The names of a corpus' files. Raises `FileNotFoundError` for what is neither a folder nor a dataset of the Hub."""
     folder = Path(corpus)
@@ -277,4 +260,4 @@ def split_sentences(text: str, language: str) -> list[str]:
     return [sentence for sentence in sentences if sentence] or [text.strip()]
 
 
-__all__ = ["Example", "ExampleKey", "PretrainingDataset", "parse_pairs", "sample_negatives"]
+__all__ = ["Example", "ExampleKey", "PretrainingDataset", "sample_negatives"]

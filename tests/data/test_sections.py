@@ -13,7 +13,6 @@ from modeling_clir.data import sections as module
 from modeling_clir.data.sections import (
     ExampleKey,
     PretrainingDataset,
-    parse_pairs,
     sample_negatives,
     split_sentences,
 )
@@ -253,14 +252,6 @@ def test_corpus_of_the_hub(tmp_path, monkeypatch):
 def test_corpus_in_a_folder_with_brackets(tmp_path):
     corpus = numbered_corpus(tmp_path / "corpus[1]", 3)
     assert len(PretrainingDataset(corpus, both("en-de"))) == 6
-
-
-def test_parse_pairs():
-    assert parse_pairs("en-de, de-fr ,") == ["en-de", "de-fr"]
-    assert parse_pairs("en-en") == ["en-en"] and parse_pairs("") == []
-    for bad in ("en", "en-", "-de", "en-de-fr", "en-de,de-en", "en-de,en-de", "en-en,en-en"):
-        with pytest.raises(ValueError, match="pair"):
-            parse_pairs(bad)
 
 
 def test_negatives_never_positive_and_never_twice():

@@ -1,4 +1,4 @@
-"""What the trainers of all tasks have in common: batches, timing, the scale of the loss."""
+"""Base of the trainers of all tasks: batches, timing, the scale of the loss."""
 
 import time
 from abc import ABC, abstractmethod
@@ -43,13 +43,14 @@ class StepTimer(TrainerCallback):
 @dataclass
 class BatchFacts:
     """
-    What a collator says of a batch beside the inputs of the model.
+    What a collator tells about a batch, beside the inputs of the model.
 
     Attributes:
         task (`str`): `"qlm"`, `"rr"` or `"qa"`.
-        pairs (`list[str]`): the language pair of each example.
+        pairs (`list[str]`): language pair of each example.
         group_size (`int`, defaults to 1): documents of an example.
-        queries_cut, documents_cut, rows (`int`, default to 0): what was cut, and the number of documents.
+        queries_cut, documents_cut (`int`, default to 0): how many were cut to the longest length.
+        rows (`int`, defaults to 0): documents read.
     """
 
     task: str
@@ -67,20 +68,20 @@ class BatchFacts:
 
 class XLRetrievalTrainer(Trainer, ABC):
     """
-    Base of the trainers. A batch has one task; the loss of an optimizer step is the mean over all its items (masked
-    tokens in QLM, else examples) of every process and accumulated batch, times the weight of the task.
+    Base of the trainers. A batch has one task. The loss of an optimizer step is the mean over all items (masked tokens in
+    QLM, else examples) of its accumulated batches on all processes, times the weight of the task.
 
     Logged while training, since the last log:
 
     - `{task}_loss`: mean over the batches
-    - `queries_cut`, `documents_cut`, `documents_read`: sums, where the trainer has them
+    - `queries_cut`, `documents_cut`, `documents_read`: sums, if the trainer counts them
     - `data_wait`: share of the time that the processes waited for batches, 0 to 1; more `dataloader_num_workers`
       lower it
-    - `tokens_per_second`: of all processes together, without padding and without the time to evaluate and save
-    - `tokens_per_batch`: mean, without padding
+    - `tokens_per_second`: sum over all processes; padding, evaluation and saving excluded
+    - `tokens_per_batch`: mean; padding excluded
 
     Args:
-        weights (`dict[str, float]`): each task and the factor of its loss.
+        weights (`dict[str, float]`): task to the factor of its loss.
         max_tokens_per_batch (`int`, *optional*): fills batches with examples of similar length up to about this many
             tokens, negatives included ([`TokenBudgetSampler`]); replaces `per_device_train_batch_size`.
 
@@ -106,7 +107,7 @@ class XLRetrievalTrainer(Trainer, ABC):
 
     @abstractmethod
     def task_loss(self, model, inputs: dict, facts: BatchFacts) -> tuple[torch.Tensor, object, int]:
-        """The mean loss of a batch, the model's outputs, and the number of items that the mean is over."""
+        """The mean loss of a batch, the model's outputs, and the number of items in the mean."""
 
     def get_train_dataloader(self) -> DataLoader:
         share = {
@@ -122,7 +123,7 @@ class XLRetrievalTrainer(Trainer, ABC):
             lengths = self.example_lengths()
             sampler = TokenBudgetSampler(lengths, self.max_tokens_per_batch, **share)
         self.add_callback(EpochCallback(sampler))
-        # Not prepared by accelerate: the sampler itself gives each process its share.
+        # accelerate does not prepare this loader: the sampler gives each process its share.
         return self.data_loader(self.train_dataset, sampler, self.args.dataloader_persistent_workers)
 
     def data_loader(self, dataset: Dataset, batches, persistent_workers: bool = False) -> DataLoader:
@@ -143,7 +144,7 @@ class XLRetrievalTrainer(Trainer, ABC):
         self.totals["batches"] += len(batches)
         self.totals["tokens"] += sum(int(batch["attention_mask"].count_nonzero()) for batch in batches)
         _, number = super().get_batch_samples(iter(batches), num_batches, device)
-        if number is None and self.max_tokens_per_batch is not None:  # RR, its batches of different sizes
+        if number is None and self.max_tokens_per_batch is not None:  # RR, batches of different sizes
             number = torch.tensor(sum(len(batch["pairs"]) for batch in batches), device=device)
             number = self.accelerator.reduce(number, "sum")
         return batches, number
@@ -157,8 +158,8 @@ class XLRetrievalTrainer(Trainer, ABC):
         for name in self.counts:
             self.totals[name] += getattr(facts, name)
         if num_items_in_batch is not None:
-            # The Trainer divides by the accumulated batches only where it does not count items (RR, batches of one
-            # size); DDP divides by the processes.
+            # The Trainer divides by the number of accumulated batches only if it does not count items (RR, batches of
+            # one size). DDP divides by the number of processes.
             loss = loss * items / num_items_in_batch * self.args.world_size
         loss = loss * self.weights[facts.task]
         return (loss, outputs) if return_outputs else loss
@@ -179,13 +180,14 @@ class XLRetrievalTrainer(Trainer, ABC):
         super().log(logs, start_time)
 
     def report(self, metrics: dict[str, float]) -> dict[str, float]:
-        """Logs what `evaluate` found and tells the callbacks."""
+        """Logs the metrics of `evaluate` and calls the callbacks."""
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _save(self, *args, **kwargs):
-        self.processing_class.backend_tokenizer.no_truncation()  # else the limit of the last batch is saved
+        if self.processing_class is not None:
+            self.processing_class.backend_tokenizer.no_truncation()  # else the limit of the last batch is saved
         super()._save(*args, **kwargs)
 
 

@@ -22,7 +22,6 @@ from modeling_clir.training import ranking
 from modeling_clir.training.folds import Fold, FoldResult, measure_folds, plan_folds, read_result, write_result
 from modeling_clir.training.layers import finetune_last_layers, head_parameters, reinitialize_layers
 from modeling_clir.training.ranking import finetune, load_reranker
-from modeling_clir.training.resuming import prepare_output
 from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
 from ..tiny import tiny_config

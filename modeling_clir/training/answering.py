@@ -96,7 +96,7 @@ class AnsweringTrainer(XLRetrievalTrainer):
             model=reader.model,
             eval_dataset=development,
             train_dataset=train_dataset,
-            data_collator=lambda windows: train_dataset(windows) | {"task": "qa", "pairs": ["train"] * len(windows)},
+            data_collator=train_dataset,
             processing_class=reader.encoder.tokenizer,
             weights={"qa": 1.0},
             **kwargs,

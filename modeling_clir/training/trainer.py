@@ -135,6 +135,7 @@ class XLRetrievalTrainer(Trainer, ABC):
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
             prefetch_factor=self.args.dataloader_prefetch_factor,
             persistent_workers=persistent_workers,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context,
         )
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):

@@ -9,7 +9,7 @@ parallel data.
 --squad: files *.{language}.json with the same paragraphs in the same order; questions are queries, paragraphs documents.
 --documents: {language}.jsonl aligned by "id", queries.{language}.tsv (id, tab, text) and qrels.txt, with
 the same ids in all languages.
---judged N: beside the relevant documents N others of each query are judged, the nearest by BM25, and these are ranked.
+--judged N: judges N more documents of each query as not relevant, the nearest by BM25; only judged documents are ranked.
 """
 
 import argparse
@@ -29,7 +29,9 @@ def main():
     source.add_argument("--squad", type=Path, help="a folder of parallel SQuAD files")
     source.add_argument("--documents", type=Path, help="a folder of aligned JSONL documents with queries and qrels")
     parser.add_argument("--squad_articles", default=":", help="only these articles, as 24:36")
-    parser.add_argument("--judged", type=int, help="so many documents of each query are judged not relevant")
+    parser.add_argument(
+        "--judged", type=int, help="number of documents per query to judge as not relevant (nearest by BM25)"
+    )
     args = parser.parse_args()
     pairs = [tuple(pair.strip().split("-")) for pair in args.pairs.split(",")]
 

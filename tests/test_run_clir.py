@@ -169,9 +169,20 @@ def test_a_run_is_reranked(clir, tiny_bert, sample_collection, tmp_path):
     }.items():
         with pytest.raises(ValueError, match=message):
             clir(tiny_bert, [folder], tmp_path / "bad", "--candidates", write(first, *lines, line))
-    with pytest.raises(ValueError, match=f"first.trec has no document for query {ids[0]!r} \\(1 such\\)"):
-        clir(tiny_bert, [folder], tmp_path / "bad", "--candidates", write(first, *lines[3:]))
     assert not (tmp_path / "bad").exists()
+
+
+def test_a_query_without_candidates_counts_0(clir, tiny_bert, sample_collection, tmp_path, caplog):
+    folder, first = sample_collection / "en-de", tmp_path / "first.trec"
+    qrels = read_collection(folder).qrels
+    lines = [f"{query} Q0 {document} 1 1 x" for query, judged in qrels.items() for document, r in judged.items() if r]
+    gone = next(iter(qrels))
+    lines = [line for line in lines if not line.startswith(f"{gone} ")]
+    clir(tiny_bert, [folder], tmp_path / "out", "--candidates", write(first, *lines))
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text(encoding="utf-8"))["en-de"]
+    assert metrics["queries"] == len(qrels) and metrics["MAP"] == pytest.approx(1 - 1 / len(qrels))
+    assert f"1 of {len(qrels)} judged queries have no candidates, {gone!r} the first; they count 0" in caplog.text
+    assert f"\n{gone},0.0," in (tmp_path / "out/en-de.csv").read_text(encoding="utf-8")
 
 
 def test_collections_of_the_same_name(clir, tiny_bert, sample_collection, tmp_path):

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from pathlib import Path
 
-import bm25s
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from .files import find_file, new_folder, read_jsonl
+from .first_stage import score_bm25, top
 
 
 logger = logging.get_logger(__name__)
@@ -195,8 +195,8 @@ def hold_out(sections: list[Section], fraction: float, seed: int) -> tuple[list[
 
 def hard_negatives(sections: list[Section], language: str, number: int, seed: int) -> dict[str, list[str]]:
     """
-    Up to `number` hard negatives of each section in one language: other sections of its article, sampled; where it is
-    alone in its article, the nearest sections of others by BM25.
+    Finds up to `number` hard negatives of each section in one language. Other sections of its article are sampled. A
+    section that is alone in its article gets the nearest sections of other articles by BM25.
     """
     sections = [section for section in sections if language in section.text]
     articles = defaultdict(list)
@@ -208,16 +208,11 @@ def hard_negatives(sections: list[Section], language: str, number: int, seed: in
         rng = random.Random(f"{seed}-{language}-{section.key}")
         negatives[section.key] = rng.sample(others, min(number, len(others)))
     alone = [section for section in sections if not negatives[section.key]]
-    wanted = min(number, len(sections) - 1)
-    if alone and wanted > 0:
-        # Punctuation alone is a word too: BM25 needs one in each text.
-        words = {s.key: re.findall(r"\w+", s.text[language].lower()) or [s.text[language]] for s in sections}
-        index = bm25s.BM25()
-        index.index(list(words.values()), show_progress=False)
-        nearest, _ = index.retrieve([words[s.key] for s in alone], k=wanted + 1, show_progress=False)
-        for section, rows in zip(alone, nearest):
-            keys = [sections[row].key for row in rows if sections[row].key != section.key]
-            negatives[section.key] = keys[:wanted]
+    if alone and number > 0:
+        texts = [section.text[language] for section in sections]
+        for section, scores in zip(alone, score_bm25(texts, (section.text[language] for section in alone))):
+            nearest = [sections[place].key for place in top(scores, number + 1)]
+            negatives[section.key] = [key for key in nearest if key != section.key][:number]
     return negatives
 
 
@@ -225,19 +220,14 @@ def judge_nearest(
     documents: dict[str, str], queries: dict[str, str], qrels: dict[str, dict[str, int]], number: int
 ) -> dict[str, dict[str, int]]:
     """
-    The qrels with relevance 0 for up to `number` documents of each query that were not judged: the nearest by BM25 of
-    a query in the documents' own language.
+    Adds to the qrels up to `number` documents of each query that nobody judged, with relevance 0: the nearest by BM25
+    of the query in the documents' own language.
     """
-    words = [re.findall(r"\w+", text.lower()) or [text] for text in documents.values()]
-    index = bm25s.BM25()
-    index.index(words, show_progress=False)
     keys, judged = list(documents), {}
-    for query, known in qrels.items():
-        asked = [re.findall(r"\w+", queries[query].lower()) or [queries[query]]]
-        wanted = min(len(keys), number + len(known))
-        rows = index.retrieve(asked, k=wanted, show_progress=False)[0][0]
-        nearest = [keys[row] for row in rows if keys[row] not in known][:number]
-        judged[query] = known | dict.fromkeys(nearest, 0)
+    scores_of_queries = score_bm25(documents.values(), (queries[query] for query in qrels))
+    for (query, known), scores in zip(qrels.items(), scores_of_queries):
+        nearest = [keys[place] for place in top(scores, number + len(known))]
+        judged[query] = known | dict.fromkeys([key for key in nearest if key not in known][:number], 0)
     return judged
 
 

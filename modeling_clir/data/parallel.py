@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets import load_dataset
-from datasets.exceptions import DatasetGenerationError
 from transformers.utils import logging
 
 from .files import read_jsonl, read_lines
+from .hub import read_split
 
 
 logger = logging.get_logger(__name__)
@@ -153,9 +152,9 @@ def read_parallel_dataset(
     """
     where = f"dataset {name}, config {config or 'default'}, split {split}"
     try:
-        dataset = load_dataset(name, config, split=split).flatten()
-    except (OSError, ValueError, DatasetGenerationError) as error:
-        raise ValueError(f"{where}: {error.__cause__ or error}") from error
+        dataset = read_split(name, config, split).flatten()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
     for column in columns:
         if column not in dataset.column_names:
             raise ValueError(f"{where}: there is no column {column!r}; there are {', '.join(dataset.column_names)}")

@@ -158,3 +158,14 @@ def test_real_files():
     assert tatoeba.target_texts[0].startswith("Maria sagte, ")
     ntrex = read_parallel_folder(shared_path("data/ntrex"), "en-fr")
     assert len(ntrex.source_texts) == 93 and ntrex.source_texts[0].startswith("Welsh AMs worried about")
+
+
+def test_a_dataset_in_a_folder_with_brackets_is_read_anew(tmp_path):
+    folder = tmp_path / "data[v2]"
+    for target in ("eins", "zwei"):
+        write(folder / "test.jsonl", {"en": "a", "de": target}, {"en": "b", "de": "drei"})
+        texts = read_parallel_dataset(str(folder), ("en", "de"))
+        assert texts.source_texts == ["a", "b"] and texts.target_texts == [target, "drei"]
+    write(folder / "test.jsonl", {"en": "a", "de": "b"}, '{"en": "a')
+    with pytest.raises(ValueError, match=r"data\[v2\]/test\.jsonl:2"):
+        read_parallel_dataset(str(folder), ("en", "de"))

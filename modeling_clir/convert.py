@@ -40,7 +40,7 @@ from transformers.utils import logging
 from .configuration_bertlong import BertLongConfig
 from .data.pairs import load_tokenizer
 from .modeling_bert import BertForXLRetrieval
-from .modeling_bertlong import BertLongForXLRetrieval
+from .modeling_bertlong import BertLongForXLRetrieval, ScoreLinear
 
 
 logger = logging.get_logger(__name__)
@@ -166,7 +166,7 @@ def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRet
         model.config.problem_type = None
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            model.classifier = nn.Linear(config.hidden_size, model.config.num_labels)
+            model.classifier = ScoreLinear(config.hidden_size, model.config.num_labels)
             nn.init.normal_(model.classifier.weight, std=config.initializer_range)
             nn.init.zeros_(model.classifier.bias)
     return model

@@ -63,7 +63,7 @@ class Arguments:
 
     def __post_init__(self):
         check_name(self.model_name_or_path, "model")
-        for path in (*self.collections, *(self.candidates or []), *(self.train_collections or [])):
+        for path in self.candidates or []:
             check_path(path)
 
 

@@ -51,7 +51,7 @@ def may_be_on_hub(name: str) -> bool:
         validate_repo_id(name)
     except HFValidationError:
         return False
-    return Path(name).suffix not in FILES and not ("/" in name and Path(name).parent.is_dir())
+    return Path(name).suffix not in FILES and not ("/" in name and Path(name).parent.exists())
 
 
 def check_name(name: str | PathLike, kind: str):

@@ -1,6 +1,7 @@
 """Building a pretraining corpus (`sections.py` says what it holds) from aligned documents and parallel SQuAD files."""
 
 import json
+import logging
 import random
 import re
 from collections import Counter, defaultdict
@@ -11,13 +12,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
-from transformers.utils import logging
 
 from .files import find_file, new_folder, read_jsonl
 from .first_stage import score_bm25, top
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 SECTION_COLUMNS = ("id", "language", "article", "title", "heading", "text")
 

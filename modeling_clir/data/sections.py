@@ -10,6 +10,7 @@ only row numbers. `scripts/build_corpus.py` writes it.
 """
 
 import glob
+import logging
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,9 @@ from datasets import Dataset, Features, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import list_repo_files
 from sentencex import segment
-from transformers.utils import logging
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 MAX_QUERY_WORDS = 64
 

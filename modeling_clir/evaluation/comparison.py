@@ -1,17 +1,17 @@
 """Comparing runs: measures of each query, a significance test, tables and a plot."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from transformers.utils import logging
 
 from ..data.collections import read_collection, read_qrels
 from ..data.runs import Run, read_run
 from .ranking import MEASURES, evaluate_queries
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 PERMUTATIONS = 100_000
 SIGNS_AT_ONCE = 2**22

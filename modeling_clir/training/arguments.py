@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -36,6 +37,9 @@ class RunnerParser(Parser, HfArgumentParser):
         super().__init__(dataclass_types, description=description, usage=usage, formatter_class=DefaultsFormatter)
         help_of_config = "options from a file, lines of the form 'name: value'; options given here override it"
         self.add_argument("--config", metavar="RECIPE.yaml", default=argparse.SUPPRESS, help=help_of_config)
+
+    def error(self, message: str):
+        super().error(re.sub(r"(--\w+)/--[\w-]+", r"\1", message))  # one spelling of a flag is enough
 
     def format_help(self) -> str:
         bases = {base for one in self.dataclass_types for base in one.__mro__ if base.__module__ != one.__module__}
@@ -81,7 +85,10 @@ def parse_arguments(
         from .training_arguments import XLRetrievalTrainingArguments
 
         parser = RunnerParser((*dataclass_types, XLRetrievalTrainingArguments), description)
-    return parser.parse_args_into_dataclasses(recipe_flags(parser, recipe) + argv, look_for_args_file=False)
+    argv = recipe_flags(parser, recipe) + argv
+    if rest := parser.parse_known_args(argv)[1]:
+        raise ValueError(f"{rest[0]!r} belongs to no option; see --help")
+    return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
 
 
 def take_recipe(argv: list[str]) -> tuple[list[str], tuple[str, dict] | None]:

@@ -138,10 +138,12 @@ def main():
 
     # 2. The output folder belongs to this command; nothing is left to do if it is finished
     output = Path(training_args.output_dir)
-    claim_output(output, check_output(output, "run_mlqa.py", asdict(args), training_args), training_args)
+    files = check_output(output, "run_mlqa.py", asdict(args), training_args)
     if training_args.do_train and (output / "metrics.json").is_file():
         logger.info(f"{output} is finished")
         return
+    questions = read_training_questions(args.train_data, args.bad_data) if training_args.do_train else []
+    claim_output(output, files, training_args)
 
     # 3. Train
     options = {name: getattr(args, name) for name in ("max_length", "doc_stride", "max_question_length")}
@@ -149,7 +151,6 @@ def main():
     options |= {"max_tokens_per_batch": args.max_tokens_per_batch} if args.max_tokens_per_batch else {}
     history = []
     if training_args.do_train:
-        questions = read_training_questions(args.train_data, args.bad_data)
         reader = load_reader(args.model_name_or_path, training=True, **options)
         freeze(reader.model, args.num_finetuned_layers, args.freeze_embeddings)
         windows = TrainingWindows(questions, reader.encoder, progress=training_args.should_log)

@@ -21,7 +21,7 @@ def read_base_card(base_model: str | None) -> ModelCardData:
         return ModelCard.load(folder / "README.md" if folder.is_dir() else base_model).data
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
-        logger.warning(f"the card of the base model {base_model} cannot be read: the licence is unknown ({reason})")
+        logger.warning(f"the card of the base model {base_model} cannot be read: the license is unknown ({reason})")
         return ModelCardData()
 
 
@@ -36,16 +36,16 @@ def accepted_languages(languages: list[str]) -> list[str]:
 
 def card_data(base_model: str | None, languages: list[str], **values) -> tuple[ModelCardData, str | None]:
     """
-    Metadata of a card and the name of the base model to show. The licence is the base model's; so are the languages if
+    Metadata of a card and the name of the base model to show. The license is the base model's; so are the languages if
     none are given. A base model in a folder is not linked: the Hub does not have it.
     """
     base = read_base_card(base_model)
-    licence = {name: base.get(name) for name in ("license", "license_name", "license_link") if base.get(name)}
+    license = {name: base.get(name) for name in ("license", "license_name", "license_link") if base.get(name)}
     spoken = base.get("language") or []
     languages = accepted_languages(languages or ([spoken] if isinstance(spoken, str) else spoken))
     on_hub = base_model if base_model and not Path(base_model).exists() else None
     data = ModelCardData(
-        language=languages or None, library_name="transformers", base_model=on_hub, **licence, **values
+        language=languages or None, library_name="transformers", base_model=on_hub, **license, **values
     )
     return data, base_model if on_hub or base_model is None else Path(base_model).resolve().name
 

@@ -73,8 +73,9 @@ def test_equivalent_runs(flags, processes, pretrained, tiny_bert, sample_corpus,
 
 def test_resumed_run_equals_uninterrupted(pretrained, tiny_bert, sample_corpus, tmp_path):
     flags = ("--per_device_train_batch_size", "8", "--save_strategy", "steps", "--save_steps", "15")
-    pretrain(tiny_bert, sample_corpus, tmp_path / "out", *flags, "--max_steps", "15")
-    pretrain(tiny_bert, sample_corpus, tmp_path / "out", *flags, "--resume_from_checkpoint", "true")
+    pretrain(tiny_bert, sample_corpus, tmp_path / "first", *flags, "--max_steps", "15")
+    checkpoint = tmp_path / "first/checkpoint-15"
+    pretrain(tiny_bert, sample_corpus, tmp_path / "out", *flags, "--resume_from_checkpoint", checkpoint)
     one, other = (load_file(folder / "model.safetensors") for folder in (pretrained, tmp_path / "out"))
     assert one.keys() == other.keys()
     for name, tensor in one.items():
@@ -92,7 +93,7 @@ def test_trainer_checkpoints_carry_the_hub_files(tiny_bert, sample_corpus, tmp_p
         "run_pretraining.py", "--model_name_or_path", tiny_bert, "--corpus", sample_corpus, "--output_dir",
         tmp_path / "out", *COMMON, *TRAIN, check=False,
     )  # fmt: skip
-    assert done.returncode and "holds checkpoints of an earlier run" in done.stderr
+    assert done.returncode and "holds results of --per_device_train_batch_size 8 (now" in done.stderr
 
 
 def test_short_model_stays_a_bert(tiny_bert, sample_corpus, tmp_path):
@@ -158,7 +159,7 @@ BAD_INPUT = {
     "unknown loss": (("--rr_loss", "hinge"), "rr_loss must be one of pairwise, margin, listwise, pointwise"),
     "missing corpus": (("--corpus", "/nowhere"), "there is no /nowhere"),
     "too long": (("--max_length", "4000"), "--max_length 4000 is more than the model's 128 positions"),
-    "nothing to resume": (("--resume_from_checkpoint", "true"), "holds no checkpoint"),
+    "nothing to resume": (("--resume_from_checkpoint", "true"), "holds no complete checkpoint"),
 }
 
 

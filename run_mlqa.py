@@ -106,7 +106,6 @@ def main():
         epoch_folder,
         freeze,
         keep_epochs,
-        load_reader,
         train_reader,
         write_card,
     )
@@ -151,14 +150,15 @@ def main():
     options |= {"max_tokens_per_batch": args.max_tokens_per_batch} if args.max_tokens_per_batch else {}
     history = []
     if training_args.do_train:
-        reader = load_reader(args.model_name_or_path, training=True, **options)
+        reader = Reader.from_pretrained(args.model_name_or_path, new_head=True, **options)
         freeze(reader.model, args.num_finetuned_layers, args.freeze_embeddings)
         windows = TrainingWindows(questions, reader.encoder, progress=training_args.should_log)
         history = train_reader(reader, windows, development, training_args, args.select, args.max_tokens_per_batch)
 
     # 4. Answer the questions of each pair of languages by the model of its epoch
     def open_reader(epoch: int) -> Reader:
-        reader = load_reader(epoch_folder(output, epoch) if epoch else args.model_name_or_path, **options)
+        source = epoch_folder(output, epoch) if epoch else args.model_name_or_path
+        reader = Reader.from_pretrained(source, new_head=True, **options)
         if args.dtype == "int8":
             quantize_int8(reader.model.eval())
         else:

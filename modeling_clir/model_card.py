@@ -1,12 +1,13 @@
 """Writes the model cards of trained checkpoints."""
 
-import json
 from importlib.resources import files
 from pathlib import Path
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers.utils import logging
+
+from .data.languages import card_languages
 
 
 logger = logging.get_logger(__name__)
@@ -25,15 +26,6 @@ def read_base_card(base_model: str | None) -> ModelCardData:
         return ModelCardData()
 
 
-def accepted_languages(languages: list[str]) -> list[str]:
-    """The codes that a card of the Hub accepts, ISO 639; names the others (logged)."""
-    resource = files("datasets.utils.resources") / "languages.json"
-    known = json.loads(resource.read_text(encoding="utf-8")).keys()
-    if unknown := [language for language in languages if language not in known]:
-        logger.warning(f"the card leaves out what are no codes of ISO 639: {', '.join(unknown)}")
-    return [language for language in languages if language in known]
-
-
 def card_data(base_model: str | None, languages: list[str], **values) -> tuple[ModelCardData, str | None]:
     """
     Metadata of a card and the name of the base model to show. The license is the base model's; so are the languages if
@@ -42,7 +34,7 @@ def card_data(base_model: str | None, languages: list[str], **values) -> tuple[M
     base = read_base_card(base_model)
     license = {name: base.get(name) for name in ("license", "license_name", "license_link") if base.get(name)}
     spoken = base.get("language") or []
-    languages = accepted_languages(languages or ([spoken] if isinstance(spoken, str) else spoken))
+    languages = card_languages(languages or ([spoken] if isinstance(spoken, str) else spoken))
     on_hub = base_model if base_model and not Path(base_model).exists() else None
     data = ModelCardData(
         language=languages or None, library_name="transformers", base_model=on_hub, **license, **values

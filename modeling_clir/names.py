@@ -89,7 +89,7 @@ def check_output_dir(path: str | PathLike):
 
 def parse_pairs(text: str) -> list[str]:
     """
-    `"en-de,de-fr"` to `["en-de", "de-fr"]`. Raises `ValueError` for anything that is not two languages joined by a
+    Turns `"en-de,de-fr"` into `["en-de", "de-fr"]`. Raises `ValueError` for anything but two languages joined by a
     hyphen, and for a pair that is given twice (in either order).
     """
     pairs = [pair.strip() for pair in text.split(",") if pair.strip()]
@@ -97,7 +97,10 @@ def parse_pairs(text: str) -> list[str]:
     for pair in pairs:
         languages = pair.split("-")
         if len(languages) != 2 or not all(languages):
-            raise ValueError(f"a language pair is two languages joined by a hyphen, as en-de; got {pair!r}")
+            raise ValueError(
+                f"a language pair is two languages joined by a hyphen, as en-de; got {pair!r} (a language itself has no "
+                "hyphen: zh_hant, or zh)"
+            )
         if frozenset(languages) in seen:
             raise ValueError(f"the language pair {pair!r} is given twice (a pair stands for both directions)")
         seen.add(frozenset(languages))

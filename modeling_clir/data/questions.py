@@ -1,6 +1,6 @@
 """
-Reads questions with their contexts (the passages that hold the answers), in the layouts of SQuAD, MLQA and XQuAD. A pair
-of languages has a key: `context-de.question-en` are questions in English on contexts in German.
+Reads questions with their contexts (the passages that hold the answers), in the layouts of SQuAD, MLQA and XQuAD. A
+pair of languages has a key: `context-de.question-en` are questions in English on contexts in German.
 """
 
 import json
@@ -115,10 +115,10 @@ class QuestionReader:
         where (`str`): the file or data set, for errors.
         training (`bool`): whether an answer must be where its offset says. Tests compare texts alone: a misplaced
             answer is kept and logged.
-        bad_data (`str`, defaults to `"stop"`): what to do about faults: misplaced answers in training, questions without
-            answers, ids that occur twice, contexts without a question, empty texts, and texts with a NUL character or a
-            lone surrogate. `"stop"` raises an error that counts them and names the first of each kind; `"skip"` leaves
-            them out and logs the same.
+        bad_data (`str`, defaults to `"stop"`): what to do about faults: misplaced answers in training, questions
+            without answers, ids that occur twice, contexts without a question, empty texts, and texts with a NUL
+            character or a lone surrogate. `"stop"` raises an error that counts them and names the first of each kind;
+            `"skip"` leaves them out and logs the same.
         empty_means_impossible (`bool`, defaults to `False`): whether an empty list of answers marks a question as
             unanswerable.
 
@@ -224,8 +224,8 @@ def read_squad_file(path: Path, training: bool = False, bad_data: str = "stop") 
     The questions of a JSON file, plain or `.gz`, in the layout of SQuAD v1.1 or v2.0. The `version` of the file
     (`"v2.0"`), or `is_impossible` of a question, says that questions may be unanswerable.
 
-    Raises `ValueError` for a file that is not UTF-8 or not JSON, for another layout (naming the place in the file), and
-    as [`QuestionReader`].
+    Raises `ValueError` for a file that is not UTF-8 or not JSON, for another layout (naming the place in the file),
+    and as [`QuestionReader`].
     """
     try:
         data = json.loads(read_text(path))
@@ -389,10 +389,10 @@ def read_question_sets(
     Args:
         source (`str`): one of the following; files may be plain or `.gz`.
 
-            - the folder `MLQA_V1`, or one that holds it: files `{role}-context-{language}-question-{language}.json`. Its
-              folder `dev` or `test`, or one of these files, is read for either role.
-            - a folder of parallel files `{name}.{language}.json`, such as XQuAD's. Questions in one language are paired
-              with contexts in another by the question's id. Or one of these files.
+            - the folder `MLQA_V1`, or one that holds it: files `{role}-context-{language}-question-{language}.json`.
+              Its folder `dev` or `test`, or one of these files, is read for either role.
+            - a folder of parallel files `{name}.{language}.json`, such as XQuAD's. Questions in one language are
+              paired with contexts in another by the question's id. Or one of these files.
             - a file in SQuAD's layout, in English
             - a Hub name, or the local folder of such a data set: with configs `mlqa.{context}.{question}`, as
               `facebook/mlqa`, or `MLQA...`, as `google/xtreme`; `xquad.{language}`, as `google/xquad`; or with one
@@ -427,8 +427,8 @@ def read_question_sets(
 
 def open_source(source: str, role: str):
     """
-    Gives the name of a data set, the style of its normalization, and for each pair (context language, question language)
-    a function that reads it.
+    Gives the name of a data set, the style of its normalization, and for each pair (context language, question
+    language) a function that reads it.
     """
     path = Path(source)
     name = path.resolve().name
@@ -481,7 +481,7 @@ def open_source(source: str, role: str):
 
 
 def json_files(folder: Path) -> list[Path]:
-    """The JSON files of a folder and of two levels below it. Raises `ValueError` for one that is there plain and `.gz`."""
+    """The JSON files of a folder and of two levels below it. Raises `ValueError` for a file that is plain and `.gz`."""
     depths = ("*", "*/*", "*/*/*")
     files = [
         file for depth in depths for file in sorted([*folder.glob(f"{depth}.json"), *folder.glob(f"{depth}.json.gz")])

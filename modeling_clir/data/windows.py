@@ -2,8 +2,6 @@
 
 import logging
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 
 import numpy as np
 import torch
@@ -31,9 +29,10 @@ class Window:
         question (`int`): index among the questions.
         ids, types (`np.ndarray` of shape `(tokens,)`): token ids and segments; the question is segment 0.
         first (`int`): index of the first token of the context.
-        offsets (`np.ndarray` of shape `(context tokens, 2)`): start and end of each token in the context, in characters.
-        allowed (`np.ndarray` of shape `(context tokens,)`): whether an answer may begin or end at the token; a token of
-            nothing but space is not allowed.
+        offsets (`np.ndarray` of shape `(context tokens, 2)`): start and end of each token in the context, in
+            characters.
+        allowed (`np.ndarray` of shape `(context tokens,)`): whether an answer may begin or end at the token; a token
+            of nothing but space is not allowed.
         is_first, is_last (`bool`): whether this is the first and the last window of the context.
     """
 
@@ -83,13 +82,11 @@ class WindowEncoder:
 
     def __post_init__(self):
         self.pairs = PairEncoder(self.tokenizer, self.max_length, self.max_question_length)
-        special = self.tokenizer.num_special_tokens_to_add(pair=True)
-        room = self.max_length - self.max_question_length - special
-        if not 0 <= self.doc_stride < room:
+        if not 0 <= self.doc_stride < self.pairs.room:
             raise ValueError(
-                f"doc_stride ({self.doc_stride}) must be at least 0 and less than the {room} tokens that max_length "
+                f"doc_stride ({self.doc_stride}) must be at least 0 and less than the {self.pairs.room} tokens that max_length "
                 f"({self.max_length}) leaves for the context beside a question of max_question_length "
-                f"({self.max_question_length}) and {special} special tokens"
+                f"({self.max_question_length}) and {self.pairs.template.number_of_special} special tokens"
             )
 
     def __call__(self, questions: list[Question], progress: bool = True, name: str = "windows") -> list[Window]:
@@ -98,28 +95,11 @@ class WindowEncoder:
         with tqdm(total=len(questions), desc=name, unit="question", disable=not progress) as bar:
             for start in range(0, len(questions), QUESTIONS_AT_ONCE):
                 part = questions[start : start + QUESTIONS_AT_ONCE]
-                texts, was_cut = self.pairs.cut([question.text for question in part])
+                asked, was_cut = self.pairs.encode_queries([question.text for question in part])
                 cut += sum(was_cut)
-                encoded = self.tokenizer(
-                    texts,
-                    [question.context for question in part],
-                    truncation="only_second",
-                    max_length=self.max_length,
-                    stride=self.doc_stride,
-                    return_overflowing_tokens=True,
-                    split_special_tokens=True,
-                    verbose=False,
-                )
-                rows = zip(encoded["overflow_to_sample_mapping"], encoded.encodings)
-                for owner, group in groupby(rows, key=itemgetter(0)):
-                    of_question = [self.window(start + owner, encoding) for _, encoding in group]
-                    of_question[0].is_first = of_question[-1].is_last = True
-                    offsets = np.concatenate([window.offsets for window in of_question])
-                    ends = np.cumsum([len(window.offsets) for window in of_question])[:-1]
-                    context = part[owner].context
-                    for window, own in zip(of_question, np.split(attach_marks(offsets, context), ends)):
-                        window.offsets, window.allowed = own, are_text(own, context)
-                    windows += of_question
+                contexts = self.pairs.encode([question.context for question in part])
+                for number, (question, context) in enumerate(zip(asked, contexts), start):
+                    windows += self.windows(number, np.array(question.ids), context, questions[number].context)
                 bar.update(len(part))
         if cut and progress:
             logger.warning(
@@ -127,16 +107,22 @@ class WindowEncoder:
             )
         return windows
 
-    def window(self, question: int, encoding: Encoding) -> Window:
-        of_context = np.flatnonzero([side == 1 for side in encoding.sequence_ids])
-        return Window(
-            question,
-            np.array(encoding.ids, dtype=np.int32),
-            np.array(encoding.type_ids, dtype=np.int8),
-            int(of_context[0]) if len(of_context) else len(encoding.ids),
-            np.array(encoding.offsets, dtype=np.int32)[of_context],
-            np.zeros(len(of_context), dtype=bool),
-        )
+    def windows(self, number: int, question: np.ndarray, encoding: Encoding, context: str) -> list[Window]:
+        """The windows of one context, each as long as its question, `(tokens,)`, leaves room for."""
+        ids = np.array(encoding.ids, dtype=np.int32)
+        offsets = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
+        offsets = attach_marks(offsets, context) if len(ids) else offsets
+        allowed = are_text(offsets, context)
+        room = self.max_length - self.pairs.template.number_of_special - len(question)
+        found = []
+        for start in range(0, max(1, len(ids) - self.doc_stride), room - self.doc_stride):
+            part = slice(start, start + room)
+            row, types, first = self.pairs.template(question, ids[part])
+            found.append(
+                Window(number, row.astype(np.int32), types.astype(np.int8), first, offsets[part], allowed[part])
+            )
+        found[0].is_first = found[-1].is_last = True
+        return found
 
     def batch(self, windows: list[Window]) -> dict[str, torch.Tensor]:
         """
@@ -154,12 +140,12 @@ class WindowEncoder:
 
 class TrainingWindows:
     """
-    The windows of the training questions, with the first and last token of the answer; both are [CLS] if the window does
-    not hold the whole answer. Only the first answer of a question is used.
+    The windows of the training questions, with the first and last token of the answer; both are [CLS] if the window
+    does not hold the whole answer. Only the first answer of a question is used.
 
-    Dataset and collator in one: `windows[ExampleKey(...)]` is a [`Window`]; calling it with a list of them gives a batch:
-    the model's inputs, each of shape `(windows, longest window)`, `start_positions` and `end_positions`, each of shape
-    `(windows,)`, `task` (`"qa"`) and `pairs` (`"train"` for each window).
+    Dataset and collator in one: `windows[ExampleKey(...)]` is a [`Window`]; calling it with a list of them gives a
+    batch: the model's inputs, each of shape `(windows, longest window)`, `start_positions` and `end_positions`, each
+    of shape `(windows,)`, `task` (`"qa"`) and `pairs` (`"train"` for each window).
 
     Args:
         questions (`list[Question]`).
@@ -183,7 +169,7 @@ class TrainingWindows:
         if lost := len(answerable - found):
             logger.warning(
                 f"{lost} of {len(answerable)} training answers are whole in no window of {encoder.max_length} tokens, "
-                f"{questions[min(answerable - found)].id} the first; all their windows are trained as without an answer"
+                f"{questions[min(answerable - found)].id} the first; these are trained as without an answer"
             )
 
     def span(self, window: Window) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""Answers the questions of several pairs of languages; measures and writes the answers, and shows matrices of results."""
+"""Answers questions in several pairs of languages; measures and writes the answers, and shows results as matrices."""
 
 import csv
 import json
@@ -37,8 +37,8 @@ def measure_answers(questions: QuestionSet, answers: dict[str, str]) -> dict[str
         answers (`dict[str, str]`): question id to the predicted answer.
 
     Returns:
-        The means by the rules of the data set: MLQA's for the language of the context, or SQuAD's. Also F1 and EM by the
-        rules of the other one: `squad_F1` and `squad_EM`, or `mlqa_F1` and `mlqa_EM` if MLQA has the language.
+        The means by the rules of the data set: MLQA's for the language of the context, or SQuAD's. Also F1 and EM by
+        the rules of the other one: `squad_F1` and `squad_EM`, or `mlqa_F1` and `mlqa_EM` if MLQA has the language.
 
     Raises `ValueError` for a set of MLQA in a language that MLQA does not have.
     """
@@ -59,8 +59,8 @@ def evaluate_development(reader: Reader, sets: list[QuestionSet]) -> dict[str, f
         sets (`list[QuestionSet]`): with answers; may be empty.
 
     Returns:
-        - `F1_context-de.question-en`, `EM_context-de.question-en` and so on: of each pair of languages, in per cent, the
-          mean over the sets that have the pair
+        - `F1_context-de.question-en`, `EM_context-de.question-en` and so on: of each pair of languages, in per cent,
+          the mean over the sets that have the pair
         - `F1`, `EM`: the means over the pairs, missing without sets
         - `threshold`: the probability of "no answer" with the best F1 over all questions of the sets that have
           unanswerable questions; 0.5 without such sets
@@ -95,8 +95,8 @@ def tune_threshold(sets: list[QuestionSet], predictions: list[dict[str, Predicti
 
 def write_answers(folder: Path, questions: QuestionSet, predictions: dict[str, Prediction], answers: dict[str, str]):
     """
-    Writes `{pair}.json` (question id to answer, the format of the official scripts) and `{pair}.nbest.json`. If questions
-    may lack an answer, also `{pair}.no_answer.json` (question id to the probability of "no answer").
+    Writes `{pair}.json` (question id to answer, the format of the official scripts) and `{pair}.nbest.json`. If
+    questions may lack an answer, also `{pair}.no_answer.json` (question id to the probability of "no answer").
     """
     contents = {
         "json": answers,

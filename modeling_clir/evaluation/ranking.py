@@ -1,9 +1,9 @@
 """
 Ranking the documents of a collection, and measuring a ranking.
 
-A measure has two names. `MAP` and `MRR` are means over queries; their values of one query are average precision (AP) and
-reciprocal rank (RR). The dicts and files of this module keep the name of the mean for both, so that a column of the
-CSV of queries and the mean over it are called the same.
+A measure has two names. `MAP` and `MRR` are means over queries; their values of one query are average precision (AP)
+and reciprocal rank (RR). The dicts and files of this module keep the name of the mean for both, so that a column of
+the CSV of queries and the mean over it are called the same.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def rank_collection(
 
 def evaluate_queries(run: Run, qrels: dict[str, dict[str, int]]) -> dict[str, dict[str, float]]:
     """
-    The measures of each judged query, by `ir_measures`. A document is relevant if its relevance is above 0. Equal scores
-    are ordered by descending document id, as in trec_eval.
+    The measures of each judged query, by `ir_measures`. A document is relevant if its relevance is above 0. Equal
+    scores are ordered by descending document id, as in trec_eval.
 
     Args:
         run (`dict[str, dict[str, float]]`): query id to document id to score.
@@ -78,12 +78,12 @@ def evaluate_queries(run: Run, qrels: dict[str, dict[str, int]]) -> dict[str, di
         - `MRR`: reciprocal rank of the first relevant document (RR)
         - `Judged@20`: share of the first 20 documents that are judged, relevant or not
 
-        A judged query counts 0 in every measure if the run lacks it, or has no document for it (it had no candidates). A
-        query without relevant documents counts 0 in every measure but `Judged@20`. Queries without judgements do not
+        A judged query counts 0 in every measure if the run lacks it, or has no document for it (it had no candidates).
+        A query without relevant documents counts 0 in every measure but `Judged@20`. Queries without judgements do not
         count.
 
-    Raises `ValueError` for a score that is not a finite number, a relevance that is not a whole number, an id of another
-    type or that occurs as a string and as a number, and if run and qrels have no query in common.
+    Raises `ValueError` for a score that is not a finite number, a relevance that is not a whole number, an id of
+    another type or that occurs as a string and as a number, and if run and qrels have no query in common.
     """
     run, qrels = check_run(run), check_qrels(qrels)
     check_queries(run, qrels)

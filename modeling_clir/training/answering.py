@@ -11,13 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedModel, SchedulerType
+from transformers import AutoModelForQuestionAnswering, PreTrainedModel, SchedulerType
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
-from transformers.utils import logging
 
 from ..configuration_bertlong import BertLongConfig
-from ..convert import load_with_report, read_config
-from ..data.pairs import drop_token_types, load_tokenizer
 from ..data.questions import QuestionSet, parse_key
 from ..data.windows import TrainingWindows
 from ..evaluation.answering import answer_set, evaluate_development, markdown
@@ -29,32 +26,10 @@ from .resuming import last_complete_checkpoint, train_to_the_end
 from .trainer import BatchFacts, XLRetrievalTrainer, XLRetrievalTrainingArguments
 
 
-logger = logging.get_logger(__name__)
-
-
-def load_reader(source: str | Path, training: bool = False, **options) -> Reader:
-    """
-    A [`Reader`] of any encoder that Transformers has a question answering model for, in float32. A new head is drawn with
-    a fixed seed where the checkpoint has none, which is said in the log unless it is for `training`. `options` are
-    [`Reader`]'s. Raises `ValueError` as [`load_with_report`], and as [`Reader`].
-    """
-    read_config(source)  # says clearly where there is none
-    config = AutoConfig.from_pretrained(source)
-    config.num_labels = 2  # start and end, where the checkpoint is of a reranker
-    model, missing = load_with_report(AutoModelForQuestionAnswering, str(source), config)
-    if missing and not training:
-        new = ", ".join(sorted(missing))
-        logger.warning(f"{source} has no head for question answering: a new one answers at random (new: {new})")
-    tokenizer = load_tokenizer(str(source))
-    drop_token_types(tokenizer, model.config)
-    return Reader(model, tokenizer, **options)
-
-
 def save_reader(reader: Reader, folder: Path):
     """
-    Model, tokenizer, and the code and settings of `pipeline("question-answering", ..., trust_remote_code=True)`.
+    Saves model, tokenizer, and the code and settings of `pipeline("question-answering", ..., trust_remote_code=True)`.
     """
-    reader.encoder.tokenizer.backend_tokenizer.no_truncation()  # else the limit of the last batch is saved
     pipeline = QuestionAnsweringPipeline(reader.model, tokenizer=reader.encoder.tokenizer, device=reader.model.device)
     task = {"impl": QuestionAnsweringPipeline, "pt": (AutoModelForQuestionAnswering,)}
     pipeline._registered_impl = {"question-answering": task}
@@ -315,7 +290,6 @@ __all__ = [
     "epoch_folder",
     "freeze",
     "keep_epochs",
-    "load_reader",
     "save_reader",
     "train_reader",
     "write_card",

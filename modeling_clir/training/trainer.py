@@ -186,10 +186,5 @@ class XLRetrievalTrainer(Trainer, ABC):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _save(self, *args, **kwargs):
-        if self.processing_class is not None:
-            self.processing_class.backend_tokenizer.no_truncation()  # else the limit of the last batch is saved
-        super()._save(*args, **kwargs)
-
 
 __all__ = ["BatchFacts", "XLRetrievalTrainer", "XLRetrievalTrainingArguments"]

@@ -125,7 +125,7 @@ def test_bm25_ties_and_queries_without_a_match(caplog):
 NEIGHBOURS = {
     "zh": ["灯塔建在花岗岩礁石上", "守塔人数着花岗岩礁石", "面包用面粉和酵母烤成", "火车开往北方的城市"],
     "ja": ["灯台は花崗岩の岩礁に立つ", "灯台守は花崗岩の岩礁を数えた", "パンを焼く小麦粉", "列車が北へ向かう"],
-    "th": ["ประภาคารตั้งอยู่บนหินแกรนิต", "คนเฝ้าประภาคารนับหินแกรนิต", "ขนมปังอบด้วยแป้ง", "รถไฟไปเมืองเหนือ"],
+    "th": ["ราคาอาหารทะเลสด", "เราทานอาหารทะเลสด", "โรงแรมหรูบนเขา", "นกบนยอดไผ่"],
     "km": ["ប្រាសាទអង្គរវត្តនៅសៀមរាប", "គេទៅលេងអង្គរវត្តនៅសៀមរាប", "នំប៉័ងដុតដោយម្សៅ", "រថភ្លើងទៅទិសខាងជើង"],
     "hi": ["दीपस्तंभ ग्रेनाइट की चट्टान पर", "रखवाले ने ग्रेनाइट चट्टान गिनी", "आटे से रोटी बनती", "उत्तर को रेलगाड़ी जाती"],
     "ko": ["등대는화강암암초에서있다", "등대지기는화강암암초를셌다", "빵은밀가루로굽는다", "기차가북쪽으로간다"],
@@ -191,6 +191,10 @@ def test_first_stage(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith(f"{folder / 'candidates.run'} MAP 0.5000")
     assert read_collection(folder).candidates == {"a": ["d4", "d1"], "b": ["d5", "d2"]}
     with pytest.raises(SystemExit, match=r"^error: .*en-de/candidates.run exists"):
+        run_here(monkeypatch, "scripts/first_stage.py", folder, *options)
+    write(folder / "candidates.run.gz", (folder / "candidates.run").read_text(encoding="utf-8"), end="")
+    (folder / "candidates.run").unlink()
+    with pytest.raises(SystemExit, match=r"^error: .*en-de/candidates.run.gz exists"):
         run_here(monkeypatch, "scripts/first_stage.py", folder, *options)
     write(tmp_path / "translated.tsv", "b\twort2")
     with pytest.raises(SystemExit, match=r"translated.tsv lacks the judged query 'a' \(1 such\)"):

@@ -17,18 +17,12 @@ from typing import Literal
 
 import torch
 import transformers
+from transformers import AutoModel
 
-from modeling_clir.convert import read_config
-from modeling_clir.data.pairs import load_tokenizer
 from modeling_clir.data.parallel import read_parallel_dataset, read_parallel_files, read_parallel_folder
 from modeling_clir.data.sections import parse_pairs
-from modeling_clir.evaluation.alignment import (
-    load_encoder,
-    longest_input,
-    measure_alignment,
-    to_markdown,
-    write_alignment,
-)
+from modeling_clir.evaluation.alignment import measure_alignment, to_markdown, write_alignment
+from modeling_clir.loading import load_pretrained, longest_input
 from modeling_clir.training.arguments import parse_arguments
 
 
@@ -95,15 +89,13 @@ def main():
         pairs = [read_parallel_files(Path(args.source), Path(args.target), document_ids=document_ids)]
 
     # 2. Model and tokenizer
-    read_config(args.model_name_or_path)  # says clearly where there is none
-    tokenizer = load_tokenizer(args.model_name_or_path)
-    model = load_encoder(args.model_name_or_path, getattr(torch, args.dtype))
+    model, tokenizer = load_pretrained(AutoModel, args.model_name_or_path, dtype=getattr(torch, args.dtype))
     model.to("cuda" if torch.cuda.is_available() and not args.use_cpu else "cpu")
 
     # 3. Vectors of every layer, and P@1
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    max_length = longest_input(model, tokenizer) if args.max_length is None else args.max_length
+    max_length = longest_input(model, tokenizer, args.max_length)
     alignments = measure_alignment(model, tokenizer, pairs, max_length, args.max_tokens_per_batch, output)
 
     # 4. Tables and plot

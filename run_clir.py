@@ -26,12 +26,13 @@ from modeling_clir.data.files import new_file
 from modeling_clir.data.runs import write_run
 from modeling_clir.evaluation.ranking import MEASURES, write_queries
 from modeling_clir.quantization import quantize_int8
+from modeling_clir.reranker import Reranker
 from modeling_clir.training.arguments import parse_arguments, start_logging
 from modeling_clir.training.folds import Fold, measure_folds, plan_folds, rank_fold, read_result, write_result
 from modeling_clir.training.launch import start_all_processes
 from modeling_clir.training.layers import finetune_last_layers, reinitialize_layers
 from modeling_clir.training.plots import plot_development
-from modeling_clir.training.ranking import finetune, load_reranker, save_reranker
+from modeling_clir.training.ranking import finetune, save_reranker
 from modeling_clir.training.resuming import prepare_output
 from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
@@ -118,14 +119,14 @@ def main():
             continue
         source, development = args.model_name_or_path, []
         if training_args.do_train:
-            reranker = load_reranker(source, *lengths)
+            reranker = Reranker.from_pretrained(source, *lengths, new_head=True)
             reinitialize_layers(reranker.model, args.reinit_layers, training_args.seed)
             if args.num_finetuned_layers is not None:
                 finetune_last_layers(reranker.model, args.num_finetuned_layers)
             source, development = finetune(
                 reranker, fold, sources or collections, training_args, args.num_negatives, args.head_learning_rate
             )
-        reranker = load_reranker(source, *lengths)
+        reranker = Reranker.from_pretrained(source, *lengths, new_head=True)
         if training_args.do_train and training_args.should_save:
             save_reranker(reranker, folder)
         if args.dtype == "int8":

@@ -33,12 +33,12 @@ from modeling_clir.evaluation.answering import (
     write_results,
 )
 from modeling_clir.quantization import quantize_int8
+from modeling_clir.reader import Reader
 from modeling_clir.training.answering import (
     chosen_epochs,
     epoch_folder,
     freeze,
     keep_epochs,
-    load_reader,
     train_reader,
     write_card,
 )
@@ -142,7 +142,7 @@ def main():
         if (output / "metrics.json").is_file():
             logger.info(f"{output} is finished")
             return
-        reader = load_reader(args.model_name_or_path, training=True, **options)
+        reader = Reader.from_pretrained(args.model_name_or_path, new_head=True, **options)
         freeze(reader.model, args.num_finetuned_layers, args.freeze_embeddings)
         windows = TrainingWindows(questions, reader.encoder, progress=training_args.should_log)
         history = train_reader(reader, windows, development, training_args, args.select, args.max_tokens_per_batch)
@@ -151,7 +151,8 @@ def main():
     # 3. Answer the questions of each pair of languages by the model of its epoch
     results = {one.name: {} for one in tests}
     for epoch in sorted({chosen.get(one.key, chosen[None]) for one in tests}):
-        reader = load_reader(epoch_folder(output, epoch) if epoch else args.model_name_or_path, **options)
+        source = epoch_folder(output, epoch) if epoch else args.model_name_or_path
+        reader = Reader.from_pretrained(source, new_head=True, **options)
         if args.dtype == "int8":
             quantize_int8(reader.model.eval())
         else:
@@ -166,7 +167,9 @@ def main():
         return
 
     # 4. Matrices; the model whose mean over the development pairs is best, with its card
-    results = {name: [of_set[one.key] for one in tests if one.name == name] for name, of_set in results.items()}
+    measured = [one for one in tests if one.has_answers]
+    results = {name: [results[name][one.key] for one in measured if one.name == name] for name in results}
+    results = {name: of_set for name, of_set in results.items() if of_set}
     for name, of_set in results.items():
         for result in of_set:
             key = language_key(result["context"], result["question"])

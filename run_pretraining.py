@@ -14,10 +14,11 @@ from transformers import AutoConfig, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_clir import BertForXLRetrieval, BertLongConfig, BertLongForXLRetrieval
-from modeling_clir.convert import bert_to_bertlong, load_model, read_config
+from modeling_clir.convert import bert_to_bertlong, load_model, mark_queries
 from modeling_clir.data.collators import MASK_MODES, PretrainingCollator
-from modeling_clir.data.pairs import PairEncoder, load_tokenizer
+from modeling_clir.data.pairs import PairEncoder
 from modeling_clir.data.sections import PretrainingDataset, parse_pairs
+from modeling_clir.loading import check_labels, fit_tokenizer, load_tokenizer, longest_input, read_config
 from modeling_clir.training.arguments import parse_arguments, start_logging
 from modeling_clir.training.launch import start_all_processes
 from modeling_clir.training.plots import plot_learning_curve
@@ -131,16 +132,11 @@ def main():
         model = load_model(source)
     if isinstance(model, BertForXLRetrieval) and not model_args.keep_bert:
         model = bert_to_bertlong(model, model_args.max_position_embeddings, model_args.attention_window)
-    if len(tokenizer) > model.config.vocab_size:
-        raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens, the model's embeddings {model.config.vocab_size}: they do not belong together"
-        )
+        tokenizer = mark_queries(model, tokenizer)
+    check_labels(model)
+    fit_tokenizer(tokenizer, model)
     tokenizer.model_max_length = model.config.max_position_embeddings
-    max_length = data_args.max_length or model.config.max_position_embeddings
-    if max_length > model.config.max_position_embeddings:
-        raise ValueError(
-            f"--max_length {max_length} is more than the model's {model.config.max_position_embeddings} positions"
-        )
+    max_length = longest_input(model, tokenizer, data_args.max_length)
 
     # 4. Train
     trainer = PretrainingTrainer(
@@ -151,7 +147,7 @@ def main():
         processing_class=tokenizer,
         data_collator=PretrainingCollator(
             PairEncoder(tokenizer, max_length, data_args.max_query_length),
-            data_args.mask_mode,
+            data_args.mask_mode if data_args.pairs["qlm"] else None,
             data_args.mask_probability,
         ),
         max_tokens_per_batch=data_args.max_tokens_per_batch,

@@ -26,7 +26,8 @@ from transformers import LongformerConfig
 from modeling_clir import BertLongConfig
 from modeling_clir.data.collections import read_qrels, read_queries
 from modeling_clir.data.corpus import read_documents, read_questions, read_squad
-from modeling_clir.data.pairs import PairEncoder, load_tokenizer
+from modeling_clir.data.pairs import PairEncoder
+from modeling_clir.loading import load_tokenizer
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]

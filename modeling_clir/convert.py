@@ -13,7 +13,6 @@ classification head reads the first column.
 """
 
 import argparse
-import json
 import os
 import pickle
 import shutil
@@ -24,6 +23,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import (
     AutoTokenizer,
@@ -33,20 +33,30 @@ from transformers import (
     LongformerForMaskedLM,
     LongformerForSequenceClassification,
     PreTrainedConfig,
-    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 from transformers.utils import logging
 
 from .configuration_bertlong import BertLongConfig
-from .data.pairs import load_tokenizer
+from .data.pairs import PairTemplate, plain_backend
+from .loading import (
+    RENAMED_2021,
+    check_shapes,
+    fit_tokenizer,
+    gives_token_types,
+    load_tokenizer,
+    load_weights,
+    read_config,
+)
 from .modeling_bert import BertForXLRetrieval
-from .modeling_bertlong import BertLongForXLRetrieval
+from .modeling_bertlong import BertLongForXLRetrieval, ScoreLinear
 
 
 logger = logging.get_logger(__name__)
 
 # Names of 2021 -> BERT's own.
-RENAMED = {"mlm_cls.predictions.": "cls.predictions.", "seqcls_classifier.": "classifier."}
+RENAMED = dict(zip(RENAMED_2021, ("cls.predictions.", "classifier.")))
 # What a configuration hands on to that of another class, beside the options that both classes declare themselves.
 SHARED_OPTIONS = {"id2label", "label2id", "problem_type", "tie_word_embeddings"}
 PROJECTIONS = ("query", "key", "value")
@@ -56,16 +66,6 @@ def shared_options(config: PreTrainedConfig, target: type[PreTrainedConfig]) -> 
     """The options of `config` that a configuration of class `target` has too."""
     names = (target.__annotations__.keys() & type(config).__annotations__.keys()) | SHARED_OPTIONS
     return {name: getattr(config, name) for name in sorted(names)}
-
-
-def check_shapes(found: dict[str, torch.Size], expected: dict[str, torch.Size], source: str):
-    """Raises `ValueError` that names the first tensor of another shape."""
-    for name, shape in expected.items():
-        if name in found and tuple(found[name]) != tuple(shape):
-            raise ValueError(
-                f"{source} is a checkpoint of another size than its config.json: {name} has shape "
-                f"{tuple(found[name])}, the configuration asks for {tuple(shape)}"
-            )
 
 
 def set_num_labels(model: BertForXLRetrieval | BertLongForXLRetrieval, num_labels: int | None):
@@ -87,37 +87,6 @@ def set_num_labels(model: BertForXLRetrieval | BertLongForXLRetrieval, num_label
     model.classifier.out_features = 1
     model.config.num_labels = 1
     model.config.problem_type = None
-
-
-def load_with_report(model_class: type[PreTrainedModel], source: str, config: PreTrainedConfig):
-    """
-    The model in float32 and the names of the tensors that the checkpoint lacks; they are drawn with a fixed
-    seed. Raises `ValueError` where an encoder's tensor is missing, has another shape, or belongs to no layer.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # its table of what is missing: said below, in words
-        try:
-            model, report = model_class.from_pretrained(
-                source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
-            )
-        finally:
-            logging.set_verbosity(verbosity)
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    check_shapes({name: found for name, found, _ in report["mismatched_keys"]}, shapes, source)
-    if any(name.startswith(tuple(RENAMED)) for name in report["unexpected_keys"]):
-        raise ValueError(f"{source} is a checkpoint of 2021: convert it with python -m modeling_clir.convert")
-    encoder = (f"{model.base_model_prefix}.", "bert.", "encoder.", "embeddings.")
-    for what in ("missing", "unexpected"):
-        for name in sorted(report[f"{what}_keys"]):
-            if name.startswith(encoder) and ".pooler." not in name:
-                raise ValueError(f"{source} does not fit its config.json: tensor {name} is {what}")
-    head = model.get_output_embeddings()
-    if model.config.tie_word_embeddings and head and head.weight is not model.get_input_embeddings().weight:
-        logger.warning(f"{source} says that its decoder is tied, but stores another one: it is kept, untied.")
-        model.config.tie_word_embeddings = False
-    return model, set(report["missing_keys"])
 
 
 def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRetrieval:
@@ -147,12 +116,12 @@ def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRet
         raise ValueError(
             f"{source} has {options['position_embedding_type']} position embeddings: absolute ones are needed"
         )
-    model, missing = load_with_report(BertForXLRetrieval, source, config)
+    model, missing = load_weights(BertForXLRetrieval, source, config)
     if "cls.predictions.transform.dense.weight" in missing:
         logger.warning(f"{source} has no masked language model head: its transform and bias are newly initialized.")
         if not model.config.tie_word_embeddings:
             config.tie_word_embeddings = True
-            model, missing = load_with_report(BertForXLRetrieval, source, config)
+            model, missing = load_weights(BertForXLRetrieval, source, config)
     elif not model.config.tie_word_embeddings:  # one bias under two names, of which a checkpoint may hold either
         head = model.cls.predictions
         kept = head.bias if "cls.predictions.decoder.bias" in missing else head.decoder.bias
@@ -166,7 +135,7 @@ def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRet
         model.config.problem_type = None
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            model.classifier = nn.Linear(config.hidden_size, model.config.num_labels)
+            model.classifier = ScoreLinear(config.hidden_size, model.config.num_labels)
             nn.init.normal_(model.classifier.weight, std=config.initializer_range)
             nn.init.zeros_(model.classifier.bias)
     return model
@@ -180,9 +149,9 @@ def load_model(source: str | Path) -> BertForXLRetrieval | BertLongForXLRetrieva
     if read_config(source).get("model_type") != BertLongConfig.model_type:
         return load_bert(source)
     config = BertLongConfig.from_pretrained(source)
-    model, missing = load_with_report(BertLongForXLRetrieval, str(source), config)
+    model, missing = load_weights(BertLongForXLRetrieval, source, config)
     if missing:
-        logger.warning(f"{source} lacks {', '.join(sorted(missing))}: newly initialized.")
+        logger.warning(f"{source} lacks {', '.join(missing)}: newly initialized.")
     return model
 
 
@@ -222,22 +191,41 @@ def bert_to_bertlong(
     return converted.train(model.training)
 
 
-def read_config(source: str | Path) -> dict:
-    """The config.json of a folder or of a Hub repository. Raises `ValueError` where there is none."""
-    if Path(source).is_dir():
-        path = Path(source) / "config.json"
-        if not path.is_file():
-            raise ValueError(f"{source} has no config.json: give the folder of a checkpoint")
-        try:
-            with path.open(encoding="utf-8") as file:
-                return json.load(file)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not JSON: {error}") from None
-    try:
-        return PreTrainedConfig.get_config_dict(str(source))[0]
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{source} is neither a folder nor found on the Hub: {reason}") from None
+def mark_queries(model: BertLongForXLRetrieval, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """
+    A tokenizer that gives token types, by which BertLong finds the query, for a BERT that was trained without them: 0 for
+    `<s> query </s>`, 1 for what follows. Both types get, in place, the embedding that the BERT had for all tokens. A
+    tokenizer that gives token types is returned as it is.
+    """
+    if gives_token_types(tokenizer):
+        return tokenizer
+    backend = plain_backend(tokenizer)
+    (before, _), (between, _), (behind, _) = PairTemplate(backend).special
+    row = backend.encode("a b")
+    sides, tokens = row.sequence_ids, row.tokens
+    first, last = sides.index(0), len(sides) - sides[::-1].index(0)
+
+    def typed(ids, type_id: int) -> list[str]:
+        return [f"{backend.id_to_token(int(i))}:{type_id}" for i in ids]
+
+    names = {*tokens[:first], *tokens[last:], *(backend.id_to_token(int(i)) for i in (*before, *between, *behind))}
+    backend.post_processor = TemplateProcessing(
+        single=[*(f"{token}:0" for token in tokens[:first]), "$A:0", *(f"{token}:0" for token in tokens[last:])],
+        pair=[*typed(before, 0), "$A:0", *typed(between[:1], 0), *typed(between[1:], 1), "$B:1", *typed(behind, 1)],
+        special_tokens=[(token, backend.token_to_id(token)) for token in sorted(names)],
+    )
+    embeddings = model.bert.embeddings.token_type_embeddings
+    embeddings.weight = nn.Parameter(embeddings.weight.detach()[:1].repeat(2, 1))
+    embeddings.num_embeddings = model.config.type_vocab_size = 2
+    logger.warning("the tokenizer gave no token types: from now on 0 marks the query and 1 the document")
+    return PreTrainedTokenizerFast(  # its own class would restore its own form of pairs
+        tokenizer_object=backend,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        padding_side=tokenizer.padding_side,
+        truncation_side=tokenizer.truncation_side,
+        model_max_length=tokenizer.model_max_length,
+        **tokenizer.special_tokens_map,
+    )
 
 
 def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:
@@ -384,7 +372,7 @@ def convert(arguments: argparse.Namespace) -> str:
     options = read_config(source)
     model_type = options.get("model_type")
     old_names = model_type in (None, "bert") and Path(source).is_dir()
-    is_2021 = old_names and any(name.startswith(tuple(RENAMED)) for name in read_tensors(source))
+    is_2021 = old_names and any(name.startswith(RENAMED_2021) for name in read_tensors(source))
     if not is_2021 and model_type not in ("bert", BertLongConfig.model_type):
         raise ValueError(
             f"{source} is neither a BERT nor a BertLong nor a checkpoint of 2021: its model_type is {model_type!r}"
@@ -395,20 +383,14 @@ def convert(arguments: argparse.Namespace) -> str:
     elif model_type == "bert":
         model = load_bert(source, arguments.num_labels)
     else:
-        model, missing = load_with_report(BertLongForXLRetrieval, source, BertLongConfig.from_pretrained(source))
+        model, missing = load_weights(BertLongForXLRetrieval, source, BertLongConfig.from_pretrained(source))
         needed = "cls.predictions.transform.dense.weight" if arguments.head == "mlm" else "classifier.weight"
-        if lacking := missing & {needed, "bert.pooler.dense.weight" if arguments.head != "mlm" else needed}:
+        if lacking := set(missing) & {needed, "bert.pooler.dense.weight" if arguments.head != "mlm" else needed}:
             raise ValueError(
                 f"{source} has no weights for the {arguments.head} head ({min(lacking)} is missing): see --head"
             )
         set_num_labels(model, arguments.num_labels)
     tokenizer = load_tokenizer(source, BertTokenizerFast if is_2021 else AutoTokenizer)
-    if len(tokenizer) > model.config.vocab_size:
-        raise ValueError(
-            f"the tokenizer of {source} has {len(tokenizer)} tokens, but the model has embeddings for "
-            f"{model.config.vocab_size}: it is not the model's own"
-        )
-
     is_long, before = isinstance(model, BertLongForXLRetrieval), model.config.max_position_embeddings
     kind = ("2021 " if is_2021 else "") + ("BertLong" if is_long else "BERT")
     if target is None:
@@ -427,7 +409,8 @@ def convert(arguments: argparse.Namespace) -> str:
         model = bert_to_bertlong(
             model, arguments.max_position_embeddings or 1024, windows[0] if len(windows) == 1 else windows
         )
-    tokenizer.backend_tokenizer.no_truncation()  # a limit that was set once would be saved
+        tokenizer = mark_queries(model, tokenizer)
+    fit_tokenizer(tokenizer, model)
     positions = tokenizer.model_max_length = model.config.max_position_embeddings
     if target == "longformer":
         model = bertlong_to_longformer(model, arguments.head)
@@ -499,9 +482,8 @@ __all__ = [
     "load_2021",
     "load_bert",
     "load_model",
-    "load_with_report",
     "main",
-    "read_config",
+    "mark_queries",
 ]
 
 

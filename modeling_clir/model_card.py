@@ -5,6 +5,8 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from .data.languages import card_languages
+
 
 def write_model_card(
     folder: Path,
@@ -45,7 +47,7 @@ def write_model_card(
     # A folder on somebody's disk is no model of the Hub.
     on_hub = base_model if base_model and not Path(base_model).exists() else None
     card_data = ModelCardData(
-        language=languages,
+        language=card_languages(languages) or None,
         library_name="transformers",
         pipeline_tag="text-ranking" if reranks else "fill-mask",
         tags=["cross-lingual", *["reranker"] * reranks, *["bertlong"] * long],
@@ -132,8 +134,9 @@ def write_question_answering_card(
         for measure in ("F1", "EM")
     ]
     on_hub = base_model if base_model and not Path(base_model).exists() else None
+    languages = sorted({r[side] for of_set in results.values() for r in of_set for side in ("context", "question")})
     card_data = ModelCardData(
-        language=sorted({r[side] for of_set in results.values() for r in of_set for side in ("context", "question")}),
+        language=card_languages(languages) or None,
         library_name="transformers",
         pipeline_tag="question-answering",
         tags=["cross-lingual", *tags],

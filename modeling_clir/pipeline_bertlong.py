@@ -70,7 +70,7 @@ class QuestionAnsweringPipeline(ChunkPipeline):
                     f"a question and a context are needed, as texts that are not empty; {name} is missing"
                 )
         tokenizer, question, context = self.tokenizer, inputs["question"], inputs["context"]
-        limit = max_seq_len or min(tokenizer.model_max_length, max_positions(self.model.config))
+        limit = max_seq_len or min(tokenizer.model_max_length, max_positions(self.model))
         max_question_len = min(max_question_len, limit // 2)
         asked = tokenizer(question, add_special_tokens=False, split_special_tokens=True, verbose=False).encodings[0]
         if len(asked.ids) > max_question_len:

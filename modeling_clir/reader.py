@@ -1,19 +1,21 @@
 """Answers to questions: spans of a context, found in its windows."""
 
-import sys
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForQuestionAnswering, PreTrainedModel, PreTrainedTokenizerBase
 
-from .data.pairs import max_positions
+from .data.pairs import batches_by_length
 from .data.questions import Question
 from .data.windows import WindowEncoder
+from .loading import fit_tokenizer, load_pretrained, longest_input
+from .precision import scores_in_float32
 from .spans_bertlong import best_spans, rank_spans
 
 
@@ -21,8 +23,8 @@ from .spans_bertlong import best_spans, rank_spans
 class Prediction:
     """
     Attributes:
-        answer (`str`): the best span of the context; empty only where there is none.
-        no_answer_probability (`float`): of "no answer" beside the best span, by their scores (Devlin et al. 2019, BERT,
+        answer (`str`): the best span of the context; empty only if there is none.
+        no_answer_probability (`float`): of "no answer" against the best span, from their scores (Devlin et al. 2019, BERT,
             section 4.3).
         n_best (`list[dict]`): the best spans and the empty answer, best first; see `rank_spans`.
     """
@@ -34,17 +36,22 @@ class Prediction:
 
 class Reader:
     """
-    Answers questions from their contexts. Windows of similar length are computed together.
+    Answers questions from their contexts. Windows of similar length are computed together. Threads may share a reader.
+
+    ```python
+    reader = Reader.from_pretrained("output/clir-mlqa")
+    reader.answer([Question("1", "Wann wurde der Turm gebaut?", "The tower was built in 1866.", [])])["1"].answer
+    ```
 
     Args:
-        model (`PreTrainedModel`): with start and end logits, each `(batch_size, tokens)`.
-        tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer.
+        model (`PreTrainedModel`): with start and end logits, each `(batch_size, tokens)`; they are computed in float32.
+        tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer; see [`fit_tokenizer`] for what is changed in it.
         max_length (`int`, *optional*): longest window in tokens; defaults to what both the model and the tokenizer take.
         doc_stride (`int`, defaults to 128), max_question_length (`int`, defaults to 64): see [`WindowEncoder`].
         max_answer_length (`int`, defaults to 30): longest answer in tokens.
         max_tokens_per_batch (`int`, defaults to 16384): rows of a batch times the tokens of its longest one.
 
-    Raises `ValueError` where the lengths do not fit the model or each other.
+    Raises `ValueError` if the lengths do not fit the model or each other, and if the tokenizer is not the model's.
     """
 
     def __init__(
@@ -57,21 +64,48 @@ class Reader:
         max_answer_length: int = 30,
         max_tokens_per_batch: int = 16384,
     ):
-        limit = max_positions(model.config)
-        if (max_length or limit) > limit:
-            raise ValueError(f"max_length ({max_length}) is more than the model's {limit} positions")
         for name, value in (("max_answer_length", max_answer_length), ("max_tokens_per_batch", max_tokens_per_batch)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        max_length = max_length or min(limit, tokenizer.model_max_length)
-        self.model = model
+        max_length = longest_input(model, tokenizer, max_length)
         self.encoder = WindowEncoder(tokenizer, max_length, doc_stride, max_question_length)
+        fit_tokenizer(tokenizer, model)
+        self.model = scores_in_float32(model)
         self.max_answer_length, self.max_tokens_per_batch = max_answer_length, max_tokens_per_batch
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        max_length: int | None = None,
+        doc_stride: int = 128,
+        max_question_length: int = 64,
+        max_answer_length: int = 30,
+        max_tokens_per_batch: int = 16384,
+        new_head: bool = False,
+        **options,
+    ) -> "Reader":
+        """
+        The reader of a folder or Hub repository, of any encoder of text.
+
+        Args:
+            name_or_path (`str` or `Path`): folder or Hub repository.
+            max_length, doc_stride, max_question_length, max_answer_length, max_tokens_per_batch: as of the class.
+            new_head (`bool`, defaults to `False`): draw a head, with a warning, if the checkpoint has none: to train it.
+            options: as of [`Reranker.from_pretrained`].
+
+        Raises `ValueError` as the class and [`load_pretrained`].
+        """
+        model, tokenizer = load_pretrained(
+            AutoModelForQuestionAnswering, name_or_path, "answer questions", 2, new_head, **options
+        )
+        lengths = (max_length, doc_stride, max_question_length, max_answer_length)
+        return cls(model, tokenizer, *lengths, max_tokens_per_batch)
 
     @torch.inference_mode()
     def answer(
         self,
-        questions: list[Question],
+        questions: Iterable[Question],
         n_best: int = 20,
         progress: bool = True,
         name: str = "answers",
@@ -81,33 +115,26 @@ class Reader:
         Question id to prediction, in the order of the questions.
 
         Args:
-            questions (`list[Question]`): their answers are not looked at.
+            questions (`Iterable[Question]`): their answers are not looked at.
             n_best (`int`, defaults to 20): answers kept of each.
             progress (`bool`, defaults to `True`): show a bar on stderr.
             name (`str`, defaults to `"answers"`): of the questions, in the bar and the log.
             distributed (`bool`, defaults to `False`): every process calls this with the same questions, computes its
                 share of the batches, which are those of one process, and gets all predictions.
 
-        Raises `ValueError` for a score that is NaN.
+        Raises `TypeError` for what is no [`Question`], `ValueError` for a score that is NaN.
         """
         self.model.eval()
+        questions = list(questions)
+        for i, question in enumerate(questions):
+            if not isinstance(question, Question):
+                raise TypeError(f"questions[{i}] must be a Question, got {type(question).__name__}: {question!r}")
         state = PartialState() if distributed else None
-        processes, process = (state.num_processes, state.process_index) if distributed else (1, 0)
-        windows = self.encoder(questions, progress and process == 0, f"windows of {name}")
-        found = []  # (window, spans, score of no answer)
-        with tqdm(
-            total=len(windows), desc=name, unit="window", disable=not progress or process > 0, file=sys.stderr
-        ) as bar:
-            order = np.argsort([-len(window.ids) for window in windows], kind="stable")
-            turn = 0
-            while len(order):
-                rows = max(1, self.max_tokens_per_batch // len(windows[order[0]].ids))
-                part, order = order[:rows].tolist(), order[rows:]
-                bar.update(len(part))
-                turn += 1
-                if turn % processes == process:
-                    found += self.read([windows[i] for i in part], part, n_best, name)
-        if processes > 1:
+        windows = self.encoder(questions, progress and (state is None or state.is_main_process), f"windows of {name}")
+        lengths, found = np.array([len(window.ids) for window in windows], dtype=int), []
+        for part in batches_by_length(lengths, self.max_tokens_per_batch, name, "window", progress, distributed):
+            found += self.read([windows[i] for i in part], part, n_best, name)
+        if distributed and state.num_processes > 1:
             found = gather_object(found)
         spans, nowhere = defaultdict(list), defaultdict(list)
         for i, of_window, no_answer in sorted(found):

@@ -1,21 +1,21 @@
 """Reranking: the scores of documents for queries."""
 
 import math
-import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
+from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
-from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .data.pairs import PairEncoder, load_tokenizer, max_positions, pad_rows, split_passages
+from .data.pairs import PairEncoder, batches_by_length, pad_rows
+from .loading import check_labels, fit_tokenizer, load_pretrained, longest_input
 from .losses import relevance_scores
-from .quantization import quantize_int8
+from .precision import scores_in_float32
 
 
 logger = logging.get_logger(__name__)
@@ -24,101 +24,79 @@ LONG_DOCUMENTS = ("truncate", "maxp")
 TEXTS_AT_ONCE = 1024  # tokenized together: while it is, a text takes many times the memory of its ids
 
 
-class PairTemplate:
-    """
-    Puts together the rows of a [`PairEncoder`] from a query and a document that were tokenized apart, as its tokenizer
-    does before it adds special tokens. These, before, between and behind the two, are read off a row.
-
-    Raises `ValueError` where rows have another form.
-    """
-
-    def __init__(self, encoder: PairEncoder):
-        row = encoder(["a b"], ["c d"])
-        ids, types, sides = np.array(row["input_ids"][0]), np.array(row.encodings[0].type_ids), row.sequence_ids(0)
-        query, document = ([i for i, side in enumerate(sides) if side == wanted] for wanted in (0, 1))
-        if not query or not document:
-            raise ValueError(f"{row.tokens(0)} lacks the query or the document")
-        self.query_type, self.document_type = types[query[0]], types[document[0]]
-        places = (slice(query[0]), slice(query[-1] + 1, document[0]), slice(document[-1] + 1, None))
-        self.special = [(ids[place], types[place]) for place in places]
-        if not np.array_equal(self(ids[query], ids[document]), [ids, types]):
-            raise ValueError(f"{row.tokens(0)} is not a query and then a document, with special tokens around them")
-
-    def __call__(self, query: np.ndarray, document: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ids `(query tokens,)` and `(document tokens,)` to ids and token types of the pair, each `(tokens,)`."""
-        before, between, behind = self.special
-        query = query, np.full(len(query), self.query_type)
-        document = document, np.full(len(document), self.document_type)
-        ids, types = zip(before, query, between, document, behind)
-        return np.concatenate(ids), np.concatenate(types)
-
-
 class EncodedPairs:
     """
-    Pairs of a query and a document as rows of a [`PairEncoder`]. Kept are the ids of every distinct text; a row is made
-    when it is asked for.
+    Pairs of a query and a document as rows of a [`PairEncoder`]. Keeps the ids of every distinct text; a row is made when
+    it is asked for.
+
+    Args:
+        encoder (`PairEncoder`): tokenizer and lengths.
+        pairs (`list[tuple[str, str]]`): queries and documents.
+        passages (`bool`, defaults to `False`): make a row for each passage of a document that does not fit beside the
+            longest query, instead of cutting it. A passage has its second half in common with the next.
 
     Attributes:
-        lengths (`np.ndarray` of shape `(pairs,)`): tokens of each row.
-        counts (`dict[str, int]`): number of `pairs`, of pairs in which the query was cut (`queries_cut`), and the
-        document (`documents_cut`).
+        lengths (`np.ndarray` of shape `(rows,)`): tokens of each row.
+        pair_of (`np.ndarray` of shape `(rows,)`): the place of each row's pair.
+        counts (`dict[str, int]`): number of `pairs`, of pairs whose query (`queries_cut`) or document (`documents_cut`) was
+            cut, and with passages that of rows (`passages`).
+        long_documents (`int`): number of distinct documents with several passages.
     """
 
-    def __init__(self, encoder: PairEncoder, pairs: list[tuple[str, str]]):
-        self.encoder, self.pairs = encoder, pairs
-        try:
-            self.template = PairTemplate(encoder)
-        except ValueError as error:
-            logger.warning_once(f"queries and documents are tokenized anew in every pair: {error}")
-            self.template = None
-        queries, self.query_of = distinct([query for query, _ in pairs])
-        documents, self.document_of = distinct([document for _, document in pairs])
-        self.queries, query_cut = [], []
+    def __init__(self, encoder: PairEncoder, pairs: list[tuple[str, str]], passages: bool = False):
+        self.encoder = encoder
+        queries, query_of = distinct([query for query, _ in pairs])
+        documents, document_of = distinct([document for _, document in pairs])
+        self.queries, query_cut, self.documents = [], [], []
         for start in range(0, len(queries), TEXTS_AT_ONCE):
-            kept, cut = encoder.cut(queries[start : start + TEXTS_AT_ONCE])
-            self.queries += self.tokenize(kept)
+            encoded, cut = encoder.encode_queries(queries[start : start + TEXTS_AT_ONCE])
+            self.queries += [np.array(encoding.ids, dtype=np.int32) for encoding in encoded]
             query_cut += cut
-        self.documents = []
+        parts = []  # places of each document's passages, if it has several
         for start in range(0, len(documents), TEXTS_AT_ONCE):
-            self.documents += self.tokenize(documents[start : start + TEXTS_AT_ONCE])
+            for encoding in encoder.encode(documents[start : start + TEXTS_AT_ONCE]):
+                ids = np.array(encoding.ids, dtype=np.int32)
+                split = split_passages(ids, encoder.room) if passages else [self.cut(ids, encoder.max_length + 1)]
+                parts.append(range(len(self.documents), len(self.documents) + len(split)))
+                self.documents += split
 
-        special = encoder.tokenizer.num_special_tokens_to_add(pair=True)
+        rows = [(pair, place) for pair, document in enumerate(document_of) for place in parts[document]]
+        self.pair_of, self.document_of = np.array(rows, dtype=int).reshape(-1, 2).T
+        self.query_of = query_of[self.pair_of]
         query_lengths = np.array([len(ids) for ids in self.queries], dtype=int)[self.query_of]
         document_lengths = np.array([len(ids) for ids in self.documents], dtype=int)[self.document_of]
+        special = encoder.template.number_of_special
         self.room = encoder.max_length - special - query_lengths  # for the document
         self.lengths = special + query_lengths + np.minimum(document_lengths, self.room)
         self.counts = {
             "pairs": len(pairs),
-            "queries_cut": int(np.array(query_cut, dtype=int)[self.query_of].sum()),
+            "queries_cut": int(np.array(query_cut, dtype=int)[query_of].sum()),
             "documents_cut": int((document_lengths > self.room).sum()),
         }
+        self.counts |= {"passages": len(rows)} if passages else {}
+        self.long_documents = sum(len(places) > 1 for places in parts)
 
-    def tokenize(self, texts: list[str]) -> list[np.ndarray]:
-        """The ids of each text, at most `max_length + 1`: one more than any row has room for."""
-        encoded = self.encoder.tokenizer(
-            texts,
-            add_special_tokens=False,
-            split_special_tokens=True,
-            truncation=True,
-            max_length=self.encoder.max_length + 1,
-        )
-        return [np.array(ids, dtype=np.int32) for ids in encoded["input_ids"]]
+    def cut(self, ids: np.ndarray, length: int) -> np.ndarray:
+        """At most `length` of a document's ids, from the side that the tokenizer keeps."""
+        return ids[-length:] if self.encoder.tokenizer.truncation_side == "left" else ids[:length]
 
     def rows(self, places: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The ids and token types of the pairs at `places`, each `(tokens,)`."""
-        if self.template is None:
-            encoded = self.encoder([self.pairs[i][0] for i in places], [self.pairs[i][1] for i in places])
-            return [(np.array(row.ids), np.array(row.type_ids)) for row in encoded.encodings]
+        """The ids and token types of the rows at `places`, each `(tokens,)`."""
         rows = []
         for i in places:
-            document, room = self.documents[self.document_of[i]], self.room[i]
-            document = document[-room:] if self.encoder.tokenizer.truncation_side == "left" else document[:room]
-            rows.append(self.template(self.queries[self.query_of[i]], document))
+            document = self.cut(self.documents[self.document_of[i]], self.room[i])
+            rows.append(self.encoder.template(self.queries[self.query_of[i]], document)[:2])
         return rows
 
     def batch(self, places: list[int]) -> dict[str, torch.Tensor]:
-        """The pairs at `places` as the tokenizer pads them: the model's inputs, each `(pairs, longest row)`."""
+        """The rows at `places` as the tokenizer pads them: the model's inputs, each `(rows, longest row)`."""
         return pad_rows(self.encoder.tokenizer, *zip(*self.rows(places)))
+
+
+def split_passages(ids: np.ndarray, room: int) -> list[np.ndarray]:
+    """The passages of a document, `(tokens,)`: none longer than `room`, each with its second half in the next."""
+    step = room - room // 2
+    return [ids[start : start + room] for start in range(0, max(1, len(ids) - room + step), step)]
 
 
 def distinct(texts: list[str]) -> tuple[list[str], np.ndarray]:
@@ -127,10 +105,41 @@ def distinct(texts: list[str]) -> tuple[list[str], np.ndarray]:
     return list(places), np.array([places[text] for text in texts], dtype=int)
 
 
+def as_texts(documents: Iterable[str]) -> list[str]:
+    """A list of texts from any ordered container or iterator of them. Raises `TypeError` that names the first other one."""
+    texts = as_list(documents, "documents", "a list of texts")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"documents[{i}] must be a text, got {type(text).__name__}: {text!r}")
+    return texts
+
+
+def as_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """As [`as_texts`], of pairs of a query and a document."""
+    found = []
+    for i, pair in enumerate(as_list(pairs, "pairs", "a list of (query, document)")):
+        if isinstance(pair, (str, Mapping, Set)) or not isinstance(pair, Iterable):
+            raise TypeError(f"pairs[{i}] must be a query and a document, got {type(pair).__name__}: {pair!r}")
+        pair = tuple(pair)
+        if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise TypeError(
+                f"pairs[{i}] must be a query and a document, both texts, got {', '.join(type(x).__name__ for x in pair)}"
+            )
+        found.append(pair)
+    return found
+
+
+def as_list(values: Iterable, name: str, wanted: str) -> list:
+    unordered = isinstance(values, (str, bytes, Mapping, set, frozenset)) or not isinstance(values, Iterable)
+    if unordered or hasattr(values, "columns"):  # a table, which is iterated by the names of its columns
+        raise TypeError(f"{name} must be {wanted}, in an order, got {type(values).__name__}")
+    return list(values)
+
+
 class Reranker:
     """
     Scores documents for queries. A text that occurs in many pairs is tokenized once, pairs of similar length are
-    computed together, and the results come in the caller's order.
+    computed together, and the results come in the caller's order. Threads may share a reranker.
 
     ```python
     reranker = Reranker.from_pretrained("output/demo/clir-bertlong")
@@ -139,20 +148,22 @@ class Reranker:
     ```
 
     Args:
-        model (`PreTrainedModel`): with sequence classification logits `(batch_size, num_labels)`; the last one is the
-        score, as it is, without a sigmoid.
-        tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer.
+        model (`PreTrainedModel`): with sequence classification logits `(batch_size, num_labels)` of one label, or of two
+            of which the second one is the score. The score is the logit as it is, without a sigmoid, in float32.
+        tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer; see [`fit_tokenizer`] for what is changed in it.
         max_length (`int`, *optional*): longest pair in tokens, see [`PairEncoder`]; defaults to what both the model and
-        the tokenizer take.
+            the tokenizer take.
         max_query_length (`int`, defaults to 128): longest query in tokens.
         max_tokens_per_batch (`int`, defaults to 8192): rows of a batch times the tokens of its longest one. A longer
-        pair is computed alone.
+            pair is computed alone.
+        long_documents (`str`, defaults to `"truncate"`): cut a document that does not fit, or with `"maxp"` score its
+            passages and take the maximum.
 
     Attributes:
-        counts (`dict[str, int]`): how many `pairs` the last call scored, and in how many the query (`queries_cut`) or
-        the document (`documents_cut`) did not fit.
+        counts (`dict[str, int]`): of the last call, see [`EncodedPairs`].
 
-    Raises `ValueError` where the lengths do not fit the model or leave no room for a document.
+    Raises `ValueError` if the lengths do not fit the model or leave no room for a document, if the tokenizer is not the
+    model's, and for a model of other labels.
     """
 
     def __init__(
@@ -164,46 +175,55 @@ class Reranker:
         max_tokens_per_batch: int = 8192,
         long_documents: str = "truncate",
     ):
-        limit = max_positions(model.config)
-        if (max_length or limit) > limit:
-            raise ValueError(f"max_length ({max_length}) is more than the model's {limit} positions")
         if max_tokens_per_batch < 1:
             raise ValueError(f"max_tokens_per_batch must be at least 1, got {max_tokens_per_batch}")
         if long_documents not in LONG_DOCUMENTS:
             raise ValueError(f"long_documents must be one of {', '.join(LONG_DOCUMENTS)}, got {long_documents!r}")
-        self.model, self.long_documents = model, long_documents
-        self.encoder = PairEncoder(tokenizer, max_length or min(limit, tokenizer.model_max_length), max_query_length)
+        check_labels(model)
+        max_length = longest_input(model, tokenizer, max_length)
+        self.encoder = PairEncoder(tokenizer, max_length, max_query_length)
+        fit_tokenizer(tokenizer, model)
+        self.model, self.long_documents = scores_in_float32(model), long_documents
         self.max_tokens_per_batch = max_tokens_per_batch
         self.counts = {"pairs": 0, "queries_cut": 0, "documents_cut": 0}
 
     @classmethod
     def from_pretrained(
         cls,
-        name_or_path: str,
+        name_or_path: str | Path,
         max_length: int | None = None,
         max_query_length: int = 128,
         max_tokens_per_batch: int = 8192,
+        long_documents: str = "truncate",
+        new_head: bool = False,
         **options,
     ) -> "Reranker":
         """
-        The reranker of a folder or Hub repository. `options` are those of the model's `from_pretrained`, as
-        `dtype=torch.bfloat16` or `device_map="cuda"`; `dtype="int8"` is [`quantize_int8`], for CPUs. Raises `ValueError`
-        for a checkpoint without a relevance head and for int8 elsewhere than on a CPU.
-        """
-        int8 = options.get("dtype") in ("int8", torch.int8)
-        if int8:
-            options["dtype"] = torch.float32
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            name_or_path, output_loading_info=True, **options
-        )
-        if missing := sorted(report["missing_keys"]):
-            raise ValueError(f"{name_or_path} cannot rank, it lacks {', '.join(missing)}: finetune it first")
-        if int8:
-            quantize_int8(model)
-        return cls(model, load_tokenizer(name_or_path), max_length, max_query_length, max_tokens_per_batch)
+        The reranker of a folder or Hub repository, of any encoder of text.
 
-    def rank(self, query: str, documents: list[str], progress: bool = False) -> list[dict]:
-        """`{"corpus_id": place in documents, "score": ..., "text": ...}` of each document, best first."""
+        Args:
+            name_or_path (`str` or `Path`): folder or Hub repository.
+            max_length, max_query_length, max_tokens_per_batch, long_documents: as of the class.
+            new_head (`bool`, defaults to `False`): draw a head, with a warning, if the checkpoint has none: to train it.
+            options: `revision`, `token`, `cache_dir`, `subfolder`, `local_files_only` and the like, for model,
+                configuration and tokenizer; others of the model's `from_pretrained`, as `device_map="cuda"`. `dtype`
+                defaults to float32 on a CPU and to the checkpoint's own on a GPU; `"int8"` is [`quantize_int8`], for CPUs.
+
+        Raises `ValueError` as the class and [`load_pretrained`].
+        """
+        model, tokenizer = load_pretrained(
+            AutoModelForSequenceClassification, name_or_path, "rank", new_head=new_head, **options
+        )
+        return cls(model, tokenizer, max_length, max_query_length, max_tokens_per_batch, long_documents)
+
+    def rank(self, query: str, documents: Iterable[str], progress: bool = False) -> list[dict]:
+        """
+        `{"corpus_id": place in documents, "score": ..., "text": ...}` of each document, best first. Raises `TypeError` if
+        the query is no text, or documents are no list of texts (or another container that has an order).
+        """
+        if not isinstance(query, str):
+            raise TypeError(f"query must be a text, got {type(query).__name__}: {query!r}")
+        documents = as_texts(documents)
         scores = self.score([(query, document) for document in documents], progress)
         ranked = sorted(range(len(documents)), key=scores.__getitem__, reverse=True)  # stable: ties as they came
         return [{"corpus_id": i, "score": scores[i], "text": documents[i]} for i in ranked]
@@ -220,69 +240,54 @@ class Reranker:
         The score of each pair of a query and a document.
 
         Args:
-            pairs (`Iterable[tuple[str, str]]`).
+            pairs (`Iterable[tuple[str, str]]`): queries and documents.
             progress (`bool`, defaults to `True`): show a bar on stderr.
             name (`str`, defaults to `"reranking"`): of the pairs, in the bar, the log and errors.
             distributed (`bool`, defaults to `False`): every process calls this with the same pairs, computes its share
                 of the batches and gets all scores. The batches are those of one process. On a CPU the scores are too, to
-                the last bit, where `MKL_CBWR` is set as in `run_clir.py`: else MKL rounds in another way by the number
+                the last bit, if `MKL_CBWR` is set as in `run_clir.py`: else MKL rounds in another way by the number
                 of threads and by where the weights lie in memory.
 
-        Raises `ValueError` for a score that is not finite. Pairs that were cut are counted in the log.
+        Raises `TypeError` for what is no pair of texts, `ValueError` for a score that is not finite. Logs how many pairs
+        were cut.
         """
         self.model.eval()
-        pairs = list(pairs)
-        if self.long_documents == "maxp":
-            return self.score_passages(pairs, progress, name, distributed)
-        return self.score_pairs(pairs, progress, name, distributed)
-
-    def score_passages(self, pairs: list[tuple[str, str]], progress: bool, name: str, distributed: bool):
-        passages = split_passages(self.encoder, list(dict.fromkeys(document for _, document in pairs)))
-        owners = [i for i, (_, document) in enumerate(pairs) for _ in passages[document]]
-        split = [(query, passage) for query, document in pairs for passage in passages[document]]
-        scores = [-math.inf] * len(pairs)
-        for owner, score in zip(owners, self.score_pairs(split, progress, name, distributed)):
-            scores[owner] = max(scores[owner], score)
-        self.counts |= {"pairs": len(pairs), "passages": len(split)}
-        long = sum(len(parts) > 1 for parts in passages.values())
-        logger.warning(f"{name}: {long} of {len(passages)} documents are long; {len(split)} passages were scored")
-        return scores
-
-    def score_pairs(self, pairs: list[tuple[str, str]], progress: bool, name: str, distributed: bool) -> list[float]:
+        pairs, passages = as_pairs(pairs), self.long_documents == "maxp"
         state = PartialState() if distributed else None
-        processes, process = (state.num_processes, state.process_index) if distributed else (1, 0)
-        scores = [0.0] * len(pairs)
-        disable = not progress or process > 0
-        with tqdm(total=len(pairs), desc=name, unit="pair", disable=disable, file=sys.stderr) as bar:
-            encoded = EncodedPairs(self.encoder, pairs)
-            self.counts = encoded.counts
-            if process == 0 and (self.counts["queries_cut"] or self.counts["documents_cut"]):
-                logger.warning(
-                    f"{name}: in {self.counts['documents_cut']} of {len(pairs)} pairs the document was cut to fit "
-                    f"{self.encoder.max_length} tokens, in {self.counts['queries_cut']} the query to "
-                    f"{self.encoder.max_query_length}"
-                )
-            order = np.argsort(-encoded.lengths, kind="stable")  # where memory is short, the first batch tells
-            turn = 0
-            while len(order):
-                rows = max(1, self.max_tokens_per_batch // int(encoded.lengths[order[0]]))
-                part, order = order[:rows].tolist(), order[rows:]
-                bar.update(len(part))
-                turn += 1
-                if turn % processes != process:
-                    continue
-                inputs = {key: value.to(self.model.device) for key, value in encoded.batch(part).items()}
-                for i, score in zip(part, relevance_scores(self.model(**inputs).logits.float()).tolist()):
-                    if not math.isfinite(score):
-                        query, document = (textwrap.shorten(text, 60) for text in pairs[i])
-                        raise ValueError(
-                            f"{name}: the score of document {document!r} for query {query!r} is {score}; the "
-                            "checkpoint has NaN weights, or its numbers overflow"
-                        )
-                    scores[i] = score
-        if processes > 1:  # each is 0 but in one process
-            scores = reduce(torch.tensor(scores, device=state.device), "sum").tolist()
-        return scores
+        encoded = EncodedPairs(self.encoder, pairs, passages)
+        self.counts = encoded.counts
+        if state is None or state.is_main_process:
+            log_counts(encoded, name)
+        found = np.zeros(len(encoded.lengths))
+        unit = "passage" if passages else "pair"
+        for rows in batches_by_length(encoded.lengths, self.max_tokens_per_batch, name, unit, progress, distributed):
+            inputs = {key: value.to(self.model.device) for key, value in encoded.batch(rows).items()}
+            found[rows] = relevance_scores(self.model(**inputs).logits.float()).double().cpu().numpy()
+            for i in rows:
+                if not math.isfinite(found[i]):
+                    query, document = (textwrap.shorten(text, 60) for text in pairs[encoded.pair_of[i]])
+                    raise ValueError(
+                        f"{name}: the score of document {document!r} for query {query!r} is {found[i]}; the "
+                        "checkpoint has NaN weights, or its numbers overflow"
+                    )
+        if distributed and state.num_processes > 1:  # each is 0 but in one process
+            found = reduce(torch.tensor(found, dtype=torch.float32, device=state.device), "sum").double().cpu().numpy()
+        scores = np.full(len(pairs), -np.inf)
+        np.maximum.at(scores, encoded.pair_of, found)
+        return scores.tolist()
+
+
+def log_counts(encoded: EncodedPairs, name: str):
+    counts, encoder = encoded.counts, encoded.encoder
+    if counts["queries_cut"] or counts["documents_cut"]:
+        logger.warning(
+            f"{name}: in {counts['documents_cut']} of {counts['pairs']} pairs the document was cut to fit "
+            f"{encoder.max_length} tokens, in {counts['queries_cut']} the query to {encoder.max_query_length}"
+        )
+    if encoded.long_documents:
+        logger.warning(
+            f"{name}: {encoded.long_documents} documents do not fit; {len(encoded.lengths)} passages are scored"
+        )
 
 
 __all__ = ["LONG_DOCUMENTS", "EncodedPairs", "Reranker"]

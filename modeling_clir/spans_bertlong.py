@@ -1,12 +1,13 @@
 """Spans of tokens and of text: how long an input may be, where a text is cut, which spans answer a question."""
 
+import sys
 import unicodedata
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from tokenizers import Encoding
-from transformers import PreTrainedConfig
+from transformers import PreTrainedModel
 
 
 def attach_marks(offsets: np.ndarray, text: str) -> np.ndarray:
@@ -29,11 +30,16 @@ def are_text(offsets: np.ndarray, text: str) -> np.ndarray:
     return np.array([bool(text[start:end].strip()) for start, end in offsets.tolist()], dtype=bool)
 
 
-def max_positions(config: PreTrainedConfig) -> int:
-    """The longest input of a model in tokens. RoBERTa and its kin number positions from `pad_token_id + 1` on."""
-    limit = config.max_position_embeddings
-    if any(kin in config.model_type for kin in ("roberta", "camembert", "longformer", "mpnet")):
-        limit -= config.pad_token_id + 1
+def max_positions(model: PreTrainedModel) -> int:
+    """
+    The longest input of a model in tokens; `sys.maxsize` if it has no limit. A table of positions with a padding row, as
+    RoBERTa's, is counted from the row behind it.
+    """
+    limit = getattr(model.config, "max_position_embeddings", None) or 0
+    limit = limit if limit > 0 else sys.maxsize  # XLNet's is -1
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            limit = min(limit, len(module.weight) - module.padding_idx - 1)
     return limit
 
 

@@ -1,15 +1,16 @@
 #!/usr/bin/env python
 """
-Builds collections for cross-lingual retrieval, a folder OUTPUT/{query language}-{document language} each, from
-parallel data.
+Builds collections for cross-lingual retrieval from parallel data. Each collection is a folder
+OUTPUT/{query language}-{document language}.
 
     python scripts/build_collections.py OUTPUT --pairs en-de,de-en --squad FOLDER --squad_articles 24:36
     python scripts/build_collections.py OUTPUT --pairs en-de,de-en --documents FOLDER
 
---squad: files *.{language}.json with the same paragraphs in the same order; questions are queries, paragraphs documents.
---documents: {language}.jsonl aligned by "id", queries.{language}.tsv (id, tab, text) and qrels.txt, with
-the same ids in all languages.
---judged N: judges N more documents of each query as not relevant, the nearest by BM25; only judged documents are ranked.
+--squad: files *.{language}.json with the same paragraphs in the same order. Questions become queries, paragraphs
+documents.
+--documents: {language}.jsonl aligned by "id", queries.{language}.tsv (id, tab, text) and qrels.txt, with the same ids in
+all languages. Any file may be gzipped.
+--judged N: also judges N documents of each query as not relevant, the nearest by BM25. Only judged documents are ranked.
 """
 
 import argparse
@@ -18,20 +19,18 @@ from pathlib import Path
 
 from modeling_clir.data.collections import check_collection, read_qrels, read_queries, write_collection
 from modeling_clir.data.corpus import judge_nearest, parse_articles, read_documents, read_questions, read_squad
-from modeling_clir.data.files import find_file
+from modeling_clir.data.files import find_file, folder_name
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path)
+    parser.add_argument("output", type=Path, help="folder of the collections")
     parser.add_argument("--pairs", required=True, help="query language-document language, as en-de,de-en")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--squad", type=Path, help="a folder of parallel SQuAD files")
     source.add_argument("--documents", type=Path, help="a folder of aligned JSONL documents with queries and qrels")
     parser.add_argument("--squad_articles", default=":", help="only these articles, as 24:36")
-    parser.add_argument(
-        "--judged", type=int, help="number of documents per query to judge as not relevant (nearest by BM25)"
-    )
+    parser.add_argument("--judged", type=int, help="documents of each query to judge as not relevant")
     args = parser.parse_args()
     pairs = [tuple(pair.strip().split("-")) for pair in args.pairs.split(",")]
 
@@ -52,11 +51,11 @@ def main():
             queries = {
                 language: read_queries(find_file(args.documents, f"queries.{language}.tsv")) for language in languages
             }
-            qrels = {}
+            name, qrels = folder_name(args.documents), {}
             for _, query, document, relevance in read_qrels(find_file(args.documents, "qrels.txt")):
-                qrels.setdefault(query, {})[f"{args.documents.name}/{document}"] = relevance
+                qrels.setdefault(query, {})[f"{name}/{document}"] = relevance
 
-        # 2. Check all collections, before the first is written
+        # 2. Check all collections before the first is written
         collections = {}
         for query_language, language in pairs:
             folder = args.output / f"{query_language}-{language}"

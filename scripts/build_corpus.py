@@ -4,9 +4,9 @@ Builds a pretraining corpus from folders of aligned documents and of parallel SQ
 
     python scripts/build_corpus.py OUTPUT --languages en,de,fr,es --documents FOLDER ... --squad FOLDER ...
 
-A folder of documents has {language}.jsonl[.gz], aligned by "id", each line with "id", "sentences" (or "text") and
-optionally "article", "title", "heading". A folder of SQuAD files has *.{language}.json with the same paragraphs in
-the same order.
+A folder of documents has {language}.jsonl[.gz], aligned by "id". Each line has "id", "sentences" (or "text") and
+optionally "article", "title", "heading". A folder of SQuAD files has *.{language}.json[.gz] with the same paragraphs in
+the same order. Documents and paragraphs without text are left out and counted.
 """
 
 import argparse
@@ -19,12 +19,12 @@ from modeling_clir.data.corpus import parse_articles, read_documents, read_squad
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, help="folder to write; it must not exist")
-    parser.add_argument("--languages", required=True, help="for instance en,de,fr,es")
+    parser.add_argument("--languages", required=True, help="as en,de,fr,es")
     parser.add_argument("--documents", type=Path, nargs="*", default=[], help="folders of aligned JSONL documents")
     parser.add_argument("--squad", type=Path, nargs="*", default=[], help="folders of parallel SQuAD files")
-    parser.add_argument("--squad_articles", default=":", help="only these articles, as 0:24 (the first 24)")
-    parser.add_argument("--max_sentences", type=int, help="cut sentence-parallel documents into sections of so many")
-    parser.add_argument("--validation_fraction", type=float, default=0.05, help="held out, by article (default 0.05)")
+    parser.add_argument("--squad_articles", default=":", help="only these articles, as 0:24")
+    parser.add_argument("--max_sentences", type=int, help="most sentences of a section")
+    parser.add_argument("--validation_fraction", type=float, default=0.05, help="share held out (default 0.05)")
     parser.add_argument("--num_negatives", type=int, default=5, help="hard negatives listed per section (default 5)")
     parser.add_argument("--same_language", action="store_true", help="also pair every section with itself (en-en ...)")
     parser.add_argument("--seed", type=int, default=0)

@@ -4,10 +4,12 @@ Compares TREC runs with the first of them.
 
     python scripts/compare_runs.py QRELS RUN RUN... [--output_dir FOLDER]
 
-QRELS is a file of TREC qrels, or a collection folder, by which unknown queries and documents are found too. Prints, as
-Markdown, means over the judged queries, and in parentheses the p-value of the difference from the first run: two-sided
-paired randomization test, adjusted by Holm over the runs. Writes comparison.md, comparison.tex, differences.png (AP) and
-queries.tsv, the values of each query, to --output_dir.
+QRELS is a file of TREC qrels, or a collection folder; with a folder, unknown queries and documents are errors. Prints
+a table in Markdown: means over the judged queries (MAP, nDCG@20, P@10, R@100, MRR, Judged@20), and in parentheses the
+p-value of the difference from the first run (two-sided paired randomization test, adjusted by Holm over the runs).
+
+Writes to --output_dir: comparison.md and comparison.tex (the table), queries.tsv (the values of each query; of one
+query MAP is AP, and MRR is RR) and differences.png (AP).
 """
 
 import argparse
@@ -29,7 +31,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("qrels", type=Path, help="TREC qrels, or a collection folder")
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="run", help="TREC runs; the first is what they are compared with"
+        "runs", type=Path, nargs="+", metavar="run", help="TREC runs; the others are compared with the first"
     )
     parser.add_argument("--output_dir", type=Path, help="a new folder for tables, plot and the values of each query")
     args = parser.parse_args()

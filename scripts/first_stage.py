@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from modeling_clir.data.collections import read_collection, read_queries
+from modeling_clir.data.files import find_optional
 from modeling_clir.data.first_stage import rank_bm25, rank_dense
 from modeling_clir.data.runs import write_run
 from modeling_clir.evaluation.ranking import evaluate_run
@@ -31,7 +32,7 @@ def main():
 
     try:
         # 1. Read the collection and its judged queries
-        output = args.output or args.collection / "candidates.run"
+        output = args.output or find_optional(args.collection, "candidates.run") or args.collection / "candidates.run"
         if output.exists():
             raise FileExistsError(f"{output} exists; remove it or name another file with --output")
         collection = read_collection(args.collection)

@@ -1,15 +1,16 @@
-"""Where tests find data that is not part of the project."""
+"""Where tests find data: the numbers of the 2021 system, and data sets that are not part of the project."""
 
 from pathlib import Path
 
 import pytest
 
 
+GOLDEN = Path(__file__).resolve().parent / "golden"  # described in its README.md
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def shared_path(name: str) -> Path:
-    """The file or folder `name` beside the checkout; the test is skipped where it is not there."""
+    """The file or folder `name` beside the checkout. Skips the test if it is not there."""
     path = SHARED / name
     if not path.exists():
         pytest.skip(f"{name} is not on this machine")

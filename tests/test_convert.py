@@ -21,11 +21,11 @@ from transformers import (
 
 from modeling_clir import BertForXLRetrieval, BertLongConfig, BertLongForXLRetrieval
 from modeling_clir.convert import bert_to_bertlong, bertlong_to_longformer, load_2021, load_bert, main
-from tests.shared import shared_path
+from tests.shared import GOLDEN
 
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "wer", "entdeckte", "radium", "marie", "curie", "."]
-GOLDEN = {  # case -> inputs
+CASES = {  # case -> inputs
     "model_short": ["pads", "nopads_mixed"],
     "model_long_w16_L128": ["varq", "varq_mixed"],
     "model_long_edge_w16_w32": ["some_rows_noglobal", "no_global_at_all", "query_fills_row"],
@@ -56,8 +56,8 @@ def save_bert(folder, model_class=BertForPreTraining, **options):
 
 
 def save_2021(folder, case, *, decoder_bias=True, position_ids=True, safetensors=False, change=None, config=None):
-    meta = json.loads(shared_path(f"golden/{case}.json").read_text(encoding="utf-8"))
-    arrays = np.load(shared_path(f"golden/{case}.weights.npz"))
+    meta = json.loads((GOLDEN / f"{case}.json").read_text(encoding="utf-8"))
+    arrays = np.load(GOLDEN / f"{case}.weights.npz")
     state = {name: torch.from_numpy(array) for name, array in arrays.items()}
     if decoder_bias:
         state["mlm_cls.predictions.decoder.bias"] = state["mlm_cls.predictions.bias"].clone()
@@ -222,7 +222,7 @@ def test_missing_head_is_said(tmp_path, monkeypatch):
     assert len(said) == 1
 
 
-@pytest.mark.parametrize("case", GOLDEN)
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("variant", [0, 1])
 def test_2021_equals_golden(tmp_path, case, variant):
     options = {"decoder_bias": variant == 0, "position_ids": variant == 1, "safetensors": variant == 1}
@@ -232,8 +232,8 @@ def test_2021_equals_golden(tmp_path, case, variant):
     model, loaded = model_class.from_pretrained(tmp_path / "new"), load_2021(tmp_path / "old")
     one = load_2021(tmp_path / "old", num_labels=1)
     assert type(loaded) is model_class
-    for name in GOLDEN[case]:
-        golden = np.load(shared_path(f"golden/{case}.{name}.npz"))
+    for name in CASES[case]:
+        golden = np.load(GOLDEN / f"{case}.{name}.npz")
         mask = torch.from_numpy(golden["in::attention_mask"])
         inputs = {key: torch.from_numpy(golden[f"in::{key}"]) for key in ("input_ids", "token_type_ids")}
         inputs["attention_mask"] = (mask > 0).long()

@@ -22,7 +22,7 @@ from transformers import (
 from modeling_clir import BertLongConfig, BertLongForQuestionAnswering
 from modeling_clir.data.questions import Question
 from modeling_clir.reader import Reader
-from modeling_clir.training.answering import load_reader, save_reader
+from modeling_clir.training.answering import save_reader
 
 from .conftest import REPOSITORY
 from .helpers import texts, train_tokenizer
@@ -226,7 +226,7 @@ def test_pipeline_without_the_package(tmp_path):
     found = run_pipelines(list(kinds), questions, tmp_path)
     for folder in kinds:
         for name, stride, n_best in (("one by one", 12, 20), ("batches", 5, 30)):
-            reader = load_reader(folder, **LENGTHS | {"doc_stride": stride})
+            reader = Reader.from_pretrained(folder, **LENGTHS | {"doc_stride": stride})
             expected = reader.answer(questions, n_best, progress=False).values()
             for answers, prediction in zip(found[folder][name], expected):
                 answers = answers if name == "batches" else [answers]

@@ -129,6 +129,23 @@ def test_the_numbers_are_those_of_the_predictions(mlqa, tiny_bert, data, tmp_pat
     }
 
 
+def test_a_test_file_without_answers(mlqa, tiny_bert, data, tmp_path, capsys):
+    """Beside one with answers, whose numbers do not change."""
+    hidden = squad("en", 4)
+    for paragraph in hidden["data"][0]["paragraphs"]:
+        del paragraph["qas"][0]["answers"]
+    write(tmp_path / "hidden.json", hidden)
+    mlqa(tiny_bert, tmp_path / "out", "--test_data", data / "xquad/xquad.de.json", tmp_path / "hidden.json")
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if " F1 " in line] == ["xquad"]
+    found = json.loads((tmp_path / "out/metrics.json").read_text(encoding="utf-8"))["results"]
+    assert list(found) == ["xquad"] and found["xquad"][0]["questions"] == 6
+    answers = json.loads((tmp_path / "out/hidden/context-en.question-en.json").read_text(encoding="utf-8"))
+    assert list(answers) == ["q0", "q1", "q2", "q3"] and all(answers.values())
+    mlqa(tiny_bert, tmp_path / "alone", "--test_data", tmp_path / "hidden.json")
+    assert json.loads((tmp_path / "alone/hidden/context-en.question-en.json").read_text(encoding="utf-8")) == answers
+    assert " F1 " not in capsys.readouterr().out and not (tmp_path / "alone/results.csv").exists()
+
+
 def test_two_processes_answer_as_one(tiny_bert, data, tmp_path):
     for number in (1, 2):
         flags = ("--test_data", data / "xquad", "--max_tokens_per_batch", "200")

@@ -152,7 +152,7 @@ BAD_INPUT = {
     "unknown pair": (("--rr_pairs", "en-zh"), "has no language pair en-zh; it has"),
     "unknown loss": (("--rr_loss", "hinge"), "rr_loss must be one of pairwise, margin, listwise, pointwise"),
     "missing corpus": (("--corpus", "/nowhere"), "neither a folder nor the name of a dataset"),
-    "too long": (("--max_length", "4000"), "--max_length 4000 is more than the model's 128 positions"),
+    "too long": (("--max_length", "4000"), "max_length (4000) is more than the model's 128 positions"),
     "nothing to resume": (("--resume_from_checkpoint", "true"), "holds no checkpoint"),
 }
 

@@ -67,18 +67,23 @@ class PretrainingCollator:
 
     Args:
         encoder (`PairEncoder`): tokenizer and lengths.
-        mask_mode (`str`, defaults to `"query"`): which tokens QLM masks: `"query"`, `"document"` or `"mixed"` (both).
-        mask_probability (`float`, defaults to 0.3).
-        pad_to_multiple_of (`int`, *optional*).
+        mask_mode (`str`, *optional*, defaults to `"query"`): which tokens QLM masks: `"query"`, `"document"` or `"mixed"`
+            (both); `None` for RR alone, which needs no mask token.
+        mask_probability (`float`, defaults to 0.3): of a token.
+        pad_to_multiple_of (`int`, *optional*): rows are padded to a multiple of it.
+
+    Raises `ValueError` for another mask mode or probability, and if QLM's tokenizer has no mask token.
     """
 
     encoder: PairEncoder
-    mask_mode: str = "query"
+    mask_mode: str | None = "query"
     mask_probability: float = 0.3
     pad_to_multiple_of: int | None = None
     replacements: torch.Tensor = field(init=False, repr=False)
 
     def __post_init__(self):
+        if self.mask_mode is None:
+            return
         if self.mask_mode not in MASK_MODES:
             raise ValueError(f"mask_mode must be one of {', '.join(MASK_MODES)}, got {self.mask_mode!r}")
         if not 0 < self.mask_probability < 1:

@@ -24,6 +24,8 @@ STRINGS = ("id", "text", "article", "title", "heading")
 LISTS = {"sentences": str, "sentence_ids": str | int}
 
 WIDE_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# Characters that no text may have: NUL, and lone surrogates.
+BAD_CHARACTER = re.compile(r"[\x00\ud800-\udfff]")
 # Escapes in JSON. Bad ones stand for NUL or a lone surrogate (half a character of UTF-16). `\\` comes first: `\\ud83d`
 # is a backslash and letters.
 ESCAPE = re.compile(
@@ -214,13 +216,9 @@ def parse_json(text: str, path: str | Path, first_line: int = 1) -> Any:
 
 def check_text(text: str, where: str | Path):
     """Raises `ValueError` for a text with a NUL character or a lone surrogate. `where` names its place."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        bad = ascii(text[error.start])
-        raise ValueError(f"{where}: the text has a lone surrogate (half an emoji, for instance): {bad}") from error
-    if "\0" in text:
-        raise ValueError(f"{where}: the text has a NUL character; remove it")
+    if bad := BAD_CHARACTER.search(text):
+        what = "a NUL character" if bad[0] == "\0" else "a lone surrogate (half an emoji, for instance)"
+        raise ValueError(f"{where}: the text has {what}: {bad[0]!a}; remove it")
 
 
 def read_jsonl(path: Path, required: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
@@ -283,6 +281,7 @@ def new_file(path: Path) -> Iterator[TextIO]:
 
 
 __all__ = [
+    "BAD_CHARACTER",
     "check_text",
     "decode_lines",
     "find_file",

@@ -1,41 +1,62 @@
 """A query and a document as one input of the model."""
 
-from dataclasses import dataclass
+import copy
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from tokenizers import Encoding, Tokenizer
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoTokenizer, BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
-from transformers.utils import logging
+from tqdm.auto import tqdm
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from ..spans_bertlong import cut_end, max_positions
-
-
-logger = logging.get_logger(__name__)
+from ..spans_bertlong import cut_end
 
 
-def load_tokenizer(source: str, tokenizer_class: type = AutoTokenizer) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or Hub name. Raises `ValueError` where it has none, or one that does not load."""
-    advice = (
-        "save the one that the model was trained with there first, for instance AutoTokenizer.from_pretrained("
-        f"'google-bert/bert-base-multilingual-uncased').save_pretrained({source!r})"
-    )
-    try:
-        tokenizer = tokenizer_class.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"the tokenizer of {source} does not load ({str(error).strip().splitlines()[0]}): {advice}"
-        ) from None
-    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where there is none
-        raise ValueError(f"{source} has no tokenizer: {advice}")
-    return tokenizer
+class PairTemplate:
+    """
+    The form of a tokenizer's pairs: special tokens before, between and behind two texts. Puts rows together from texts
+    that were tokenized apart, as the tokenizer does.
 
+    Args:
+        backend (`Tokenizer`): that of a fast tokenizer.
 
-def drop_token_types(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig):
-    """Makes a tokenizer, in place, give none to a model that has none, which is said in the log."""
-    if getattr(config, "type_vocab_size", 0) < 2:
-        tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
-        logger.warning_once(f"a {config.model_type} has no token types: separators part the two texts")
+    Attributes:
+        special (`list[tuple[np.ndarray, np.ndarray]]`): ids and token types before, between and behind the two texts,
+            copied from one sample row.
+
+    Raises `ValueError` if a row lacks a text or has special tokens inside one.
+    """
+
+    def __init__(self, backend: Tokenizer):
+        row = backend.encode("a b", "c d")
+        ids, types, sides = np.array(row.ids), np.array(row.type_ids), np.array(row.sequence_ids)
+        places = [np.flatnonzero(sides == side) for side in (0, 1)]
+        if not all(map(len, places)):
+            raise ValueError(f"the tokenizer makes {row.tokens} of a pair, which lacks the query or the document")
+        self.types = [types[at[0]] for at in places]
+        self.query_first = places[0][0] < places[1][0]
+        first, second = places if self.query_first else places[::-1]
+        parts = slice(first[0]), slice(first[-1] + 1, second[0]), slice(second[-1] + 1, None)
+        self.special = [(ids[part], types[part]) for part in parts]
+        self.number_of_special = sum(len(part) for part, _ in self.special)
+        if not np.array_equal(self(*(ids[at] for at in places))[:2], [ids, types]):
+            raise ValueError(f"the tokenizer makes {row.tokens} of a pair, with special tokens inside a text")
+
+    def __call__(self, query: np.ndarray, document: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+        """
+        Ids `(query tokens,)` and `(document tokens,)` to ids and token types of the row, each `(tokens,)`, and the place of
+        the document's first token.
+        """
+        texts = [(ids, np.full(len(ids), type_id)) for ids, type_id in zip((query, document), self.types)]
+        first, second = texts if self.query_first else texts[::-1]
+        before, between, behind = self.special
+        ids, types = zip(before, first, between, second, behind)
+        start = len(before[0]) + (len(query) + len(between[0])) * self.query_first
+        return np.concatenate(ids), np.concatenate(types), int(start)
 
 
 @dataclass
@@ -45,14 +66,16 @@ class PairEncoder:
     of a word (one word that fills the query is cut inside); then the document is cut so that the pair has `max_length`
     tokens at most. Text is text: a literal "[SEP]" in it is no separator.
 
+    Threads may share an encoder: it tokenizes with a copy of the tokenizer, whose state nothing changes.
+
     Args:
         tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer.
         max_length (`int`): longest pair, in tokens, special tokens counted.
         max_query_length (`int`, defaults to 128): longest query, in tokens, special tokens not counted.
 
     Calling it with two lists of the same length gives an unpadded `BatchEncoding`, in which `query_cut` and
-    `document_cut` tell of each pair whether something did not fit. Raises `ValueError` where `max_length` leaves no
-    room for a document.
+    `document_cut` tell of each pair whether something did not fit. Raises `ValueError` for a slow tokenizer, for one whose
+    pairs are not two texts with special tokens around them, and if `max_length` leaves no room for a document.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -62,32 +85,61 @@ class PairEncoder:
     def __post_init__(self):
         if not self.tokenizer.is_fast:
             raise ValueError(f"{type(self.tokenizer).__name__} is not a fast tokenizer, which is needed for offsets")
-        special = self.tokenizer.num_special_tokens_to_add(pair=True)
-        if self.max_length <= self.max_query_length + special:
+        self.backend = plain_backend(self.tokenizer)
+        self.template = PairTemplate(self.backend)
+        self.room = self.max_length - self.max_query_length - self.template.number_of_special
+        if self.room < 1:
             raise ValueError(
                 f"max_length ({self.max_length}) leaves no room for a document after a query of max_query_length "
-                f"({self.max_query_length}) and {special} special tokens"
+                f"({self.max_query_length}) and {self.template.number_of_special} special tokens"
             )
 
-    def __call__(self, queries: list[str], documents: list[str]) -> BatchEncoding:
-        queries, query_cut = self.cut(queries)
-        batch = self.tokenizer(
-            queries, documents, truncation="only_second", max_length=self.max_length, split_special_tokens=True
-        )
-        batch["query_cut"] = query_cut
-        batch["document_cut"] = [bool(encoding.overflowing) for encoding in batch.encodings]
-        return batch
+    def __getstate__(self):
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # a pickled backend forgets a setting
 
-    def cut(self, queries: list[str]) -> tuple[list[str], list[bool]]:
-        """The queries, none longer than `max_query_length` tokens, and which of them were cut."""
-        encoded = self.tokenizer(queries, add_special_tokens=False, split_special_tokens=True, verbose=False)
-        limit, kept, cut = self.max_query_length, [], []
-        for query, encoding in zip(queries, encoded.encodings, strict=True):
-            cut.append(len(encoding.ids) > limit)
-            if cut[-1]:
-                query = query[: cut_end(encoding, limit)]
-            kept.append(query)
-        return kept, cut
+    def __setstate__(self, state):
+        self.__init__(**state)
+
+    def __call__(self, queries: list[str], documents: list[str]) -> BatchEncoding:
+        queries, query_cut = self.encode_queries(queries)
+        rows, document_cut = [], []
+        for query, document in zip(queries, self.encode(documents), strict=True):
+            room = self.max_length - self.template.number_of_special - len(query)
+            document_cut.append(len(document) > room)
+            document.truncate(room, direction=self.tokenizer.truncation_side)
+            rows.append(self.backend.post_process(query, document))
+        columns = {
+            "input_ids": [row.ids for row in rows],
+            "token_type_ids": [row.type_ids for row in rows],
+            "attention_mask": [row.attention_mask for row in rows],
+            "query_cut": query_cut,
+            "document_cut": document_cut,
+        }
+        return BatchEncoding(columns, rows)
+
+    def encode(self, texts: list[str]) -> list[Encoding]:
+        """The tokens of each text, without special ones, however long it is."""
+        return self.backend.encode_batch(texts, add_special_tokens=False)
+
+    def encode_queries(self, queries: list[str]) -> tuple[list[Encoding], list[bool]]:
+        """The tokens of each query, at most `max_query_length`, and which of them were cut."""
+        encoded, limit = self.encode(queries), self.max_query_length
+        cut = [len(encoding) > limit for encoding in encoded]
+        long = [i for i, was_cut in enumerate(cut) if was_cut]
+        kept = self.encode([queries[i][: cut_end(encoded[i], limit)] for i in long])
+        for i, encoding in zip(long, kept):
+            encoding.truncate(limit)  # a part of a word may have more tokens than it had in the word
+            encoded[i] = encoding
+        return encoded, cut
+
+
+def plain_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """A copy of a fast tokenizer's backend without truncation and padding, to which special tokens in a text are text."""
+    backend = copy.deepcopy(tokenizer).backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+    return backend
 
 
 def pad_rows(
@@ -114,21 +166,40 @@ def pad_rows(
     }
 
 
-def split_passages(encoder: PairEncoder, documents: list[str]) -> dict[str, list[str]]:
+def batches_by_length(
+    lengths: np.ndarray,
+    max_tokens: int,
+    name: str,
+    unit: str,
+    progress: bool = True,
+    distributed: bool = False,
+) -> Iterator[list[int]]:
     """
-    The passages of each document, which fit beside the longest query; each has its second half in common with the
-    next. A document that fits is one passage, as it is.
+    Batches of rows of similar length, longest first: an out-of-memory error shows at once.
+
+    Args:
+        lengths (`np.ndarray` of shape `(rows,)`): tokens of each row.
+        max_tokens (`int`): rows of a batch times the tokens of its longest one. A longer row is alone in its batch.
+        name (`str`), unit (`str`): of the rows, in the bar.
+        progress (`bool`, defaults to `True`): show a bar on stderr.
+        distributed (`bool`, defaults to `False`): give this process its share of the batches, in turns.
+
+    Yields the places of a batch's rows. Raises `ValueError` if `max_tokens` is below 1.
     """
-    tokenizer = encoder.tokenizer
-    room = encoder.max_length - encoder.max_query_length - tokenizer.num_special_tokens_to_add(pair=True)
-    passages = {}
-    for document in documents:
-        encoding = tokenizer(document, add_special_tokens=False, split_special_tokens=True, verbose=False).encodings[0]
-        number, step = len(encoding.ids), room - room // 2
-        starts = range(0, max(1, number - room + step), step)
-        cuts = [(encoding.offsets[i][0], encoding.offsets[min(i + room, number) - 1][1]) for i in starts if number]
-        passages[document] = [document[a:b] for a, b in cuts] if len(cuts) > 1 else [document]
-    return passages
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens_per_batch must be at least 1, got {max_tokens}")
+    state = PartialState() if distributed else None
+    processes, process = (state.num_processes, state.process_index) if distributed else (1, 0)
+    order, turn = np.argsort(-lengths, kind="stable"), 0
+    disable = not progress or process > 0
+    with tqdm(total=len(order), desc=name, unit=unit, disable=disable, file=sys.stderr) as bar:
+        while len(order):
+            rows = max(1, max_tokens // max(1, int(lengths[order[0]])))
+            part, order = order[:rows].tolist(), order[rows:]
+            turn += 1
+            if turn % processes == process:
+                yield part
+            bar.update(len(part))
 
 
-__all__ = ["PairEncoder", "drop_token_types", "load_tokenizer", "max_positions", "pad_rows", "split_passages"]
+__all__ = ["PairEncoder", "PairTemplate", "batches_by_length", "pad_rows", "plain_backend"]

@@ -1,8 +1,6 @@
-"""Questions and their contexts as the model's inputs: a long context in several windows, which overlap."""
+"""Encodes questions and contexts as inputs of the model. A long context becomes several windows, which overlap."""
 
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 
 import numpy as np
 import torch
@@ -28,12 +26,14 @@ class Window:
     `[CLS] question [SEP] part of the context [SEP]`.
 
     Attributes:
-        question (`int`): its place among the questions.
+        question (`int`): index among the questions.
         ids, types (`np.ndarray` of shape `(tokens,)`): token ids and segments; the question is segment 0.
-        first (`int`): place of the first token of the context.
-        offsets (`np.ndarray` of shape `(context tokens, 2)`): where each is in the context, in characters.
-        allowed (`np.ndarray` of shape `(context tokens,)`): whether an answer may begin or end there: no space alone.
-        is_first, is_last (`bool`): whether the context begins and ends in this window.
+        first (`int`): index of the first token of the context.
+        offsets (`np.ndarray` of shape `(context tokens, 2)`): start and end of each token in the context, in
+            characters.
+        allowed (`np.ndarray` of shape `(context tokens,)`): whether an answer may begin or end at the token; a token
+            of nothing but space is not allowed.
+        is_first, is_last (`bool`): whether this is the first and the last window of the context.
     """
 
     question: int
@@ -47,8 +47,12 @@ class Window:
 
     def span(self, text: str, start: int) -> tuple[int, int] | None:
         """
-        First and last token, counted from the first of the context, of the shortest span that holds an answer but for
-        spaces at its ends; `None` where the answer is not wholly in this window.
+        First and last token of the shortest span that holds an answer, without the spaces at its ends. `None` if the
+        window does not hold the whole answer. Tokens are counted from the first one of the context.
+
+        Args:
+            text (`str`): the answer.
+            start (`int`): place of its first character in the context.
         """
         start, end = start + len(text) - len(text.lstrip()), start + len(text.rstrip())
         if not len(self.offsets) or (start < self.offsets[0, 0] and not self.is_first):
@@ -65,10 +69,10 @@ class WindowEncoder:
     Args:
         tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer.
         max_length (`int`): longest window in tokens, with question and special tokens.
-        doc_stride (`int`, defaults to 128): tokens that a window has in common with the next.
-        max_question_length (`int`, defaults to 64): longest question in tokens; the end of a longer one is cut off.
+        doc_stride (`int`, defaults to 128): tokens that a window shares with the next one.
+        max_question_length (`int`, defaults to 64): longest question in tokens; longer ones are cut at the end.
 
-    Raises `ValueError` where the lengths leave no room for a context.
+    Raises `ValueError` if the lengths leave no room for a context.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -78,43 +82,24 @@ class WindowEncoder:
 
     def __post_init__(self):
         self.pairs = PairEncoder(self.tokenizer, self.max_length, self.max_question_length)
-        special = self.tokenizer.num_special_tokens_to_add(pair=True)
-        room = self.max_length - self.max_question_length - special
-        if not 0 <= self.doc_stride < room:
+        if not 0 <= self.doc_stride < self.pairs.room:
             raise ValueError(
-                f"doc_stride ({self.doc_stride}) must be at least 0 and less than the {room} tokens that max_length "
+                f"doc_stride ({self.doc_stride}) must be at least 0 and less than the {self.pairs.room} tokens that max_length "
                 f"({self.max_length}) leaves for the context beside a question of max_question_length "
-                f"({self.max_question_length}) and {special} special tokens"
+                f"({self.max_question_length}) and {self.pairs.template.number_of_special} special tokens"
             )
 
     def __call__(self, questions: list[Question], progress: bool = True, name: str = "windows") -> list[Window]:
-        """The windows of each question, one after another. Cut questions are counted in the log."""
+        """The windows of the first question, then of the second, and so on. Logs how many questions were cut."""
         windows, cut = [], 0
         with tqdm(total=len(questions), desc=name, unit="question", disable=not progress) as bar:
             for start in range(0, len(questions), QUESTIONS_AT_ONCE):
                 part = questions[start : start + QUESTIONS_AT_ONCE]
-                texts, was_cut = self.pairs.cut([question.text for question in part])
+                asked, was_cut = self.pairs.encode_queries([question.text for question in part])
                 cut += sum(was_cut)
-                encoded = self.tokenizer(
-                    texts,
-                    [question.context for question in part],
-                    truncation="only_second",
-                    max_length=self.max_length,
-                    stride=self.doc_stride,
-                    return_overflowing_tokens=True,
-                    split_special_tokens=True,
-                    verbose=False,
-                )
-                rows = zip(encoded["overflow_to_sample_mapping"], encoded.encodings)
-                for owner, group in groupby(rows, key=itemgetter(0)):
-                    of_question = [self.window(start + owner, encoding) for _, encoding in group]
-                    of_question[0].is_first = of_question[-1].is_last = True
-                    offsets = np.concatenate([window.offsets for window in of_question])
-                    ends = np.cumsum([len(window.offsets) for window in of_question])[:-1]
-                    context = part[owner].context
-                    for window, own in zip(of_question, np.split(attach_marks(offsets, context), ends)):
-                        window.offsets, window.allowed = own, are_text(own, context)
-                    windows += of_question
+                contexts = self.pairs.encode([question.context for question in part])
+                for number, (question, context) in enumerate(zip(asked, contexts), start):
+                    windows += self.windows(number, np.array(question.ids), context, questions[number].context)
                 bar.update(len(part))
         if cut and progress:
             logger.warning(
@@ -122,35 +107,45 @@ class WindowEncoder:
             )
         return windows
 
-    def window(self, question: int, encoding: Encoding) -> Window:
-        of_context = np.flatnonzero([side == 1 for side in encoding.sequence_ids])
-        return Window(
-            question,
-            np.array(encoding.ids, dtype=np.int32),
-            np.array(encoding.type_ids, dtype=np.int8),
-            int(of_context[0]) if len(of_context) else len(encoding.ids),
-            np.array(encoding.offsets, dtype=np.int32)[of_context],
-            np.zeros(len(of_context), dtype=bool),
-        )
+    def windows(self, number: int, question: np.ndarray, encoding: Encoding, context: str) -> list[Window]:
+        """The windows of one context, each as long as its question, `(tokens,)`, leaves room for."""
+        ids = np.array(encoding.ids, dtype=np.int32)
+        offsets = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
+        offsets = attach_marks(offsets, context) if len(ids) else offsets
+        allowed = are_text(offsets, context)
+        room = self.max_length - self.pairs.template.number_of_special - len(question)
+        found = []
+        for start in range(0, max(1, len(ids) - self.doc_stride), room - self.doc_stride):
+            part = slice(start, start + room)
+            row, types, first = self.pairs.template(question, ids[part])
+            found.append(
+                Window(number, row.astype(np.int32), types.astype(np.int8), first, offsets[part], allowed[part])
+            )
+        found[0].is_first = found[-1].is_last = True
+        return found
 
     def batch(self, windows: list[Window]) -> dict[str, torch.Tensor]:
         """
-        The model's inputs, each of shape `(windows, longest window)`, padded on the right: many encoders count positions
-        from the first column.
+        The model's inputs, each of shape `(windows, longest window)`. Padded on the right, since many encoders count
+        positions from the first column.
         """
         ids, types = [window.ids for window in windows], [window.types for window in windows]
         return pad_rows(self.tokenizer, ids, types, "right")
 
     def no_answer_place(self, window: Window) -> int:
-        """The token whose logits stand for "no answer in this window": [CLS], or the first."""
+        """Index of the token whose logits stand for "no answer in this window": [CLS], else the first token."""
         at = np.flatnonzero(window.ids == self.tokenizer.cls_token_id)
         return int(at[0]) if len(at) else 0
 
 
 class TrainingWindows:
     """
-    The windows of the training questions, and in each the first and last token of the answer: [CLS] where it does not
-    hold the whole answer. Of several answers the first is used.
+    The windows of the training questions, with the first and last token of the answer; both are [CLS] if the window
+    does not hold the whole answer. Only the first answer of a question is used.
+
+    Dataset and collator in one: `windows[ExampleKey(...)]` is a [`Window`]; calling it with a list of them gives a
+    batch: the model's inputs, each of shape `(windows, longest window)`, `start_positions` and `end_positions`, each
+    of shape `(windows,)`, `task` (`"qa"`) and `pairs` (`"train"` for each window).
 
     Args:
         questions (`list[Question]`).
@@ -158,10 +153,10 @@ class TrainingWindows:
         progress (`bool`, defaults to `True`): show a bar on stderr.
 
     Attributes:
-        sizes (`dict[tuple[str, str], int]`), lengths (`dict[tuple[str, str], np.ndarray]`): number of windows and
-        tokens of each, for the samplers.
+        sizes (`dict[tuple[str, str], int]`), lengths (`dict[tuple[str, str], np.ndarray]`): number of windows, and
+            tokens of each, for the samplers.
 
-    Indexed by [`ExampleKey`], calling it makes a batch. Answers that are whole in no window are counted in the log.
+    Logs how many answers no window holds whole.
     """
 
     def __init__(self, questions: list[Question], encoder: WindowEncoder, progress: bool = True):
@@ -174,7 +169,7 @@ class TrainingWindows:
         if lost := len(answerable - found):
             logger.warning(
                 f"{lost} of {len(answerable)} training answers are whole in no window of {encoder.max_length} tokens, "
-                f"{questions[min(answerable - found)].id} the first; their windows count as without an answer"
+                f"{questions[min(answerable - found)].id} the first; these are trained as without an answer"
             )
 
     def span(self, window: Window) -> tuple[int, int] | None:
@@ -196,7 +191,8 @@ class TrainingWindows:
             else:
                 places.append([self.encoder.no_answer_place(window)] * 2)
         start, end = torch.tensor(places).unbind(1)
-        return batch | {"start_positions": start, "end_positions": end}
+        batch |= {"start_positions": start, "end_positions": end}
+        return batch | {"task": "qa", "pairs": ["train"] * len(windows)}
 
 
 __all__ = ["TrainingWindows", "Window", "WindowEncoder"]

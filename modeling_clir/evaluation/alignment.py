@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from ..data.pairs import batches_by_length, plain_backend
 from ..data.parallel import ParallelTexts
+from ..loading import fit_tokenizer, longest_input
 from ..reranker import TEXTS_AT_ONCE, distinct
 
 
@@ -30,41 +31,6 @@ logger = logging.get_logger(__name__)
 
 CHUNK = 4096  # texts of each side in one matrix product
 TIE = 1e-9  # cosines, in double precision, that differ by less are the same
-
-
-def load_encoder(name_or_path: str, dtype: str | torch.dtype = torch.float32) -> PreTrainedModel:
-    """
-    Any encoder of `AutoModel`, without a head. Raises `ValueError` for an encoder-decoder, and where the checkpoint lacks
-    weights, a pooler's aside.
-    """
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # its table of the heads that are left out
-    try:
-        model, report = AutoModel.from_pretrained(name_or_path, dtype=dtype, output_loading_info=True)
-    finally:
-        logging.set_verbosity(verbosity)
-    if getattr(model.config, "is_encoder_decoder", False):
-        raise ValueError(f"{name_or_path} is an encoder-decoder ({type(model).__name__}), not an encoder")
-    if missing := sorted(name for name in report["missing_keys"] if "pooler" not in name):
-        raise ValueError(
-            f"{name_or_path} lacks {len(missing)} of the weights of {type(model).__name__}, as {missing[0]}"
-        )
-    return model.eval()
-
-
-def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The most tokens, special ones counted, that both the model and the tokenizer take."""
-    limit = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
-    for name, module in model.named_modules():
-        if (
-            name.endswith("position_embeddings")
-            and isinstance(module, nn.Embedding)
-            and module.padding_idx is not None
-        ):
-            limit = (
-                module.num_embeddings - module.padding_idx - 1
-            )  # RoBERTa counts positions from behind the padding's
-    return min(limit, tokenizer.model_max_length)
 
 
 @dataclass
@@ -105,54 +71,46 @@ def encode_layers(
         model (`PreTrainedModel`): an encoder that returns hidden states.
         tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer. Special tokens written out in a text are text.
         texts (`list[str]`).
-        max_length (`int`, *optional*): tokens that a text is cut to; defaults to [`longest_input`].
+        max_length (`int`, *optional*): tokens that a text is cut to; defaults to what both model and tokenizer take.
         max_tokens_per_batch (`int`, defaults to 8192): rows of a batch times the tokens of its longest one.
         folder (`Path`, *optional*): where the file of the vectors lies, unseen; by default that of temporary files.
         progress (`bool`, defaults to `True`): show a bar on stderr.
 
-    Raises `ValueError` for a length that the model does not take, for a slow tokenizer, and for vectors that are not
-    numbers; `OSError` where the folder has no room for the vectors.
+    Raises `ValueError` for a length that the model does not take, for a tokenizer that is slow or not the model's, and for
+    vectors that are not numbers; `OSError` if the folder has no room for the vectors.
     """
-    limit = longest_input(model, tokenizer)
-    max_length = limit if max_length is None else max_length
-    if not tokenizer.num_special_tokens_to_add() < max_length <= limit:
-        raise ValueError(f"max_length must hold a token and be at most the model's {limit}, got {max_length}")
-    if max_tokens_per_batch < 1:
-        raise ValueError(f"max_tokens_per_batch must be at least 1, got {max_tokens_per_batch}")
     if not tokenizer.is_fast:
         raise ValueError(f"{type(tokenizer).__name__} is not a fast tokenizer, which tells what is cut")
-    options = {"truncation": True, "split_special_tokens": True, "verbose": False}
-    if max_length < sys.maxsize:
-        options["max_length"] = max_length
+    max_length = longest_input(model, tokenizer, max_length)
+    fit_tokenizer(tokenizer, model)
+    backend = plain_backend(tokenizer)
+    special = backend.num_special_tokens_to_add(False)
+    if max_length <= special:
+        raise ValueError(f"max_length ({max_length}) leaves no room for a text beside {special} special tokens")
     keys, cut = [], []
     for start in range(0, len(texts), TEXTS_AT_ONCE):
-        encoded = tokenizer(texts[start : start + TEXTS_AT_ONCE], **options)
-        keys += [np.array(ids, dtype=np.int32).tobytes() for ids in encoded["input_ids"]]
-        cut += [bool(encoding.overflowing) for encoding in encoded.encodings]
+        for encoding in backend.encode_batch(texts[start : start + TEXTS_AT_ONCE], add_special_tokens=False):
+            cut.append(len(encoding) > max_length - special)
+            encoding.truncate(max_length - special, direction=tokenizer.truncation_side)
+            keys.append(np.array(backend.post_process(encoding).ids, dtype=np.int32).tobytes())
     keys, rows = distinct(keys)
     inputs = [torch.from_numpy(np.frombuffer(key, dtype=np.int32).copy()) for key in keys]
     poolings = ("mean",) if tokenizer.cls_token_id is None else ("mean", "[CLS]")
 
     lengths, vectors = np.array([len(ids) for ids in inputs]), None
-    order = np.argsort(-lengths, kind="stable")  # where memory is short, the first batch tells
-    with tqdm(total=len(inputs), desc="encoding", unit="text", disable=not progress, file=sys.stderr) as bar:
-        while len(order):
-            number = max(1, max_tokens_per_batch // int(lengths[order[0]]))
-            part, order = order[:number], order[number:]
-            ids = pad_sequence([inputs[i] for i in part], batch_first=True, padding_value=tokenizer.pad_token_id or 0)
-            mask = torch.arange(ids.shape[1]) < torch.from_numpy(lengths[part])[:, None]
-            ids, mask = ids.long().to(model.device), mask.long().to(model.device)
-            states = model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
-            if vectors is None:
-                vectors = in_a_file((len(poolings), len(states), len(inputs), states[0].shape[-1]), folder)
-            for layer, pooled in enumerate(pool_tokens(states, mask, ids, tokenizer.cls_token_id)):
-                if not np.isfinite(pooled).all():
-                    raise ValueError(
-                        f"the vectors of layer {layer} are not numbers; the checkpoint has NaN weights, or its numbers "
-                        "overflow"
-                    )
-                vectors[:, layer, part] = pooled
-            bar.update(len(part))
+    for part in batches_by_length(lengths, max_tokens_per_batch, "encoding", "text", progress):
+        ids = pad_sequence([inputs[i] for i in part], batch_first=True, padding_value=tokenizer.pad_token_id)
+        mask = torch.arange(ids.shape[1]) < torch.from_numpy(lengths[part])[:, None]
+        ids, mask = ids.long().to(model.device), mask.long().to(model.device)
+        states = model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+        if vectors is None:
+            vectors = in_a_file((len(poolings), len(states), len(inputs), states[0].shape[-1]), folder)
+        for layer, pooled in enumerate(pool_tokens(states, mask, ids, tokenizer.cls_token_id)):
+            if not np.isfinite(pooled).all():
+                raise ValueError(
+                    f"the vectors of layer {layer} are not numbers; the checkpoint has NaN weights, or its numbers overflow"
+                )
+            vectors[:, layer, part] = pooled
     return LayerVectors(vectors, rows, np.array(cut), poolings)
 
 
@@ -379,8 +337,6 @@ __all__ = [
     "Alignment",
     "LayerVectors",
     "encode_layers",
-    "load_encoder",
-    "longest_input",
     "measure_alignment",
     "nearest_is_own",
     "to_markdown",

@@ -10,12 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedModel, SchedulerType
+from transformers import AutoModelForQuestionAnswering, PreTrainedModel, SchedulerType
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
-from transformers.utils import logging
 
-from ..convert import load_with_report, read_config
-from ..data.pairs import drop_token_types, load_tokenizer
 from ..data.questions import QuestionSet
 from ..data.windows import TrainingWindows
 from ..evaluation.answering import evaluate_development, markdown
@@ -27,32 +24,10 @@ from .resuming import train_to_the_end
 from .trainer import BatchFacts, XLRetrievalTrainer, XLRetrievalTrainingArguments
 
 
-logger = logging.get_logger(__name__)
-
-
-def load_reader(source: str | Path, training: bool = False, **options) -> Reader:
-    """
-    A [`Reader`] of any encoder that Transformers has a question answering model for, in float32. A new head is drawn with
-    a fixed seed where the checkpoint has none, which is said in the log unless it is for `training`. `options` are
-    [`Reader`]'s. Raises `ValueError` as [`load_with_report`], and as [`Reader`].
-    """
-    read_config(source)  # says clearly where there is none
-    config = AutoConfig.from_pretrained(source)
-    config.num_labels = 2  # start and end, where the checkpoint is of a reranker
-    model, missing = load_with_report(AutoModelForQuestionAnswering, str(source), config)
-    if missing and not training:
-        new = ", ".join(sorted(missing))
-        logger.warning(f"{source} has no head for question answering: a new one answers at random (new: {new})")
-    tokenizer = load_tokenizer(str(source))
-    drop_token_types(tokenizer, model.config)
-    return Reader(model, tokenizer, **options)
-
-
 def save_reader(reader: Reader, folder: Path):
     """
-    Model, tokenizer, and the code and settings of `pipeline("question-answering", ..., trust_remote_code=True)`.
+    Saves model, tokenizer, and the code and settings of `pipeline("question-answering", ..., trust_remote_code=True)`.
     """
-    reader.encoder.tokenizer.backend_tokenizer.no_truncation()  # else the limit of the last batch is saved
     pipeline = QuestionAnsweringPipeline(reader.model, tokenizer=reader.encoder.tokenizer, device=reader.model.device)
     task = {"impl": QuestionAnsweringPipeline, "pt": (AutoModelForQuestionAnswering,)}
     pipeline._registered_impl = {"question-answering": task}
@@ -94,7 +69,7 @@ class AnsweringTrainer(XLRetrievalTrainer):
             model=reader.model,
             eval_dataset=development,
             train_dataset=train_dataset,
-            data_collator=lambda windows: train_dataset(windows) | {"task": "qa", "pairs": ["train"] * len(windows)},
+            data_collator=train_dataset,
             processing_class=reader.encoder.tokenizer,
             weights={"qa": 1.0},
             **kwargs,
@@ -267,7 +242,6 @@ __all__ = [
     "epoch_folder",
     "freeze",
     "keep_epochs",
-    "load_reader",
     "save_reader",
     "train_reader",
     "write_card",

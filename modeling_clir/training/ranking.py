@@ -7,14 +7,11 @@ from copy import copy
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, set_seed
+from transformers import set_seed
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
-from transformers.utils import logging
 
-from ..convert import load_with_report, read_config
 from ..data.collators import PretrainingCollator
 from ..data.collections import Collection
-from ..data.pairs import drop_token_types, load_tokenizer, max_positions
 from ..data.queries import QueryDataset
 from ..evaluation.ranking import evaluate_queries, rank_collection
 from ..losses import ranking_loss
@@ -25,51 +22,8 @@ from .resuming import train_to_the_end
 from .trainer import BatchFacts, XLRetrievalTrainer, XLRetrievalTrainingArguments
 
 
-logger = logging.get_logger(__name__)
-
-
-def load_ranker(source: str | Path) -> PreTrainedModel:
-    """
-    Any encoder with a sequence classification head, in float32; where the checkpoint has none, a new one with one
-    label, drawn with a fixed seed. Raises `ValueError` as [`load_with_report`].
-    """
-    read_config(source)  # says clearly where there is none
-    config = AutoConfig.from_pretrained(source)
-    model, missing = load_with_report(AutoModelForSequenceClassification, str(source), config)
-    if head := missing & {name for name, _ in head_parameters(model)}:
-        if config.num_labels != 1:
-            config.num_labels = 1
-            model, missing = load_with_report(AutoModelForSequenceClassification, str(source), config)
-        new = ", ".join(sorted(missing | head))
-        logger.warning_once(f"{source} has no relevance head: a new one ranks at random (new: {new})")
-    return model
-
-
-def load_reranker(
-    source: str | Path,
-    max_length: int | None = None,
-    max_query_length: int = 128,
-    max_tokens_per_batch: int = 8192,
-    long_documents: str = "truncate",
-) -> Reranker:
-    """
-    A [`Reranker`] of any encoder that Transformers has a sequence classification model for, with a fast tokenizer. To
-    one without token types none are given, which is said in the log: query and document are then told apart by the
-    separators between them. Raises `ValueError` as [`load_ranker`] and for lengths that do not fit.
-    """
-    model, tokenizer = load_ranker(source), load_tokenizer(str(source))
-    limit = max_positions(model.config)
-    if (max_length or limit) > limit:
-        raise ValueError(f"--max_length {max_length} is more than the model's {limit} positions")
-    drop_token_types(tokenizer, model.config)
-    if max_length is None and limit < 1024:
-        logger.warning_once(f"a {model.config.model_type} of {limit} positions: so many tokens has a pair at most")
-    return Reranker(model, tokenizer, max_length or limit, max_query_length, max_tokens_per_batch, long_documents)
-
-
 def save_reranker(reranker: Reranker, folder: Path):
-    """Model and tokenizer, without the truncation that the last batch left in the latter."""
-    reranker.encoder.tokenizer.backend_tokenizer.no_truncation()
+    """Saves model and tokenizer."""
     reranker.model.save_pretrained(folder)
     reranker.encoder.tokenizer.save_pretrained(folder)
 
@@ -97,7 +51,7 @@ class RankingTrainer(XLRetrievalTrainer):
             model=reranker.model,
             eval_dataset=development,
             processing_class=reranker.encoder.tokenizer,
-            data_collator=PretrainingCollator(reranker.encoder),
+            data_collator=PretrainingCollator(reranker.encoder, mask_mode=None),
             args=args,
             weights={"rr": args.rr_weight},
             **kwargs,
@@ -175,4 +129,4 @@ def finetune(
     return folder / f"checkpoint-{state.best_global_step}", history
 
 
-__all__ = ["RankingTrainer", "finetune", "load_ranker", "load_reranker", "save_reranker"]
+__all__ = ["RankingTrainer", "finetune", "save_reranker"]

@@ -164,6 +164,7 @@ class XLRetrievalTrainer(Trainer, ABC):
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
             prefetch_factor=self.args.dataloader_prefetch_factor,
             persistent_workers=persistent_workers,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context,
         )
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
@@ -213,10 +214,6 @@ class XLRetrievalTrainer(Trainer, ABC):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def _save(self, *args, **kwargs):
-        self.processing_class.backend_tokenizer.no_truncation()  # else the limit of the last batch is saved
-        super()._save(*args, **kwargs)
 
 
 __all__ = ["BatchFacts", "XLRetrievalTrainer", "XLRetrievalTrainingArguments"]

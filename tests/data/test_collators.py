@@ -8,8 +8,9 @@ import torch
 from transformers import BertTokenizerFast
 
 from modeling_clir.data.collators import MASK_MODES, PretrainingCollator, mask_tokens, ordinary_words
-from modeling_clir.data.pairs import PairEncoder, load_tokenizer
+from modeling_clir.data.pairs import PairEncoder
 from modeling_clir.data.sections import Example, ExampleKey, PretrainingDataset
+from modeling_clir.loading import load_tokenizer
 
 from ..helpers import WORDS, tokens
 

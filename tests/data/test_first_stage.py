@@ -192,6 +192,10 @@ def test_first_stage(tmp_path, monkeypatch, capsys):
     assert read_collection(folder).candidates == {"a": ["d4", "d1"], "b": ["d5", "d2"]}
     with pytest.raises(SystemExit, match=r"^error: .*en-de/candidates.run exists"):
         run_here(monkeypatch, "scripts/first_stage.py", folder, *options)
+    write(folder / "candidates.run.gz", (folder / "candidates.run").read_text(encoding="utf-8"), end="")
+    (folder / "candidates.run").unlink()
+    with pytest.raises(SystemExit, match=r"^error: .*en-de/candidates.run.gz exists"):
+        run_here(monkeypatch, "scripts/first_stage.py", folder, *options)
     write(tmp_path / "translated.tsv", "b\twort2")
     with pytest.raises(SystemExit, match=r"translated.tsv lacks the judged query 'a' \(1 such\)"):
         run_here(monkeypatch, "scripts/first_stage.py", folder, *options, "--output", tmp_path / "x.run")

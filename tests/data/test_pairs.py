@@ -5,7 +5,8 @@ import random
 import pytest
 from transformers import BertConfig, CanineTokenizer
 
-from modeling_clir.data.pairs import PairEncoder, load_tokenizer
+from modeling_clir.data.pairs import PairEncoder
+from modeling_clir.loading import load_tokenizer
 
 from ..helpers import tokens
 

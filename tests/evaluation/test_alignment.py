@@ -14,18 +14,13 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.evaluation import TranslationEvaluator
 from sentence_transformers.models import Pooling, Transformer
 from sentence_transformers.util import semantic_search
-from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration, XLMRobertaConfig, XLMRobertaModel
+from transformers import AutoModel, AutoTokenizer, T5Config, T5ForConditionalGeneration, XLMRobertaConfig, XLMRobertaModel
 
 import run_alignment
 from modeling_clir.convert import bert_to_bertlong, load_bert
 from modeling_clir.data.parallel import ParallelTexts
-from modeling_clir.evaluation.alignment import (
-    encode_layers,
-    load_encoder,
-    longest_input,
-    measure_alignment,
-    nearest_is_own,
-)
+from modeling_clir.evaluation.alignment import encode_layers, measure_alignment, nearest_is_own
+from modeling_clir.loading import load_pretrained, longest_input
 
 from ..conftest import REPOSITORY
 from ..helpers import write
@@ -53,7 +48,7 @@ def models(tiny_bert, tmp_path_factory):
 
 
 def load(folder):
-    return load_encoder(str(folder)), AutoTokenizer.from_pretrained(folder)
+    return load_pretrained(AutoModel, folder)
 
 
 @pytest.mark.parametrize("name", ["bert", "bertlong", "xlm-roberta"])
@@ -163,8 +158,8 @@ def test_languages_of_several_pairs_do_not_mix(models):
 
 def test_errors(models, tmp_path, monkeypatch):
     model, tokenizer = load(models["bert"])
-    for max_length in (129, 2):
-        with pytest.raises(ValueError, match=f"at most the model's 128, got {max_length}"):
+    for max_length, message in ((129, r"\(129\) is more than the model's 128"), (2, r"\(2\) leaves no room for a text")):
+        with pytest.raises(ValueError, match=message):
             encode_layers(model, tokenizer, ["a"], max_length=max_length)
     with pytest.raises(ValueError, match="max_tokens_per_batch must be at least 1, got 0"):
         encode_layers(model, tokenizer, ["a"], max_tokens_per_batch=0)
@@ -179,12 +174,12 @@ def test_errors(models, tmp_path, monkeypatch):
     sizes = {"vocab_size": 9, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
     T5ForConditionalGeneration(T5Config(**sizes)).save_pretrained(tmp_path / "t5")
     with pytest.raises(ValueError, match="is an encoder-decoder"):
-        load_encoder(str(tmp_path / "t5"))
+        load(tmp_path / "t5")
     config = json.loads((models["bert"] / "config.json").read_text(encoding="utf-8")) | {"num_hidden_layers": 3}
     shutil.copytree(models["bert"], tmp_path / "bert")
     (tmp_path / "bert/config.json").write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"lacks 16 of the weights of BertModel, as encoder\.layer\.2"):
-        load_encoder(str(tmp_path / "bert"))
+    with pytest.raises(ValueError, match=r"16 tensors of BertModel are missing, as encoder\.layer\.2"):
+        load(tmp_path / "bert")
 
 
 def start(monkeypatch, *argv):

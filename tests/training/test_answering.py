@@ -8,7 +8,7 @@ from transformers import BertConfig, BertForQuestionAnswering
 
 from modeling_clir.data.questions import Question, QuestionSet
 from modeling_clir.data.windows import TrainingWindows
-from modeling_clir.evaluation.answering import evaluate_development, markdown, measure_answers
+from modeling_clir.evaluation.answering import answer_set, evaluate_development, markdown, measure_answers
 from modeling_clir.reader import Prediction, Reader
 from modeling_clir.training import answering
 from modeling_clir.training.answering import freeze, train_reader
@@ -163,6 +163,16 @@ def test_development_over_several_sets():
     }
     assert evaluate_development(Sure(), [answered])["threshold"] == 0.5
     assert evaluate_development(Sure(), []) == {"threshold": 0.5}
+
+
+@pytest.mark.parametrize("version_2", [False, True])
+def test_questions_without_known_answers_are_answered_and_not_measured(version_2, tmp_path):
+    hidden = [Question(str(i), "q", question(i).context, None, version_2) for i in (2, 8)]
+    found = answer_set(Sure(), QuestionSet("hidden", "en", "en", hidden), 0.5, folder=tmp_path)
+    assert found == {"context": "en", "question": "en"} | ({"threshold": 0.5} if version_2 else {})
+    answers = json.loads((tmp_path / "context-en.question-en.json").read_text(encoding="utf-8"))
+    assert answers == {"2": "d5", "8": "" if version_2 else "d11"}
+    assert (tmp_path / "context-en.question-en.no_answer.json").exists() == version_2
 
 
 def test_measures_by_both_rules():

@@ -11,7 +11,7 @@ from modeling_clir import BertForXLRetrieval, BertLongConfig, BertLongForXLRetri
 from modeling_clir.training.pretraining import PretrainingTrainer
 from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
-from ..shared import shared_path
+from ..shared import GOLDEN
 
 
 RENAMED = {"mlm_cls.predictions": "cls.predictions", "seqcls_classifier": "classifier"}
@@ -61,8 +61,8 @@ def recorded_batch(arrays, step: int, task: str) -> dict:
 
 @pytest.mark.parametrize("kind", ["long", "short"])
 def test_trajectory_of_2021(kind, tmp_path):
-    meta = json.loads((shared_path("golden") / f"trainer_{kind}.json").read_text(encoding="utf-8"))
-    arrays = np.load(shared_path("golden") / f"trainer_{kind}.npz")
+    meta = json.loads((GOLDEN / f"trainer_{kind}.json").read_text(encoding="utf-8"))
+    arrays = np.load(GOLDEN / f"trainer_{kind}.npz")
     names = ("vocab_size", "hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size")
     settings = {name: meta[name] for name in (*names, "max_position_embeddings")}
     settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "tie_word_embeddings": False}

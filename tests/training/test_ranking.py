@@ -16,12 +16,13 @@ from transformers import (
 )
 
 from modeling_clir import BertLongForSequenceClassification
+from modeling_clir import loading
 from modeling_clir.data.collections import Collection, assign_folds
 from modeling_clir.reranker import Reranker
 from modeling_clir.training import ranking
 from modeling_clir.training.folds import Fold, FoldResult, measure_folds, plan_folds, read_result, write_result
 from modeling_clir.training.layers import finetune_last_layers, head_parameters, reinitialize_layers
-from modeling_clir.training.ranking import finetune, load_reranker
+from modeling_clir.training.ranking import finetune
 from modeling_clir.training.resuming import prepare_output
 from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
@@ -310,29 +311,29 @@ def test_a_training_that_is_at_its_end_is_not_gone_on_with(tokenizer, tmp_path):
 
 @pytest.mark.parametrize("kind", ["xlm-roberta", "modernbert", "mmbert"])
 def test_any_encoder(kind, tmp_path, caplog):
-    ranking.logger.warning_once.cache_clear()
+    loading.logger.warning_once.cache_clear()
     save_encoder(kind, tmp_path / "model")
     one = collection("en-de", 10)
     assign_folds([one], 0)
-    reranker = load_reranker(tmp_path / "model", max_query_length=6)
+    reranker = Reranker.from_pretrained(tmp_path / "model", max_query_length=6, new_head=True)
     assert reranker.encoder.max_length == 32 and reranker.model.config.num_labels == 1
     assert (
-        "has no relevance head" in caplog.text
-        and f"a {reranker.model.config.model_type} has no token types" in caplog.text
+        "has no head to rank" in caplog.text
+        and f"this {reranker.model.config.model_type} has no token types" in caplog.text
     )
     finetune_last_layers(reranker.model, 1)
     checkpoint, history = finetune(reranker, fold_of(one), [one], arguments(tmp_path / "out", num_train_epochs=2))
     assert len(history) == 2
-    again = load_reranker(checkpoint, max_query_length=6)
+    again = Reranker.from_pretrained(checkpoint, max_query_length=6)
     inputs = again.encoder.tokenizer("q1 q2", DOCUMENTS["d3"], return_tensors="pt")
     assert "token_type_ids" not in inputs
     expected = again.model(**inputs).logits.item()
     assert again.score([("q1 q2", DOCUMENTS["d3"])], progress=False) == [pytest.approx(expected, abs=1e-5)]
-    assert caplog.text.count("has no token types") == caplog.text.count("has no relevance head") == 1
+    assert caplog.text.count("has no token types") == caplog.text.count("has no head to rank") == 1
     long = " ".join(["d1"] * 60)  # as many positions as there are, and not one more
     assert again.score([("q1", long)], progress=False) and again.counts["documents_cut"] == 1
-    with pytest.raises(ValueError, match="--max_length 33 is more than the model's 32 positions"):
-        load_reranker(tmp_path / "model", max_length=33)
+    with pytest.raises(ValueError, match=r"max_length \(33\) is more than the model's 32 positions"):
+        Reranker.from_pretrained(tmp_path / "model", max_length=33, new_head=True)
 
 
 def test_passages(tokenizer):

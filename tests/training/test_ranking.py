@@ -15,8 +15,7 @@ from transformers import (
     XLMRobertaForMaskedLM,
 )
 
-from modeling_clir import BertLongForSequenceClassification
-from modeling_clir import loading
+from modeling_clir import BertLongForSequenceClassification, loading
 from modeling_clir.data.collections import Collection, assign_folds
 from modeling_clir.reranker import Reranker
 from modeling_clir.training import ranking

@@ -7,7 +7,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers.utils import logging
 
-from .data.languages import card_languages
+from .data.languages import card_languages, warn_of_cards
 
 
 logger = logging.get_logger(__name__)
@@ -34,10 +34,11 @@ def card_data(base_model: str | None, languages: list[str], **values) -> tuple[M
     base = read_base_card(base_model)
     license = {name: base.get(name) for name in ("license", "license_name", "license_link") if base.get(name)}
     spoken = base.get("language") or []
-    languages = card_languages(languages or ([spoken] if isinstance(spoken, str) else spoken))
+    languages = languages or ([spoken] if isinstance(spoken, str) else spoken)
+    warn_of_cards(languages)
     on_hub = base_model if base_model and not Path(base_model).exists() else None
     data = ModelCardData(
-        language=languages or None, library_name="transformers", base_model=on_hub, **license, **values
+        language=card_languages(languages) or None, library_name="transformers", base_model=on_hub, **license, **values
     )
     return data, base_model if on_hub or base_model is None else Path(base_model).resolve().name
 

@@ -178,8 +178,6 @@ def main():
         return
 
     # 5. Matrices; the model whose mean over the development pairs is best, with its card
-    results = {name: [one for one in of_set if "F1" in one] for name, of_set in results.items()}  # sets with answers
-    results = {name: of_set for name, of_set in results.items() if of_set}
     for name, of_set in results.items():
         for result in of_set:
             key = language_key(result["context"], result["question"])

@@ -45,16 +45,14 @@ def tokenize(text: str) -> list[str]:
     return tokens
 
 
-def score_bm25(
-    documents: Iterable[str], queries: Iterable[str], k1: float = 0.9, b: float = 0.4
-) -> Iterator[np.ndarray]:
+def score_bm25(documents: Iterable[str], queries: Iterable[str], k1: float, b: float) -> Iterator[np.ndarray]:
     """
     Scores all documents for each query by BM25 as Lucene computes it (Kamphuis et al. 2020, "Which BM25 do you
     mean?"), with `bm25s`, on the tokens of [`tokenize`].
 
     Args:
         documents, queries (`Iterable[str]`): texts in one language.
-        k1 (`float`, defaults to 0.9), b (`float`, defaults to 0.4): Anserini's values.
+        k1, b (`float`): how soon a repeated token counts no more, and how much a document's length counts.
 
     Yields:
         The scores for the next query, `(documents,)`; 0 for a document without a token of the query.

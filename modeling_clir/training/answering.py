@@ -205,8 +205,8 @@ def answer_by_epochs(
         output (`Path`, *optional*): writes answers to `output/{set}`; writes nothing by default.
 
     Returns:
-        The results of [`answer_set`] and the `epoch`, for each test set in the order of its pairs; and the history, which
-        without training holds the measures of epoch 0.
+        For each test set the results of [`answer_set`] and the `epoch`, in the order of its pairs, without the sets that
+        have no answers to compare with; and the history, which without training holds the measures of epoch 0.
     """
     chosen = chosen_epochs(history, select) if history else {None: 0}
     epochs = [chosen.get(one.key, chosen[None]) for one in tests]
@@ -219,8 +219,11 @@ def answer_by_epochs(
             if answered_by == epoch:
                 folder = output and output / one.name
                 found[one.name, one.key] = answer_set(reader, one, threshold, n_best, folder) | {"epoch": epoch}
-    names = dict.fromkeys(one.name for one in tests)
-    return {name: [found[name, one.key] for one in tests if one.name == name] for name in names}, history
+    results = {}
+    for one in tests:
+        if one.has_answers:
+            results.setdefault(one.name, []).append(found[one.name, one.key])
+    return results, history
 
 
 def write_card(

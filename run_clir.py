@@ -20,31 +20,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
-from transformers import set_seed
-
-from modeling_clir.data.collections import assign_folds, read_collection
-from modeling_clir.data.files import new_file
-from modeling_clir.data.runs import write_run
-from modeling_clir.evaluation.ranking import MEASURES, write_queries
-from modeling_clir.quantization import quantize_int8
-from modeling_clir.reranker import Reranker
+from modeling_clir.names import check_name, check_path
+from modeling_clir.program import run_program
 from modeling_clir.training.arguments import parse_arguments, start_logging
-from modeling_clir.training.folds import (
-    Fold,
-    measure_folds,
-    plan_folds,
-    rank_fold,
-    read_result,
-    with_finished,
-    write_result,
-)
 from modeling_clir.training.launch import start_all_processes
-from modeling_clir.training.layers import finetune_last_layers, reinitialize_layers
-from modeling_clir.training.plots import plot_development
-from modeling_clir.training.ranking import finetune, save_reranker
-from modeling_clir.training.resuming import check_output, claim_output
-from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
 
 logger = logging.getLogger("run_clir")
@@ -75,18 +54,50 @@ class Arguments:
     long_documents: Literal["truncate", "maxp"] = field(
         default="truncate", metadata={"help": "cut a long document, or score its passages and take the maximum"}
     )
-    max_tokens_per_batch: int = field(default=8192, metadata={"help": "tokens that are ranked together"})
+    max_tokens_per_batch: int = field(
+        default=8192, metadata={"help": "ranking: pairs that are scored together have so many tokens at most"}
+    )
     dtype: Literal["float32", "bfloat16", "int8"] = field(
         default="float32", metadata={"help": "precision of ranking; int8 on a CPU only"}
     )
+
+    def __post_init__(self):
+        check_name(self.model_name_or_path, "model")
+        for path in self.candidates or []:
+            check_path(path)
 
 
 def main():
     # 1. Processes; arguments and data, checked before a model is loaded
     os.environ.setdefault("MKL_CBWR", "AVX512,STRICT")  # else the last bits of scores change with threads and memory
     start_all_processes()
-    args, training_args = parse_arguments((Arguments, XLRetrievalTrainingArguments), sys.argv[1:])
-    start_logging(logger, training_args.should_log)
+    args, training_args = parse_arguments((Arguments,), sys.argv[1:], __doc__)
+
+    # Imported here, so that help and mistakes in the arguments are answered at once
+    import torch
+    from transformers import set_seed
+
+    from modeling_clir.data.collections import assign_folds, read_collection
+    from modeling_clir.data.files import new_file
+    from modeling_clir.data.runs import write_run
+    from modeling_clir.evaluation.ranking import MEASURES, write_queries
+    from modeling_clir.quantization import quantize_int8
+    from modeling_clir.reranker import Reranker
+    from modeling_clir.training.folds import (
+        Fold,
+        measure_folds,
+        plan_folds,
+        rank_fold,
+        read_result,
+        with_finished,
+        write_result,
+    )
+    from modeling_clir.training.layers import finetune_last_layers, reinitialize_layers
+    from modeling_clir.training.plots import plot_development
+    from modeling_clir.training.ranking import finetune, save_reranker
+    from modeling_clir.training.resuming import check_output, claim_output
+
+    start_logging(logger, training_args)
     set_seed(training_args.seed)
     if training_args.do_train and args.num_negatives < 1:
         raise ValueError(f"--num_negatives must be at least 1, got {args.num_negatives}")
@@ -170,4 +181,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -23,29 +23,10 @@ from pathlib import Path
 from shutil import copytree
 from typing import Literal
 
-import torch
-from transformers import set_seed
-
-from modeling_clir.data.files import new_file
-from modeling_clir.data.questions import describe, language_key, read_question_sets, read_training_questions
-from modeling_clir.data.windows import TrainingWindows
-from modeling_clir.evaluation.answering import write_results
-from modeling_clir.quantization import quantize_int8
-from modeling_clir.reader import Reader
-from modeling_clir.training.answering import (
-    answer_by_epochs,
-    chosen_epochs,
-    epoch_folder,
-    freeze,
-    keep_epochs,
-    train_reader,
-    write_card,
-)
+from modeling_clir.names import check_name
+from modeling_clir.program import run_program
 from modeling_clir.training.arguments import parse_arguments, start_logging
 from modeling_clir.training.launch import start_all_processes
-from modeling_clir.training.plots import plot_development
-from modeling_clir.training.resuming import check_output, claim_output, remove_checkpoints
-from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
 
 logger = logging.getLogger("run_mlqa")
@@ -90,19 +71,48 @@ class Arguments:
     max_answer_length: int = field(default=30, metadata={"help": "longest answer in tokens"})
     n_best: int = field(default=20, metadata={"help": "answers of a question that are written"})
     max_tokens_per_batch: int | None = field(
-        default=None, metadata={"help": "training batches by tokens, in place of --per_device_train_batch_size"}
+        default=None,
+        metadata={"help": "fill batches up to so many tokens, in training in place of --per_device_train_batch_size"},
     )
     dtype: Literal["float32", "bfloat16", "int8"] = field(
         default="float32", metadata={"help": "precision of the test; int8 on a CPU only"}
     )
+
+    def __post_init__(self):
+        check_name(self.model_name_or_path, "model")
+        for name in (*(self.train_data or []), *(self.dev_data or []), *(self.test_data or [])):
+            check_name(name, "data set")
 
 
 def main():
     # 1. Processes; arguments and data, checked before a model is loaded
     os.environ.setdefault("MKL_CBWR", "AVX512,STRICT")  # else the last bits of scores change with threads and memory
     start_all_processes()
-    args, training_args = parse_arguments((Arguments, XLRetrievalTrainingArguments), sys.argv[1:])
-    start_logging(logger, training_args.should_log)
+    args, training_args = parse_arguments((Arguments,), sys.argv[1:], __doc__)
+
+    # Imported here, so that help and mistakes in the arguments are answered at once
+    import torch
+    from transformers import set_seed
+
+    from modeling_clir.data.files import new_file
+    from modeling_clir.data.questions import describe, language_key, read_question_sets, read_training_questions
+    from modeling_clir.data.windows import TrainingWindows
+    from modeling_clir.evaluation.answering import write_results
+    from modeling_clir.quantization import quantize_int8
+    from modeling_clir.reader import Reader
+    from modeling_clir.training.answering import (
+        answer_by_epochs,
+        chosen_epochs,
+        epoch_folder,
+        freeze,
+        keep_epochs,
+        train_reader,
+        write_card,
+    )
+    from modeling_clir.training.plots import plot_development
+    from modeling_clir.training.resuming import check_output, claim_output, remove_checkpoints
+
+    start_logging(logger, training_args)
     set_seed(training_args.seed)
     if training_args.do_train != bool(args.train_data):
         raise ValueError("--do_train and --train_data need each other")
@@ -127,10 +137,12 @@ def main():
 
     # 2. The output folder belongs to this command; nothing is left to do if it is finished
     output = Path(training_args.output_dir)
-    claim_output(output, check_output(output, "run_mlqa.py", asdict(args), training_args), training_args)
+    files = check_output(output, "run_mlqa.py", asdict(args), training_args)
     if training_args.do_train and (output / "metrics.json").is_file():
         logger.info(f"{output} is finished")
         return
+    questions = read_training_questions(args.train_data, args.bad_data) if training_args.do_train else []
+    claim_output(output, files, training_args)
 
     # 3. Train
     options = {name: getattr(args, name) for name in ("max_length", "doc_stride", "max_question_length")}
@@ -138,7 +150,6 @@ def main():
     options |= {"max_tokens_per_batch": args.max_tokens_per_batch} if args.max_tokens_per_batch else {}
     history = []
     if training_args.do_train:
-        questions = read_training_questions(args.train_data, args.bad_data)
         reader = Reader.from_pretrained(args.model_name_or_path, new_head=True, **options)
         freeze(reader.model, args.num_finetuned_layers, args.freeze_embeddings)
         windows = TrainingWindows(questions, reader.encoder, progress=training_args.should_log)
@@ -188,4 +199,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

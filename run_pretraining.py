@@ -13,27 +13,12 @@ import logging
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from transformers import AutoConfig, set_seed
-
-from modeling_clir import BertForXLRetrieval, BertLongConfig, BertLongForXLRetrieval
-from modeling_clir.convert import bert_to_bertlong, load_model, mark_queries
-from modeling_clir.data.collators import MASK_MODES, PretrainingCollator
-from modeling_clir.data.pairs import PairEncoder
-from modeling_clir.data.sections import PretrainingDataset, parse_pairs
-from modeling_clir.loading import check_labels, fit_tokenizer, load_tokenizer, longest_input, read_config
+from modeling_clir.names import check_name, parse_pairs
+from modeling_clir.program import run_program
 from modeling_clir.training.arguments import parse_arguments, start_logging
 from modeling_clir.training.launch import start_all_processes
-from modeling_clir.training.plots import plot_learning_curve
-from modeling_clir.training.pretraining import PretrainingTrainer
-from modeling_clir.training.resuming import (
-    check_output,
-    checkpoint_to_resume,
-    claim_output,
-    is_finished,
-    train_to_the_end,
-)
-from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
 
 logger = logging.getLogger("run_pretraining")
@@ -55,6 +40,9 @@ class ModelArguments:
             raise ValueError("pass either --model_name_or_path, or --config_name and --tokenizer_name (from scratch)")
         if self.config_name is not None and self.tokenizer_name is None:
             raise ValueError("--config_name needs --tokenizer_name")
+        for name in (self.model_name_or_path, self.config_name, self.tokenizer_name):
+            if name is not None:
+                check_name(name, "model")
 
 
 @dataclass
@@ -68,17 +56,16 @@ class DataArguments:
     max_eval_pairs: int | None = field(default=200, metadata={"help": "held-out pairs per language pair"})
     num_negatives: int = field(default=1, metadata={"help": "negatives of an RR example"})
     num_eval_negatives: int = field(default=3, metadata={"help": "negatives of a held-out RR example"})
-    mask_mode: str = field(default="query", metadata={"help": "what QLM masks: query, document or mixed"})
+    mask_mode: Literal["query", "document", "mixed"] = field(default="query", metadata={"help": "what QLM masks"})
     mask_probability: float = field(default=0.3, metadata={"help": "share of tokens that QLM masks"})
     max_length: int | None = field(default=None, metadata={"help": "longest pair in tokens; defaults to the model's"})
     max_query_length: int = field(default=128, metadata={"help": "longest query in tokens"})
     max_tokens_per_batch: int | None = field(
-        default=None, metadata={"help": "tokens of a batch, in place of --per_device_train_batch_size examples"}
+        default=None,
+        metadata={"help": "training: fill batches up to so many tokens, in place of --per_device_train_batch_size"},
     )
 
     def __post_init__(self):
-        if self.mask_mode not in MASK_MODES:
-            raise ValueError(f"--mask_mode must be one of {', '.join(MASK_MODES)}, got {self.mask_mode!r}")
         self.pairs = {"qlm": parse_pairs(self.qlm_pairs), "rr": parse_pairs(self.rr_pairs)}
         if not any(self.pairs.values()):
             raise ValueError("nothing to train: pass --qlm_pairs, --rr_pairs or both")
@@ -86,14 +73,35 @@ class DataArguments:
             raise ValueError(f"--num_negatives must be at least 1 for RR, got {self.num_negatives}")
         if self.pairs["rr"] and self.num_eval_negatives < 1:
             raise ValueError(f"--num_eval_negatives must be at least 1 for RR, got {self.num_eval_negatives}")
+        check_name(self.corpus, "corpus")
 
 
 def main():
     # 1. Processes; arguments, checked before anything is loaded
     start_all_processes()
-    dataclass_types = (ModelArguments, DataArguments, XLRetrievalTrainingArguments)
-    model_args, data_args, training_args = parse_arguments(dataclass_types, sys.argv[1:])
-    start_logging(logger, training_args.should_log)
+    types = (ModelArguments, DataArguments)
+    model_args, data_args, training_args = parse_arguments(types, sys.argv[1:], __doc__)
+
+    # Imported here, so that help and mistakes in the arguments are answered at once
+    from transformers import AutoConfig, set_seed
+
+    from modeling_clir import BertForXLRetrieval, BertLongConfig, BertLongForXLRetrieval
+    from modeling_clir.convert import bert_to_bertlong, load_model, mark_queries
+    from modeling_clir.data.collators import PretrainingCollator
+    from modeling_clir.data.pairs import PairEncoder
+    from modeling_clir.data.sections import PretrainingDataset
+    from modeling_clir.loading import check_labels, fit_tokenizer, load_tokenizer, longest_input, read_config
+    from modeling_clir.training.plots import plot_learning_curve
+    from modeling_clir.training.pretraining import PretrainingTrainer
+    from modeling_clir.training.resuming import (
+        check_output,
+        checkpoint_to_resume,
+        claim_output,
+        is_finished,
+        train_to_the_end,
+    )
+
+    start_logging(logger, training_args)
     if not training_args.do_train and not training_args.do_eval:
         raise ValueError("nothing to do: pass --do_train, --do_eval or both")
     set_seed(training_args.seed)
@@ -194,4 +202,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

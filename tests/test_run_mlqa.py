@@ -190,7 +190,7 @@ def test_two_processes_train_as_one(tokens, tiny_bert, data, tmp_path):
         (("--test_data", "xquad", "xquad/xquad.en.json"), "two of --test_data have the same name and languages"),
         (("--test_data", "xquad", "--max_length", "4000"), "max_length .4000. is more than the model's 128 positions"),
         (("--test_data", "xquad", "--doc_stride", "60"), "doc_stride .60. must be at least 0 and less than the 45 tokens"),
-        (("--test_data", "nothing.json"), "there is no file .*nothing.json"),
+        (("--test_data", "nothing.json"), "there is no .*nothing.json"),
     ],
 )  # fmt: skip
 def test_bad_input(flags, message, mlqa, tiny_bert, data, tmp_path):

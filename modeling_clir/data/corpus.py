@@ -1,5 +1,6 @@
 """Builds a pretraining corpus (see `sections.py`) from aligned documents and parallel SQuAD files."""
 
+import logging
 import random
 import re
 from collections import Counter, defaultdict
@@ -11,15 +12,15 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
-from transformers.utils import logging
 
 from .files import find_file, folder_name, new_folder, read_json, read_jsonl
 from .first_stage import score_bm25, top
 from .languages import warn_of_cards
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
+BM25 = {"k1": 1.5, "b": 0.75}  # bm25s' own values; the collections of results/ were judged with them
 SECTION_COLUMNS = ("id", "language", "article", "title", "heading", "text")
 
 
@@ -248,7 +249,8 @@ def hard_negatives(sections: list[Section], language: str, number: int, seed: in
     alone = [section for section in sections if not negatives[section.key]]
     if alone and number > 0:
         texts = [section.text[language] for section in sections]
-        for section, scores in zip(alone, score_bm25(texts, (section.text[language] for section in alone))):
+        scores_of_alone = score_bm25(texts, (section.text[language] for section in alone), **BM25)
+        for section, scores in zip(alone, scores_of_alone):
             nearest = [sections[place].key for place in top(scores, number + 1)]
             negatives[section.key] = [key for key in nearest if key != section.key][:number]
     return negatives
@@ -262,7 +264,7 @@ def judge_nearest(
     of the query in the documents' own language.
     """
     keys, judged = list(documents), {}
-    scores_of_queries = score_bm25(documents.values(), (queries[query] for query in qrels))
+    scores_of_queries = score_bm25(documents.values(), (queries[query] for query in qrels), **BM25)
     for (query, known), scores in zip(qrels.items(), scores_of_queries):
         nearest = [keys[place] for place in top(scores, number + len(known))]
         judged[query] = known | dict.fromkeys([key for key in nearest if key not in known][:number], 0)

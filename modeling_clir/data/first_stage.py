@@ -1,5 +1,6 @@
 """First stages: BM25 and dense search find the documents to rerank, to judge, or to contrast with a section."""
 
+import logging
 import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -7,12 +8,11 @@ from itertools import pairwise
 import bm25s
 import numpy as np
 import regex
-from transformers.utils import logging
 
 from .runs import Run
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # Invisible characters (Unicode's Default_Ignorable_Code_Point): soft hyphen, zero-width space, joiners, directions.
 INVISIBLE = regex.compile(r"\p{DI}+")
@@ -45,16 +45,14 @@ def tokenize(text: str) -> list[str]:
     return tokens
 
 
-def score_bm25(
-    documents: Iterable[str], queries: Iterable[str], k1: float = 0.9, b: float = 0.4
-) -> Iterator[np.ndarray]:
+def score_bm25(documents: Iterable[str], queries: Iterable[str], k1: float, b: float) -> Iterator[np.ndarray]:
     """
     Scores all documents for each query by BM25 as Lucene computes it (Kamphuis et al. 2020, "Which BM25 do you
     mean?"), with `bm25s`, on the tokens of [`tokenize`].
 
     Args:
         documents, queries (`Iterable[str]`): texts in one language.
-        k1 (`float`, defaults to 0.9), b (`float`, defaults to 0.4): Anserini's values.
+        k1, b (`float`): how soon a repeated token counts no more, and how much a document's length counts.
 
     Yields:
         The scores for the next query, `(documents,)`; 0 for a document without a token of the query.

@@ -4,19 +4,16 @@ pair of languages has a key: `context-de.question-en` are questions in English o
 """
 
 import json
+import logging
 import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from datasets import get_dataset_config_names, get_dataset_split_names, load_dataset
-from datasets.exceptions import DatasetGenerationError
-from transformers.utils import logging
-
 from .files import BAD_CHARACTER, local_dataset, read_text
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 KEY = re.compile(r"context-(?P<context>\w+)\.question-(?P<question>\w+)")
 MLQA_FILE = re.compile(r"(?P<role>dev|test)-context-(?P<context>\w+)-question-(?P<question>\w+)\.json(\.gz)?")
@@ -289,6 +286,9 @@ def read_hub_split(
 
     Raises `ValueError` for a missing split or column, for files that do not parse, and as [`QuestionReader`].
     """
+    from datasets import get_dataset_split_names, load_dataset  # here: a reader of files needs no datasets
+    from datasets.exceptions import DatasetGenerationError
+
     with local_dataset(name) as (path, options):
         splits = get_dataset_split_names(path, config)
         split = next((split for split in HUB_SPLITS[role] if split in splits), None)
@@ -355,6 +355,8 @@ def read_training_questions(sources: list[str], bad_data: str = "stop") -> list[
 
 
 def hub_configs(name: str) -> list[str]:
+    from datasets import get_dataset_config_names
+
     with local_dataset(name) as (path, _):
         try:
             return get_dataset_config_names(path)

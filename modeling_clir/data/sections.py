@@ -10,6 +10,7 @@ in memory. `scripts/build_corpus.py` writes a corpus.
 """
 
 import glob
+import logging
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +23,13 @@ from datasets import Dataset, Features, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import list_repo_files
 from sentencex import segment
-from transformers.utils import logging
 
+from ..names import check_name, missing_path
 from .files import list_files
 from .languages import warn_of_cards
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 MAX_QUERY_WORDS = 64
 
@@ -43,26 +44,6 @@ PAIRS = Features(
 )
 
 
-def parse_pairs(text: str) -> list[str]:
-    """
-    Turns `"en-de,de-fr"` into `["en-de", "de-fr"]`. Raises `ValueError` for anything but two languages joined by a
-    hyphen, and for a pair that is given twice (in either order).
-    """
-    pairs = [pair.strip() for pair in text.split(",") if pair.strip()]
-    seen = set()
-    for pair in pairs:
-        languages = pair.split("-")
-        if len(languages) != 2 or not all(languages):
-            raise ValueError(
-                f"a language pair is two languages joined by a hyphen, as en-de; got {pair!r} (a language itself has no "
-                "hyphen: zh_hant, or zh)"
-            )
-        if frozenset(languages) in seen:
-            raise ValueError(f"the language pair {pair!r} is given twice (a pair stands for both directions)")
-        seen.add(frozenset(languages))
-    return pairs
-
-
 def corpus_files(corpus: str) -> set[str]:
     """
     The names of a corpus' files. Linked subfolders are followed. Raises `FileNotFoundError` for what is neither a folder
@@ -71,8 +52,9 @@ def corpus_files(corpus: str) -> set[str]:
     folder = Path(corpus)
     if folder.is_dir():
         return {path.relative_to(folder).as_posix() for path in list_files(folder) if path.suffix == ".parquet"}
-    if corpus.startswith((".", "/")) or corpus.count("/") != 1:
-        raise FileNotFoundError(f"{corpus} is neither a folder nor the name of a dataset on the Hub")
+    if "/" not in corpus:  # no such name on the Hub is a corpus
+        raise FileNotFoundError(missing_path(corpus))
+    check_name(corpus, "corpus")
     try:
         return set(list_repo_files(corpus, repo_type="dataset"))
     except OSError as error:
@@ -291,4 +273,4 @@ def split_sentences(text: str, language: str) -> list[str]:
     return [sentence for sentence in sentences if sentence] or [text.strip()]
 
 
-__all__ = ["Example", "ExampleKey", "PretrainingDataset", "parse_pairs", "sample_negatives"]
+__all__ = ["Example", "ExampleKey", "PretrainingDataset", "sample_negatives"]

@@ -120,7 +120,8 @@ class WindowEncoder:
         found = []
         for start in range(0, max(1, len(ids) - self.doc_stride), room - self.doc_stride):
             part = slice(start, start + room)
-            row, types, first = self.pairs.template(question, ids[part])
+            row, types, sides = self.pairs.template(question, ids[part])
+            first = len(row) if not len(ids) else int(np.argmax(sides == 1))
             found.append(
                 Window(number, row.astype(np.int32), types.astype(np.int8), first, offsets[part], allowed[part])
             )

@@ -357,6 +357,8 @@ def read_training_questions(sources: list[str], bad_data: str = "stop") -> list[
 def hub_configs(name: str) -> list[str]:
     from datasets import get_dataset_config_names
 
+    if Path(name).is_file():
+        raise ValueError(f"{name} is no file of questions: their names end in .json or .json.gz")
     with local_dataset(name) as (path, _):
         try:
             return get_dataset_config_names(path)

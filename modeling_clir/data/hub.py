@@ -61,7 +61,9 @@ def open_data_set(name: str) -> Iterator[tuple[str, dict]]:
             message = str(error).split(" with any supported extension")[0]
             raise FileNotFoundError(message.replace(path, name)) from error
         except RuntimeError as error:
-            raise ValueError(f"{name}: {error}; take a copy of it as Parquet, or the files themselves") from error
+            raise ValueError(
+                f"{name}: {error}; take a copy of it as Parquet (google/xtreme has MLQA's), or its files"
+            ) from error
         except (DatasetGenerationError, ValueError) as error:
             for file in list_files(folder) if folder.is_dir() else ():
                 if file.name.endswith((".jsonl", ".jsonl.gz")):

@@ -118,4 +118,6 @@ class BertLongConfig(PreTrainedConfig):  # trf-ignore: TRF057
         return [self.attention_window] * self.num_hidden_layers
 
 
+BertLongConfig.register_for_auto_class()  # what is saved carries this code with it
+
 __all__ = ["BertLongConfig"]

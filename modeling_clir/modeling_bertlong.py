@@ -734,6 +734,13 @@ class BertLongForQuestionAnswering(BertLongPreTrainedModel):  # trf-ignore: TRF0
         )
 
 
+# What is saved carries this code with it.
+BertLongModel.register_for_auto_class("AutoModel")
+BertLongForXLRetrieval.register_for_auto_class("AutoModelForPreTraining")
+BertLongForMaskedLM.register_for_auto_class("AutoModelForMaskedLM")
+BertLongForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
+BertLongForQuestionAnswering.register_for_auto_class("AutoModelForQuestionAnswering")
+
 __all__ = [
     "BertLongForMaskedLM",
     "BertLongForQuestionAnswering",

@@ -16,12 +16,10 @@ Of the 200 topics, 176 have a relevant document in English, 185 in French, 192 i
 fewer, a file is missing.
 """
 
-import argparse
 import re
-import sys
 from pathlib import Path
 
-from modeling_clir.data.clef import TOPIC_FIELDS, check_encoding, read_clef_topics, write_clef
+from modeling_clir.program import Parser, run_program
 
 
 def split_language(argument: str) -> tuple[str | None, Path]:
@@ -41,11 +39,13 @@ def by_language(option: str, arguments: list[str]) -> dict[str, list[Path]]:
 
 def encodings(option: str, arguments: list[str]) -> dict[str | None, str]:
     """`{"ru": "koi8-r", None: "utf-8"}` of `["ru=koi8-r", "utf-8"]`."""
+    from modeling_clir.data.clef import check_encoding
+
     return {language: check_encoding(str(name), option) for language, name in map(split_language, arguments)}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("output", type=Path, help="folder of the collections")
     parser.add_argument("--pairs", required=True, help="query language-document language, as en-de,de-en")
     several = {"nargs": "+", "action": "extend", "required": True}
@@ -59,33 +59,34 @@ def main():
     parser.add_argument("--all_documents", action="store_true", help="also documents that are judged for no query")
     parser.add_argument("--skip_missing", action="store_true", help="leave out missing judged documents and topics")
     args = parser.parse_args()
+
+    # Imported here, so that help and mistakes in the arguments are answered at once
+    from modeling_clir.data.clef import TOPIC_FIELDS, read_clef_topics, write_clef
+
     pairs = list(dict.fromkeys(tuple(pair.strip().split("-")) for pair in args.pairs.split(",")))
     fields = tuple(field.strip() for field in args.topic_fields.split(","))
 
-    try:
-        if bad := [pair for pair in pairs if len(pair) != 2]:
-            raise ValueError(f"a pair is a query and a document language joined by a hyphen, got {'-'.join(bad[0])!r}")
-        if bad := [field for field in fields if field not in TOPIC_FIELDS.values()]:
-            raise ValueError(f"--topic_fields are of {', '.join(TOPIC_FIELDS.values())}; got {bad[0]!r}")
+    if bad := [pair for pair in pairs if len(pair) != 2]:
+        raise ValueError(f"a pair is a query and a document language joined by a hyphen, got {'-'.join(bad[0])!r}")
+    if bad := [field for field in fields if field not in TOPIC_FIELDS.values()]:
+        raise ValueError(f"--topic_fields are of {', '.join(TOPIC_FIELDS.values())}; got {bad[0]!r}")
 
-        # 1. Topics; documents and judgements are read as they are written
-        of_documents = encodings("--encoding", args.encoding)
-        of_topics = encodings("--topic_encoding", args.topic_encoding)
-        topics = read_clef_topics([split_language(argument) for argument in args.topics], fields, of_topics)
+    # 1. Topics; documents and judgements are read as they are written
+    of_documents = encodings("--encoding", args.encoding)
+    of_topics = encodings("--topic_encoding", args.topic_encoding)
+    topics = read_clef_topics([split_language(argument) for argument in args.topics], fields, of_topics)
 
-        # 2. Write
-        counts = write_clef(
-            args.output,
-            pairs,
-            by_language("--documents", args.documents),
-            topics,
-            by_language("--qrels", args.qrels),
-            encodings=of_documents,
-            all_documents=args.all_documents,
-            skip_missing=args.skip_missing,
-        )
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    # 2. Write
+    counts = write_clef(
+        args.output,
+        pairs,
+        by_language("--documents", args.documents),
+        topics,
+        by_language("--qrels", args.qrels),
+        encodings=of_documents,
+        all_documents=args.all_documents,
+        skip_missing=args.skip_missing,
+    )
 
     # 3. Report
     for pair, number in counts.items():
@@ -97,4 +98,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -15,17 +15,14 @@ layout of BEIR (also as its archives unpack), of MTEB, or of others that have a 
 CLIRudit. A config with only one split gives that one.
 """
 
-import argparse
-import sys
 from pathlib import Path
 
-from modeling_clir.data.collections import write_collection
-from modeling_clir.data.files import refuse_existing
-from modeling_clir.data.sources import IrDataset, gather, open_hub
+from modeling_clir.names import check_name
+from modeling_clir.program import Parser, run_program
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("output", type=Path, help="folder to make")
     parser.add_argument(
         "--source",
@@ -45,23 +42,30 @@ def main():
     parser.add_argument("--judged_only", action="store_true", help="keep only documents that are judged or candidates")
     args = parser.parse_args()
 
+    # Imported here, so that help and mistakes in the arguments are answered at once
+    from modeling_clir.data.collections import write_collection
+    from modeling_clir.data.files import refuse_existing
+    from modeling_clir.data.sources import IrDataset, gather, open_hub
+
+    refuse_existing(args.output)
+    parts = [
+        (args.documents or args.queries, args.documents_split or args.split),
+        (args.queries, args.queries_split or args.split),
+        (args.qrels or args.queries, args.qrels_split or args.split),
+    ]
+    if args.candidates:
+        parts.append((args.candidates, args.split))
+    if args.source == "hub":
+        for name in {name for name, _ in parts}:
+            check_name(name, "data set")
+        sources = {part: open_hub(part[0], args.subset, part[1]) for part in set(parts)}
+    else:
+        sources = {part: IrDataset(part[0]) for part in set(parts)}
     try:
-        refuse_existing(args.output)
-        parts = [
-            (args.documents or args.queries, args.documents_split or args.split),
-            (args.queries, args.queries_split or args.split),
-            (args.qrels or args.queries, args.qrels_split or args.split),
-        ]
-        if args.candidates:
-            parts.append((args.candidates, args.split))
-        if args.source == "hub":
-            sources = {part: open_hub(part[0], args.subset, part[1]) for part in set(parts)}
-        else:
-            sources = {part: IrDataset(part[0]) for part in set(parts)}
         *texts, candidates, dropped = gather(*(sources[part] for part in parts), judged_only=args.judged_only)
-        write_collection(args.output, *texts, candidates=candidates)
-    except (ImportError, OSError, RuntimeError, ValueError) as error:  # RuntimeError: ir_datasets cannot download
-        sys.exit(f"error: {error}")
+    except RuntimeError as error:  # ir_datasets cannot download
+        raise OSError(error) from error
+    write_collection(args.output, *texts, candidates=candidates)
     documents, queries, qrels = texts
     judgements = sum(map(len, qrels.values()))
     print(f"{args.output}: {len(queries)} queries, {len(documents)} documents, {judgements} judgements")
@@ -70,4 +74,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

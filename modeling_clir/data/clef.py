@@ -15,6 +15,7 @@ encoding; documents with control characters are counted in the log.
 import codecs
 import html
 import json
+import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator
@@ -25,13 +26,12 @@ from pathlib import Path
 from typing import IO
 
 from tqdm.auto import tqdm
-from transformers.utils import logging
 
 from .collections import write_queries
 from .files import decode_lines, list_files, new_folder, read_bytes, read_columns
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # Fields of the text of a document, in this order: those that CLEF let automatic runs index. A name means the same in
 # all sub-collections, so they share one table.

@@ -9,6 +9,7 @@ A collection for cross-lingual retrieval is a folder. Each file may be plain or 
 """
 
 import json
+import logging
 import random
 import re
 from collections import defaultdict
@@ -16,8 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers.utils import logging
-
+from ..names import missing_path
 from .files import (
     check_text,
     find_file,
@@ -33,7 +33,7 @@ from .files import (
 from .runs import Run, check_ids, read_run, write_run
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 FILES = ("documents.jsonl", "queries.tsv", "qrels.txt", "candidates.run", "folds.json")
 
@@ -92,10 +92,13 @@ def read_collection(folder: Path, candidates: Path | None = None) -> Collection:
     candidates; how many queries are not judged, have no relevant document, no candidates, or no fold.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"there is no folder {folder}; of an id of ir_datasets, or with --source hub of a data set of the Hub, "
-            f"one is made by: python scripts/prepare_collection.py FOLDER --queries {folder}"
-        )
+        reason = missing_path(folder)
+        if "did you mean" not in reason:
+            reason += (
+                "; of an id of ir_datasets, or with --source hub of a data set of the Hub, a collection is made by: "
+            )
+            reason += f"python scripts/prepare_collection.py FOLDER --queries {folder}"
+        raise FileNotFoundError(reason)
     if unused := look_alikes(folder, FILES):
         logger.warning(f"{folder}: not read: {', '.join(unused)}; a collection has {', '.join(FILES)} (plain or .gz)")
     documents = {}

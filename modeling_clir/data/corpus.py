@@ -1,5 +1,6 @@
 """Builds a pretraining corpus (see `sections.py`) from aligned documents and parallel SQuAD files."""
 
+import logging
 import random
 import re
 from collections import Counter, defaultdict
@@ -11,14 +12,13 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
-from transformers.utils import logging
 
 from .files import find_file, folder_name, new_folder, read_json, read_jsonl
 from .first_stage import score_bm25, top
 from .languages import warn_of_cards
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 BM25 = {"k1": 1.5, "b": 0.75}  # bm25s' own values; the collections of results/ were judged with them
 SECTION_COLUMNS = ("id", "language", "article", "title", "heading", "text")

@@ -1,5 +1,6 @@
 """First stages: BM25 and dense search find the documents to rerank, to judge, or to contrast with a section."""
 
+import logging
 import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -7,12 +8,11 @@ from itertools import pairwise
 import bm25s
 import numpy as np
 import regex
-from transformers.utils import logging
 
 from .runs import Run
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # Invisible characters (Unicode's Default_Ignorable_Code_Point): soft hyphen, zero-width space, joiners, directions.
 INVISIBLE = regex.compile(r"\p{DI}+")

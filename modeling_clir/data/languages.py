@@ -1,11 +1,11 @@
 """Languages that a model card on the Hub can name."""
 
+import logging
 import re
+from functools import cache
 
-from transformers.utils import logging
 
-
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 ISO_639_1 = frozenset(
     """
@@ -30,10 +30,15 @@ def warn_of_cards(languages: list[str]):
     """Logs once which languages [`card_languages`] leaves out, and what to do."""
     kept = card_languages(languages)
     if left_out := [code for code in dict.fromkeys(languages) if code not in kept]:
-        logger.warning_once(
-            f"the Hub accepts no model card with the language {', '.join(left_out)}: the card leaves it out. Rename it "
-            "to a code of ISO 639 (en for simple, lzh for zh_classical) if the card is to name it"
-        )
+        warn_once(", ".join(left_out))
+
+
+@cache
+def warn_once(codes: str):
+    logger.warning(
+        f"the Hub accepts no model card with the language {codes}: the card leaves it out. Rename it to a code of ISO 639 "
+        "(en for simple, lzh for zh_classical) if the card is to name it"
+    )
 
 
 __all__ = ["card_languages", "warn_of_cards"]

@@ -1,15 +1,14 @@
 """Parallel texts: sentences or documents in two languages, translations of each other."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
-
-from transformers.utils import logging
 
 from .files import check_text, read_jsonl, read_lines
 from .hub import read_split
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass

@@ -4,18 +4,17 @@ pair of languages has a key: `context-de.question-en` are questions in English o
 """
 
 import json
+import logging
 import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from transformers.utils import logging
-
 from .files import BAD_CHARACTER, read_text
 from .hub import read_configs, read_split, read_splits
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 KEY = re.compile(r"context-(?P<context>\w+)\.question-(?P<question>\w+)")
 MLQA_FILE = re.compile(r"(?P<role>dev|test)-context-(?P<context>\w+)-question-(?P<question>\w+)\.json(\.gz)?")

@@ -10,6 +10,7 @@ in memory. `scripts/build_corpus.py` writes a corpus.
 """
 
 import glob
+import logging
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +23,12 @@ from datasets import Dataset, Features, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import list_repo_files
 from sentencex import segment
-from transformers.utils import logging
 
 from .files import list_files
 from .languages import warn_of_cards
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 MAX_QUERY_WORDS = 64
 
@@ -41,26 +41,6 @@ PAIRS = Features(
         "target_negatives": [Value("string")],
     }
 )
-
-
-def parse_pairs(text: str) -> list[str]:
-    """
-    Turns `"en-de,de-fr"` into `["en-de", "de-fr"]`. Raises `ValueError` for anything but two languages joined by a
-    hyphen, and for a pair that is given twice (in either order).
-    """
-    pairs = [pair.strip() for pair in text.split(",") if pair.strip()]
-    seen = set()
-    for pair in pairs:
-        languages = pair.split("-")
-        if len(languages) != 2 or not all(languages):
-            raise ValueError(
-                f"a language pair is two languages joined by a hyphen, as en-de; got {pair!r} (a language itself has no "
-                "hyphen: zh_hant, or zh)"
-            )
-        if frozenset(languages) in seen:
-            raise ValueError(f"the language pair {pair!r} is given twice (a pair stands for both directions)")
-        seen.add(frozenset(languages))
-    return pairs
 
 
 def corpus_files(corpus: str) -> set[str]:
@@ -291,4 +271,4 @@ def split_sentences(text: str, language: str) -> list[str]:
     return [sentence for sentence in sentences if sentence] or [text.strip()]
 
 
-__all__ = ["Example", "ExampleKey", "PretrainingDataset", "parse_pairs", "sample_negatives"]
+__all__ = ["Example", "ExampleKey", "PretrainingDataset", "sample_negatives"]

@@ -1,5 +1,6 @@
 """Encodes questions and contexts as inputs of the model. A long context becomes several windows, which overlap."""
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,6 @@ import torch
 from tokenizers import Encoding
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from ..spans_bertlong import are_text, attach_marks
 from .pairs import PairEncoder, pad_rows
@@ -15,7 +15,7 @@ from .questions import Question
 from .sections import ExampleKey
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 QUESTIONS_AT_ONCE = 256  # tokenized together
 

@@ -4,18 +4,18 @@ Compares runs: measures of each query, a significance test, tables and a plot.
 Values of queries go by the names of `ir_measures` (`AP`, `RR`), means by the names of [`evaluate_run`] (`MAP`, `MRR`).
 """
 
+import logging
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from transformers.utils import logging
 
 from ..data.collections import read_collection, read_qrels
 from ..data.runs import Run, read_run
 from .ranking import MEASURES, evaluate_queries
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 MEAN_NAMES = {str(measure): name for name, measure in MEASURES.items()}  # AP to MAP, RR to MRR
 PERMUTATIONS = 100_000

@@ -15,7 +15,6 @@ from modeling_clir.data.languages import card_languages
 from modeling_clir.data.sections import (
     ExampleKey,
     PretrainingDataset,
-    parse_pairs,
     sample_negatives,
     split_sentences,
 )
@@ -278,14 +277,6 @@ def test_languages_of_model_cards(tmp_path, caplog):
     sizes = {("rr", "en-simple"): 3}
     path = write_model_card(tmp_path, "name", None, sizes, {}, {}, max_length=128, long=False)
     assert ModelCard.load(path).data.language == ["en"] and "simple" in path.read_text(encoding="utf-8")
-
-
-def test_parse_pairs():
-    assert parse_pairs("en-de, de-fr ,") == ["en-de", "de-fr"]
-    assert parse_pairs("en-en") == ["en-en"] and parse_pairs("") == []
-    for bad in ("en", "en-", "-de", "en-de-fr", "en-de,de-en", "en-de,en-de", "en-en,en-en"):
-        with pytest.raises(ValueError, match="pair"):
-            parse_pairs(bad)
 
 
 def test_negatives_never_positive_and_never_twice():

@@ -62,7 +62,7 @@ def candidates(args: argparse.Namespace) -> tuple[list[str], list[str]]:
 def ranking_work(rank, encode, max_length: int, args: argparse.Namespace, full: bool = False) -> Work:
     """`rank` scores all pairs; `encode` gives the rows that the model sees."""
     texts = candidates(args)
-    seen = [(len(row.ids), row.type_ids.index(1)) for row in encode(*texts).encodings]
+    seen = [(len(types), types.index(1)) for types in encode(*texts)["token_type_ids"]]
     tokens = [length for length, _ in seen]
     whole = sum(len(row) for row in pair_encoder(10**6)(*texts)["input_ids"])
     flops = sum(count_flops(args, *row, full=full) for row in seen)

@@ -19,6 +19,12 @@ import shutil
 import sys
 from pathlib import Path
 
+from .program import share_cores
+
+
+if __name__ == "__main__":
+    share_cores()  # before torch is imported
+
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
@@ -200,7 +206,7 @@ def mark_queries(model: BertLongForXLRetrieval, tokenizer: PreTrainedTokenizerBa
     if gives_token_types(tokenizer):
         return tokenizer
     backend = plain_backend(tokenizer)
-    (before, _), (between, _), (behind, _) = PairTemplate(backend).special
+    before, between, behind = (ids for ids, *_ in PairTemplate(backend).special)
     row = backend.encode("a b")
     sides, tokens = row.sequence_ids, row.tokens
     first, last = sides.index(0), len(sides) - sides[::-1].index(0)

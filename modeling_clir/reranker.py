@@ -56,7 +56,7 @@ class EncodedPairs:
         for start in range(0, len(documents), TEXTS_AT_ONCE):
             for encoding in encoder.encode(documents[start : start + TEXTS_AT_ONCE]):
                 ids = np.array(encoding.ids, dtype=np.int32)
-                split = split_passages(ids, encoder.room) if passages else [self.cut(ids, encoder.max_length + 1)]
+                split = split_passages(ids, encoder.room) if passages else [encoder.cut(ids, encoder.max_length + 1)]
                 parts.append(range(len(self.documents), len(self.documents) + len(split)))
                 self.documents += split
 
@@ -76,15 +76,11 @@ class EncodedPairs:
         self.counts |= {"passages": len(rows)} if passages else {}
         self.long_documents = sum(len(places) > 1 for places in parts)
 
-    def cut(self, ids: np.ndarray, length: int) -> np.ndarray:
-        """At most `length` of a document's ids, from the side that the tokenizer keeps."""
-        return ids[-length:] if self.encoder.tokenizer.truncation_side == "left" else ids[:length]
-
     def rows(self, places: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
         """The ids and token types of the rows at `places`, each `(tokens,)`."""
         rows = []
         for i in places:
-            document = self.cut(self.documents[self.document_of[i]], self.room[i])
+            document = self.encoder.cut(self.documents[self.document_of[i]], self.room[i])
             rows.append(self.encoder.template(self.queries[self.query_of[i]], document)[:2])
         return rows
 

@@ -1,6 +1,7 @@
 """Wrong commands: each is answered with one line that says what to do, and exit code 2, before a model is loaded."""
 
 import json
+import logging
 
 import pytest
 
@@ -128,7 +129,9 @@ def test_wrong_commands(name, here, mistake, monkeypatch):
     assert not (here / "out").exists()
 
 
-def test_the_traceback_with_a_debug_level(here, monkeypatch, capsys):
+def test_the_traceback_with_a_debug_level(here, monkeypatch, capsys, request):
+    package = logging.getLogger("modeling_clir")
+    request.addfinalizer(lambda: package.setLevel(logging.NOTSET))
     with pytest.raises(SystemExit):
         run_here(monkeypatch, *CLIR, "--model_name_or_path", "data/model", "--collections", "data/corpus", "--log_level", "debug")  # fmt: skip
     printed = capsys.readouterr().err

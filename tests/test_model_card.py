@@ -57,7 +57,7 @@ def test_a_license_that_is_unknown_is_left_out(text, tmp_path, caplog):
 
 
 def test_languages(tmp_path, caplog):
-    languages.logger.warning_once.cache_clear()
+    languages.warn_once.cache_clear()
     card = pretraining_card(tmp_path, None, "en-simple")
     assert card.data.language == ["en"] and "simple" in caplog.text
     assert pretraining_card(tmp_path, None, "de-zh_classical").data.language == ["de"]

@@ -85,10 +85,9 @@ def ended(capsys, error: Exception | None) -> tuple[object, str]:
 
 
 def missing_file(path) -> OSError:
-    try:
-        open(path, encoding="utf-8")
-    except OSError as error:
-        return error
+    with pytest.raises(OSError) as raised:
+        path.read_text(encoding="utf-8")
+    return raised.value
 
 
 def test_a_mistake_is_one_line(capsys, tmp_path, monkeypatch):

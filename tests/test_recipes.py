@@ -83,8 +83,8 @@ def test_every_recipe_is_of_a_runner():
     assert {path.stem.split("_")[0] for path in RECIPES} == set(RUNNERS)
 
 
-class Parsed(Exception):
-    """Holds the parser of a program, and ends it."""
+class ParserError(Exception):
+    """Ends a program when it parses its arguments, and holds its parser."""
 
 
 def parser_of(program: str, monkeypatch) -> argparse.ArgumentParser:
@@ -96,14 +96,14 @@ def parser_of(program: str, monkeypatch) -> argparse.ArgumentParser:
         return RunnerParser((*own, *([XLRetrievalTrainingArguments] if program != "run_alignment.py" else [])))
 
     def stop(parser, *arguments):
-        raise Parsed(parser)
+        raise ParserError(parser)
 
     with monkeypatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
         patch.setattr("modeling_clir.program.Parser.parse_known_args", stop)
         patch.setattr(sys, "argv", [program])
         patch.syspath_prepend(str(REPOSITORY / Path(program).parent))
-        with pytest.raises(Parsed) as parsed:
+        with pytest.raises(ParserError) as parsed:
             if program.startswith("-m "):
                 runpy.run_module(program[3:], run_name="__main__", alter_sys=True)
             else:

@@ -61,7 +61,7 @@ def encode_2021(tokenizer, queries, documents, length: int) -> tuple[torch.Tenso
     encoded = PairEncoder(tokenizer, NO_LIMIT, NO_LIMIT - 10)(queries, documents)
     ids, mask, types = (torch.zeros(len(queries), length, dtype=torch.long) for _ in range(3))
     for row, row_ids in enumerate(encoded["input_ids"]):
-        sides = encoded.sequence_ids(row)
+        sides = encoded["sides"][row]
         query, document = (
             merge_literals([number for number, at in zip(row_ids, sides) if at == side], tokenizer) for side in (0, 1)
         )
@@ -182,6 +182,6 @@ def test_no_row_of_256_global_tokens(tmp_path):
     texts += ["w" * 99 + " " + "wort" * n for n in (1, 30, 300)] + ["长" * n for n in (127, 128, 129, 3000)]
     texts += [" ".join("word"[: words.randint(1, 4)] * words.randint(1, 9) for _ in range(300)) for _ in range(50)]
     encoded = encoder(texts, ["the end"] * len(texts))
-    lengths = [encoded.sequence_ids(row).count(0) for row in range(len(texts))]
+    lengths = [encoded["sides"][row].count(0) for row in range(len(texts))]
     assert max(lengths) == encoder.max_query_length
     assert min(lengths) > 0

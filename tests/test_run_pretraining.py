@@ -5,6 +5,7 @@ import json
 import pytest
 
 import run_pretraining
+from modeling_clir.data import sections
 
 from .helpers import QUIET, SHORT
 
@@ -85,11 +86,11 @@ def test_a_finished_pretraining_stays_as_it_is(pretrain, tmp_path, caplog, capsy
 def test_evaluating_alone_reads_no_training_pairs(pretrain, tmp_path, monkeypatch):
     splits = []
 
-    class Spy(run_pretraining.PretrainingDataset):
+    class Spy(sections.PretrainingDataset):
         def __init__(self, *args, split="train", **options):
             splits.append(split)
             super().__init__(*args, split=split, **options)
 
-    monkeypatch.setattr(run_pretraining, "PretrainingDataset", Spy)
+    monkeypatch.setattr(sections, "PretrainingDataset", Spy)
     pretrain("--do_train", "false")
     assert splits == ["validation"] and "eval_qlm_loss" in evaluation(tmp_path / "out")

@@ -93,7 +93,7 @@ def test_trainer_checkpoints_carry_the_hub_files(tiny_bert, sample_corpus, tmp_p
         "run_pretraining.py", "--model_name_or_path", tiny_bert, "--corpus", sample_corpus, "--output_dir",
         tmp_path / "out", *COMMON, *TRAIN, check=False,
     )  # fmt: skip
-    assert done.returncode and "holds results of --per_device_train_batch_size 8 (now" in done.stderr
+    assert done.returncode and "holds results of --max_steps 2 (now -1)" in done.stderr
 
 
 def test_short_model_stays_a_bert(tiny_bert, sample_corpus, tmp_path):
@@ -123,9 +123,10 @@ def test_precision_of_reranking(pretrained, sample_collection, tmp_path, call):
         scores[dtype] = np.array(
             [run_of_dtype[query][d] for query in sorted(run_of_dtype) for d in sorted(run_of_dtype[query])]
         )
-    spread = scores["float32"].std()
-    for dtype, drift in (("bfloat16", 0.05), ("int8", 0.2)):
-        assert 0 < np.abs(scores[dtype] - scores["float32"]).mean() < drift * spread
+    for dtype, least in (("bfloat16", 0.9), ("int8", 0.5)):  # the scores of this model are within 0.003 of their mean
+        assert not np.array_equal(scores[dtype], scores["float32"])
+        assert np.corrcoef(scores[dtype], scores["float32"])[0, 1] > least
+        print(dtype, np.corrcoef(scores[dtype], scores["float32"])[0, 1], scores["float32"].std())
 
 
 def test_finetuning_a_bertlong(pretrained, sample_collection, tmp_path):
@@ -197,8 +198,6 @@ def test_checkpoint_of_another_size(mistake, tiny_bert, sample_corpus, tmp_path)
 def test_a_mistake_on_two_processes_is_said_once(tiny_bert, sample_corpus, tmp_path):
     where = ("--model_name_or_path", tiny_bert, "--corpus", sample_corpus, "--output_dir", tmp_path / "out")
     done = run("run_pretraining.py", *where, *COMMON, *TRAIN, "--rr_pairs", "en-zh", processes=2, check=False)
-    errors = [line for line in done.stderr.splitlines() if "error: " in line.lower()]
-    assert done.returncode and errors[0].startswith("error: ") and "has no language pair en-zh" in errors[0]
-    assert (
-        len([line for line in errors if "en-zh" in line]) == 1 and done.stderr.count("Traceback") <= 1
-    )  # accelerate's
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode and len(errors) == 1 and "has no language pair en-zh" in errors[0]
+    assert done.stderr.count("Traceback") == 1 and "torchelastic" not in done.stderr  # that of accelerate itself

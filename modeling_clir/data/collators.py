@@ -100,7 +100,7 @@ class PretrainingCollator:
         rows = {name: encoded[name] for name in self.encoder.tokenizer.model_input_names}
         if task == "qlm":
             masked = [
-                self.mask(torch.tensor(encoded["input_ids"][i]), encoded.sequence_ids(i), example.seed)
+                self.mask(torch.tensor(encoded["input_ids"][i]), encoded["sides"][i], example.seed)
                 for i, example in enumerate(examples)
             ]
             rows["input_ids"] = [ids.tolist() for ids, _ in masked]
@@ -119,10 +119,10 @@ class PretrainingCollator:
             "rows": len(documents),
         }
 
-    def mask(self, input_ids: torch.Tensor, segments: list[int | None], seed: str):
+    def mask(self, input_ids: torch.Tensor, sides: list[int], seed: str):
         """One row, `(length,)`, by its own seed: the masks do not depend on what else is in the batch."""
         wanted = {"query": (0,), "document": (1,), "mixed": (0, 1)}[self.mask_mode]
-        candidates = torch.tensor([segment in wanted for segment in segments])
+        candidates = torch.tensor([side in wanted for side in sides])
         generator = torch.Generator().manual_seed(stable_hash(seed))
         mask_token_id = self.encoder.tokenizer.mask_token_id
         output, labels = mask_tokens(

@@ -23,7 +23,7 @@ from .files import (
     find_file,
     find_optional,
     folder_name,
-    look_alikes,
+    lookalikes,
     new_folder,
     read_columns,
     read_json,
@@ -99,7 +99,7 @@ def read_collection(folder: Path, candidates: Path | None = None) -> Collection:
             )
             reason += f"python scripts/prepare_collection.py FOLDER --queries {folder}"
         raise FileNotFoundError(reason)
-    if unused := look_alikes(folder, FILES):
+    if unused := lookalikes(folder, FILES):
         logger.warning(f"{folder}: not read: {', '.join(unused)}; a collection has {', '.join(FILES)} (plain or .gz)")
     documents = {}
     for where, record in read_jsonl(find_file(folder, "documents.jsonl"), required=("id", "text")):

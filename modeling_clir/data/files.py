@@ -53,14 +53,14 @@ def find_file(folder: Path, name: str) -> Path:
     name, and `ValueError` for both.
     """
     if (path := find_optional(folder, name)) is None:
-        similar = look_alikes(folder, [name]) if folder.is_dir() else []
+        similar = lookalikes(folder, [name]) if folder.is_dir() else []
         raise FileNotFoundError(
             f"{folder} has no {name} (plain or .gz)" + (f"; rename {' or '.join(similar)}?" if similar else "")
         )
     return path
 
 
-def look_alikes(folder: Path, names: Iterable[str]) -> list[str]:
+def lookalikes(folder: Path, names: Iterable[str]) -> list[str]:
     """
     Names of the folder's files that resemble one of `names` but are not read: the part before the first `.`, `-` or
     `_` is the same or nearly so, as in `candidates.trec`, `Queries_old.tsv`, `document.jsonl`. Hidden files are not
@@ -289,7 +289,7 @@ __all__ = [
     "folder_name",
     "list_files",
     "local_dataset",
-    "look_alikes",
+    "lookalikes",
     "new_file",
     "new_folder",
     "read_bytes",

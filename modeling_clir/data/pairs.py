@@ -11,7 +11,7 @@ from accelerate import PartialState
 from tokenizers import Encoding, Tokenizer
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
-from transformers import BatchEncoding, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ..spans_bertlong import cut_end
 
@@ -25,8 +25,9 @@ class PairTemplate:
         backend (`Tokenizer`): that of a fast tokenizer.
 
     Attributes:
-        special (`list[tuple[np.ndarray, np.ndarray]]`): ids and token types before, between and behind the two texts,
-            copied from one sample row.
+        special (`list[tuple[np.ndarray, np.ndarray, np.ndarray]]`): ids, token types and sides (-1) of the tokens before,
+            between and behind the two texts, copied from one sample row.
+        number_of_special (`int`): how many they are.
 
     Raises `ValueError` if a row lacks a text or has special tokens inside one.
     """
@@ -41,22 +42,24 @@ class PairTemplate:
         self.query_first = places[0][0] < places[1][0]
         first, second = places if self.query_first else places[::-1]
         parts = slice(first[0]), slice(first[-1] + 1, second[0]), slice(second[-1] + 1, None)
-        self.special = [(ids[part], types[part]) for part in parts]
-        self.number_of_special = sum(len(part) for part, _ in self.special)
+        self.special = [(ids[part], types[part], np.full_like(types[part], -1)) for part in parts]
+        self.number_of_special = sum(len(part) for part, *_ in self.special)
         if not np.array_equal(self(*(ids[at] for at in places))[:2], [ids, types]):
             raise ValueError(f"the tokenizer makes {row.tokens} of a pair, with special tokens inside a text")
 
-    def __call__(self, query: np.ndarray, document: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    def __call__(self, query: np.ndarray, document: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """
-        Ids `(query tokens,)` and `(document tokens,)` to ids and token types of the row, each `(tokens,)`, and the place of
-        the document's first token.
+        Ids `(query tokens,)` and `(document tokens,)` to the row's ids, token types and sides, each `(tokens,)`. A side is 0
+        for the query, 1 for the document, -1 for special tokens.
         """
-        texts = [(ids, np.full(len(ids), type_id)) for ids, type_id in zip((query, document), self.types)]
+        texts = [
+            (ids, np.full(len(ids), self.types[side]), np.full(len(ids), side))
+            for side, ids in enumerate((query, document))
+        ]
         first, second = texts if self.query_first else texts[::-1]
         before, between, behind = self.special
-        ids, types = zip(before, first, between, second, behind)
-        start = len(before[0]) + (len(query) + len(between[0])) * self.query_first
-        return np.concatenate(ids), np.concatenate(types), int(start)
+        ids, types, sides = (np.concatenate(parts) for parts in zip(before, first, between, second, behind))
+        return ids, types, sides
 
 
 @dataclass
@@ -73,8 +76,9 @@ class PairEncoder:
         max_length (`int`): longest pair, in tokens, special tokens counted.
         max_query_length (`int`, defaults to 128): longest query, in tokens, special tokens not counted.
 
-    Calling it with two lists of the same length gives an unpadded `BatchEncoding`, in which `query_cut` and
-    `document_cut` tell of each pair whether something did not fit. Raises `ValueError` for a slow tokenizer, for one whose
+    Calling it with two lists of the same length gives the unpadded rows as lists: `input_ids`, `token_type_ids`,
+    `attention_mask`, `sides` (0 for the query, 1 for the document, -1 for special tokens), and of each pair whether
+    something did not fit, `query_cut` and `document_cut`. Raises `ValueError` for a slow tokenizer, for one whose
     pairs are not two texts with special tokens around them, and if `max_length` leaves no room for a document.
     """
 
@@ -100,22 +104,21 @@ class PairEncoder:
     def __setstate__(self, state):
         self.__init__(**state)
 
-    def __call__(self, queries: list[str], documents: list[str]) -> BatchEncoding:
+    def __call__(self, queries: list[str], documents: list[str]) -> dict[str, list]:
         queries, query_cut = self.encode_queries(queries)
-        rows, document_cut = [], []
+        names = ("input_ids", "token_type_ids", "sides", "attention_mask", "query_cut", "document_cut")
+        columns = {name: [] for name in names} | {"query_cut": query_cut}
         for query, document in zip(queries, self.encode(documents), strict=True):
             room = self.max_length - self.template.number_of_special - len(query)
-            document_cut.append(len(document) > room)
-            document.truncate(room, direction=self.tokenizer.truncation_side)
-            rows.append(self.backend.post_process(query, document))
-        columns = {
-            "input_ids": [row.ids for row in rows],
-            "token_type_ids": [row.type_ids for row in rows],
-            "attention_mask": [row.attention_mask for row in rows],
-            "query_cut": query_cut,
-            "document_cut": document_cut,
-        }
-        return BatchEncoding(columns, rows)
+            row = self.template(np.array(query.ids, dtype=int), self.cut(np.array(document.ids, dtype=int), room))
+            for name, values in zip(names, (*row, np.ones_like(row[0]))):
+                columns[name].append(values.tolist())
+            columns["document_cut"].append(len(document) > room)
+        return columns
+
+    def cut(self, ids: np.ndarray, length: int) -> np.ndarray:
+        """At most `length` of a document's ids, `(tokens,)`, from the side that the tokenizer keeps."""
+        return ids[-length:] if self.tokenizer.truncation_side == "left" else ids[:length]
 
     def encode(self, texts: list[str]) -> list[Encoding]:
         """The tokens of each text, without special ones, however long it is."""

@@ -24,6 +24,7 @@ from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import list_repo_files
 from sentencex import segment
 
+from ..names import check_name, missing_path
 from .files import list_files
 from .languages import warn_of_cards
 
@@ -51,8 +52,9 @@ def corpus_files(corpus: str) -> set[str]:
     folder = Path(corpus)
     if folder.is_dir():
         return {path.relative_to(folder).as_posix() for path in list_files(folder) if path.suffix == ".parquet"}
-    if corpus.startswith((".", "/")) or corpus.count("/") != 1:
-        raise FileNotFoundError(f"{corpus} is neither a folder nor the name of a dataset on the Hub")
+    if "/" not in corpus:  # no such name on the Hub is a corpus
+        raise FileNotFoundError(missing_path(corpus))
+    check_name(corpus, "corpus")
     try:
         return set(list_repo_files(corpus, repo_type="dataset"))
     except OSError as error:

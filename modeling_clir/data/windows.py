@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,8 +13,10 @@ from transformers import PreTrainedTokenizerBase
 from ..spans_bertlong import are_text, attach_marks
 from .pairs import PairEncoder, pad_rows
 from .questions import Question
-from .sections import ExampleKey
 
+
+if TYPE_CHECKING:  # brings in datasets, which a reader does not need
+    from .sections import ExampleKey
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +120,8 @@ class WindowEncoder:
         found = []
         for start in range(0, max(1, len(ids) - self.doc_stride), room - self.doc_stride):
             part = slice(start, start + room)
-            row, types, first = self.pairs.template(question, ids[part])
+            row, types, sides = self.pairs.template(question, ids[part])
+            first = len(row) if not len(ids) else int(np.argmax(sides == 1))
             found.append(
                 Window(number, row.astype(np.int32), types.astype(np.int8), first, offsets[part], allowed[part])
             )
@@ -179,7 +183,7 @@ class TrainingWindows:
     def __len__(self) -> int:
         return len(self.windows)
 
-    def __getitem__(self, key: ExampleKey) -> Window:
+    def __getitem__(self, key: "ExampleKey") -> Window:
         return self.windows[key.index]
 
     def __call__(self, windows: list[Window]) -> dict:

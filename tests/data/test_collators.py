@@ -54,8 +54,8 @@ def test_qlm_batch(mode, multiple, tokenizer):
         assert batch[name].shape == (64, length) and batch[name].dtype == torch.long
     special = set(tokenizer.all_special_ids)
     for row in range(64):
-        ids, sides = encoded["input_ids"][row], [*encoded.sequence_ids(row)]
-        sides += [None] * (length - len(sides))
+        ids, sides = encoded["input_ids"][row], [*encoded["sides"][row]]
+        sides += [-1] * (length - len(sides))
         labels, output = batch["labels"][row].tolist(), batch["input_ids"][row].tolist()
         chosen = [place for place, label in enumerate(labels) if label != -100]
         assert chosen

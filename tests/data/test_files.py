@@ -13,7 +13,7 @@ from modeling_clir.data.files import (
     find_optional,
     folder_name,
     list_files,
-    look_alikes,
+    lookalikes,
     new_folder,
     read_columns,
     read_json,
@@ -108,8 +108,8 @@ def test_files_of_a_folder(tmp_path):
         find_file(tmp_path, "queries.tsv")
     with pytest.raises(FileNotFoundError, match=r"has no documents.jsonl \(plain or .gz\)$"):
         find_file(tmp_path, "documents.jsonl")
-    assert look_alikes(tmp_path, ["candidates.run", "folds.json", "queries.tsv"]) == ["Queries.TSV"]
-    assert look_alikes(tmp_path, ["candidate.run", "fold.json"]) == [
+    assert lookalikes(tmp_path, ["candidates.run", "folds.json", "queries.tsv"]) == ["Queries.TSV"]
+    assert lookalikes(tmp_path, ["candidate.run", "fold.json"]) == [
         "candidates.run.gz",
         "folds.json",
         "folds.json.gz",

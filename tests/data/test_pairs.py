@@ -77,7 +77,7 @@ def test_encoder_properties(tokenizer):
     encoder = PairEncoder(tokenizer, 30, 10)
     encoded = encoder(queries, texts)
     for row, query in enumerate(queries):
-        ids, sides = encoded["input_ids"][row], encoded.sequence_ids(row)
+        ids, sides = encoded["input_ids"][row], encoded["sides"][row]
         assert len(ids) <= 30 and sides.count(0) <= 10
         special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
         assert sum(i in special for i in ids) == 3  # [CLS] and two [SEP], whatever the texts say
@@ -117,4 +117,4 @@ def test_encoder_refuses(tokenizer, tmp_path):
 def test_encoder_does_not_cut_inside_a_letter(limit, kept, tokenizer):
     """A syllable of Hangul is one letter and three tokens."""
     encoded = PairEncoder(tokenizer, 20, limit)(["각각각"], ["d1 d2"])
-    assert encoded.sequence_ids(0).count(0) == kept and encoded["query_cut"] == [kept < 9]
+    assert encoded["sides"][0].count(0) == kept and encoded["query_cut"] == [kept < 9]

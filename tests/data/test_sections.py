@@ -205,7 +205,7 @@ def test_corpus_errors(sections, pairs, kind, message, tmp_path):
 def test_corpus_errors_of_names(tmp_path):
     corpus = numbered_corpus(tmp_path / "corpus", 3)
     for name in (str(tmp_path / "nothing"), "./nothing", "nothing", "a/b/c"):
-        with pytest.raises(FileNotFoundError, match="neither a folder nor"):
+        with pytest.raises(FileNotFoundError, match="there is no "):
             PretrainingDataset(name, both("en-de"))
     with pytest.raises(FileNotFoundError, match=r"no pairs/en-de/validation\.parquet"):
         PretrainingDataset(corpus, both("en-de"), split="validation")

@@ -241,7 +241,7 @@ BAD_ARGUMENTS = {
     "no pairs": (("--folder", "a"), "--folder and --pairs go together"),
     "one column": (("--dataset", "a", "--columns", "en"), "two --columns go together, got 1"),
     "document ids": (("--dataset", "a", "--columns", "x", "y", "--document_ids", "z"), "--document_ids is for text"),
-    "pair": (("--folder", "a", "--pairs", "enfr"), "two languages joined by a hyphen"),
+    "pair": (("--folder", "sample/test", "--pairs", "enfr"), "two languages joined by a hyphen"),
     "language": (("--folder", "sample/test", "--pairs", "en-zh"), "has no file of the language 'zh'"),
     "model": (
         ("--folder", "sample/test", "--pairs", "en-de", "--model_name_or_path", "/nowhere"),

@@ -15,15 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
-import transformers
-from transformers import AutoModel
+from modeling_clir.names import check_name, check_output_dir, check_path, parse_pairs
+from modeling_clir.program import run_program, share_cores
+from modeling_clir.training.arguments import parse_arguments, start_logging
 
-from modeling_clir.data.parallel import read_parallel_dataset, read_parallel_files, read_parallel_folder
-from modeling_clir.data.sections import parse_pairs
-from modeling_clir.evaluation.alignment import measure_alignment, to_markdown, write_alignment
-from modeling_clir.loading import load_pretrained, longest_input
-from modeling_clir.training.arguments import parse_arguments
+
+logger = logging.getLogger("run_alignment")
 
 
 @dataclass
@@ -57,7 +54,9 @@ class Arguments:
     max_length: int | None = field(
         default=None, metadata={"help": "texts are cut to so many tokens; defaults to the model's"}
     )
-    max_tokens_per_batch: int = field(default=8192, metadata={"help": "tokens that are encoded together"})
+    max_tokens_per_batch: int = field(
+        default=8192, metadata={"help": "texts that are encoded together have so many tokens at most"}
+    )
     dtype: Literal["float32", "bfloat16"] = field(default="float32", metadata={"help": "precision of the model"})
     use_cpu: bool = field(default=False, metadata={"help": "also where there is a GPU"})
 
@@ -73,13 +72,29 @@ class Arguments:
             raise ValueError(f"--dataset and two --columns go together, got {len(self.columns)} columns")
         if self.dataset and self.document_ids:
             raise ValueError("--document_ids is for text files, not for a --dataset")
+        check_output_dir(self.output_dir)
+        check_name(self.model_name_or_path, "model")
+        for path in (self.source, self.target, self.folder, self.document_ids):
+            if path is not None:
+                check_path(path)
+        if self.dataset is not None:
+            check_name(self.dataset, "data set")
 
 
 def main():
     # 1. Arguments and texts, checked before the model is loaded
-    (args,) = parse_arguments((Arguments,), sys.argv[1:])
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
-    transformers.utils.logging.enable_default_handler()
+    share_cores()
+    (args,) = parse_arguments((Arguments,), sys.argv[1:], __doc__, training=False)
+
+    # Imported here, so that help and mistakes in the arguments are answered at once
+    import torch
+    from transformers import AutoModel
+
+    from modeling_clir.data.parallel import read_parallel_dataset, read_parallel_files, read_parallel_folder
+    from modeling_clir.evaluation.alignment import measure_alignment, to_markdown, write_alignment
+    from modeling_clir.loading import load_pretrained, longest_input
+
+    start_logging(logger)
     document_ids = Path(args.document_ids) if args.document_ids else None
     if args.folder:
         pairs = [read_parallel_folder(Path(args.folder), pair, document_ids) for pair in parse_pairs(args.pairs)]
@@ -105,4 +120,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

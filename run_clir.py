@@ -6,8 +6,10 @@ each fold tested once (Yu, Fei, Li 2021).
     python run_clir.py --model_name_or_path MODEL --collections data/en-de data/de-en --output_dir results/clir
     accelerate launch run_clir.py --do_train --model_name_or_path MODEL --collections data/en-de --output_dir results/en-de
 
-Writes for each collection {collection}.run (TREC) and {collection}.csv (measures of each query), and metrics.json. A run
-with --do_train that was killed goes on where it was when the same command is given again.
+Writes for each collection {collection}.run (TREC) and {collection}.csv (measures of each query), and metrics.json.
+
+An output folder belongs to one command: a killed run with --do_train goes on if the same command is given again, and other
+options are refused. --fold may differ: the results are those of all folds that are finished in the folder.
 """
 
 import json
@@ -18,23 +20,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
-from transformers import set_seed
-
-from modeling_clir.data.collections import assign_folds, read_collection
-from modeling_clir.data.files import new_file
-from modeling_clir.data.runs import write_run
-from modeling_clir.evaluation.ranking import MEASURES, write_queries
-from modeling_clir.quantization import quantize_int8
-from modeling_clir.reranker import Reranker
+from modeling_clir.names import check_name, check_path
+from modeling_clir.program import run_program
 from modeling_clir.training.arguments import parse_arguments, start_logging
-from modeling_clir.training.folds import Fold, measure_folds, plan_folds, rank_fold, read_result, write_result
 from modeling_clir.training.launch import start_all_processes
-from modeling_clir.training.layers import finetune_last_layers, reinitialize_layers
-from modeling_clir.training.plots import plot_development
-from modeling_clir.training.ranking import finetune, save_reranker
-from modeling_clir.training.resuming import prepare_output
-from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
 
 logger = logging.getLogger("run_clir")
@@ -53,7 +42,7 @@ class Arguments:
     train_collections: list[str] | None = field(
         default=None, metadata={"help": "train on these and test on all queries of --collections"}
     )
-    fold: int | None = field(default=None, metadata={"help": "only this test fold of the queries; all by default"})
+    fold: int | None = field(default=None, metadata={"help": "run this test fold only; all by default"})
     num_negatives: int = field(default=1, metadata={"help": "negatives of a training query, judged ones first"})
     num_finetuned_layers: int | None = field(
         default=None, metadata={"help": "train the last layers only, with pooler and head; all by default"}
@@ -65,18 +54,50 @@ class Arguments:
     long_documents: Literal["truncate", "maxp"] = field(
         default="truncate", metadata={"help": "cut a long document, or score its passages and take the maximum"}
     )
-    max_tokens_per_batch: int = field(default=8192, metadata={"help": "tokens that are ranked together"})
+    max_tokens_per_batch: int = field(
+        default=8192, metadata={"help": "ranking: pairs that are scored together have so many tokens at most"}
+    )
     dtype: Literal["float32", "bfloat16", "int8"] = field(
         default="float32", metadata={"help": "precision of ranking; int8 on a CPU only"}
     )
+
+    def __post_init__(self):
+        check_name(self.model_name_or_path, "model")
+        for path in self.candidates or []:
+            check_path(path)
 
 
 def main():
     # 1. Processes; arguments and data, checked before a model is loaded
     os.environ.setdefault("MKL_CBWR", "AVX512,STRICT")  # else the last bits of scores change with threads and memory
     start_all_processes()
-    args, training_args = parse_arguments((Arguments, XLRetrievalTrainingArguments), sys.argv[1:])
-    start_logging(logger, training_args.should_log)
+    args, training_args = parse_arguments((Arguments,), sys.argv[1:], __doc__)
+
+    # Imported here, so that help and mistakes in the arguments are answered at once
+    import torch
+    from transformers import set_seed
+
+    from modeling_clir.data.collections import assign_folds, read_collection
+    from modeling_clir.data.files import new_file
+    from modeling_clir.data.runs import write_run
+    from modeling_clir.evaluation.ranking import MEASURES, write_queries
+    from modeling_clir.quantization import quantize_int8
+    from modeling_clir.reranker import Reranker
+    from modeling_clir.training.folds import (
+        Fold,
+        measure_folds,
+        plan_folds,
+        rank_fold,
+        read_result,
+        with_finished,
+        write_result,
+    )
+    from modeling_clir.training.layers import finetune_last_layers, reinitialize_layers
+    from modeling_clir.training.plots import plot_development
+    from modeling_clir.training.ranking import finetune, save_reranker
+    from modeling_clir.training.resuming import check_output, claim_output
+
+    start_logging(logger, training_args)
     set_seed(training_args.seed)
     if training_args.do_train and args.num_negatives < 1:
         raise ValueError(f"--num_negatives must be at least 1, got {args.num_negatives}")
@@ -95,7 +116,7 @@ def main():
     if len({collection.name for collection in everything}) < len(everything):
         raise ValueError("two of the collections' folders have the same name, which names their results")
 
-    # 2. Folds; what an earlier run in this folder has finished belongs to the same command
+    # 2. Folds; the output folder belongs to this command, whichever fold it runs
     assign_folds(everything, training_args.seed)
     output = Path(training_args.output_dir)
     if training_args.do_train:
@@ -103,10 +124,11 @@ def main():
     else:
         queries = {c.name: list(c.qrels) if args.fold is None else c.split(args.fold)[2] for c in collections}
         folds = [Fold("zero-shot", {}, {}, queries)]
-    with training_args.main_process_first():
-        if training_args.do_train and training_args.process_index == 0:
-            options = {name: value for name, value in asdict(args).items() if name != "fold"}
-            prepare_output(output, options, training_args, everything)
+    options = asdict(args)
+    if training_args.do_train:
+        options["fold"] = "transfer" if folds[0].name == "transfer" else "any"
+    files = check_output(output, "run_clir.py", options, training_args, everything if training_args.do_train else [])
+    claim_output(output, files, training_args)
 
     # 3. Finetune and rank each fold that is not finished
     lengths = (args.max_length, args.max_query_length, args.max_tokens_per_batch, args.long_documents)
@@ -140,6 +162,8 @@ def main():
     # 4. Measure all queries together, and each fold
     if not training_args.should_save:
         return
+    if training_args.do_train:
+        folds, results = with_finished(folds, results, collections, output)
     metrics = {}
     for collection in collections:
         name = collection.name
@@ -157,4 +181,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

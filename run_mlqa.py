@@ -8,8 +8,10 @@ Fei, Li 2021).
     python run_mlqa.py --model_name_or_path results/mlqa --test_data MLQA_V1 --output_dir results/again
 
 Writes for each test set {set}/context-{language}.question-{language}.json (id to answer) and .nbest.json, and together
-{set}.md, results.csv, results.png and metrics.json; with --do_train the model, its card and pipeline. A training that was
-killed goes on where it was when the same command is given again.
+{set}.md, results.csv, results.png and metrics.json; with --do_train the model, its card and pipeline.
+
+An output folder belongs to one command: a killed run with --do_train goes on if the same command is given again, a finished
+one is left as it is, and other options are refused.
 """
 
 import json
@@ -21,32 +23,10 @@ from pathlib import Path
 from shutil import copytree
 from typing import Literal
 
-import torch
-from transformers import set_seed
-
-from modeling_clir.data.files import new_file
-from modeling_clir.data.questions import describe, language_key, read_question_sets, read_training_questions
-from modeling_clir.data.windows import TrainingWindows
-from modeling_clir.evaluation.answering import (
-    answer_set,
-    evaluate_development,
-    write_results,
-)
-from modeling_clir.quantization import quantize_int8
-from modeling_clir.reader import Reader
-from modeling_clir.training.answering import (
-    chosen_epochs,
-    epoch_folder,
-    freeze,
-    keep_epochs,
-    train_reader,
-    write_card,
-)
+from modeling_clir.names import check_name
+from modeling_clir.program import run_program
 from modeling_clir.training.arguments import parse_arguments, start_logging
 from modeling_clir.training.launch import start_all_processes
-from modeling_clir.training.plots import plot_development
-from modeling_clir.training.resuming import SETTINGS, keep_settings, remove_checkpoints
-from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
 
 logger = logging.getLogger("run_mlqa")
@@ -91,19 +71,48 @@ class Arguments:
     max_answer_length: int = field(default=30, metadata={"help": "longest answer in tokens"})
     n_best: int = field(default=20, metadata={"help": "answers of a question that are written"})
     max_tokens_per_batch: int | None = field(
-        default=None, metadata={"help": "training batches by tokens, in place of --per_device_train_batch_size"}
+        default=None,
+        metadata={"help": "fill batches up to so many tokens, in training in place of --per_device_train_batch_size"},
     )
     dtype: Literal["float32", "bfloat16", "int8"] = field(
         default="float32", metadata={"help": "precision of the test; int8 on a CPU only"}
     )
+
+    def __post_init__(self):
+        check_name(self.model_name_or_path, "model")
+        for name in (*(self.train_data or []), *(self.dev_data or []), *(self.test_data or [])):
+            check_name(name, "data set")
 
 
 def main():
     # 1. Processes; arguments and data, checked before a model is loaded
     os.environ.setdefault("MKL_CBWR", "AVX512,STRICT")  # else the last bits of scores change with threads and memory
     start_all_processes()
-    args, training_args = parse_arguments((Arguments, XLRetrievalTrainingArguments), sys.argv[1:])
-    start_logging(logger, training_args.should_log)
+    args, training_args = parse_arguments((Arguments,), sys.argv[1:], __doc__)
+
+    # Imported here, so that help and mistakes in the arguments are answered at once
+    import torch
+    from transformers import set_seed
+
+    from modeling_clir.data.files import new_file
+    from modeling_clir.data.questions import describe, language_key, read_question_sets, read_training_questions
+    from modeling_clir.data.windows import TrainingWindows
+    from modeling_clir.evaluation.answering import write_results
+    from modeling_clir.quantization import quantize_int8
+    from modeling_clir.reader import Reader
+    from modeling_clir.training.answering import (
+        answer_by_epochs,
+        chosen_epochs,
+        epoch_folder,
+        freeze,
+        keep_epochs,
+        train_reader,
+        write_card,
+    )
+    from modeling_clir.training.plots import plot_development
+    from modeling_clir.training.resuming import check_output, claim_output, remove_checkpoints
+
+    start_logging(logger, training_args)
     set_seed(training_args.seed)
     if training_args.do_train != bool(args.train_data):
         raise ValueError("--do_train and --train_data need each other")
@@ -126,48 +135,49 @@ def main():
         logger.warning(f"{seen} test questions are development questions too: what they measure was tuned on them")
     logger.info(f"development: {describe(development) or 'none'}; test: {describe(tests) or 'none'}")
 
-    # 2. Train; what an earlier run in this folder has begun belongs to the same command
+    # 2. The output folder belongs to this command; nothing is left to do if it is finished
     output = Path(training_args.output_dir)
+    files = check_output(output, "run_mlqa.py", asdict(args), training_args)
+    if training_args.do_train and (output / "metrics.json").is_file():
+        logger.info(f"{output} is finished")
+        return
+    questions = read_training_questions(args.train_data, args.bad_data) if training_args.do_train else []
+    claim_output(output, files, training_args)
+
+    # 3. Train
     options = {name: getattr(args, name) for name in ("max_length", "doc_stride", "max_question_length")}
     options |= {"max_answer_length": args.max_answer_length}
     options |= {"max_tokens_per_batch": args.max_tokens_per_batch} if args.max_tokens_per_batch else {}
-    history, chosen = [], {None: 0}
+    history = []
     if training_args.do_train:
-        questions = read_training_questions(args.train_data, args.bad_data)
-        with training_args.main_process_first():
-            if training_args.process_index == 0:
-                settings = asdict(args) | {name: getattr(training_args, name) for name in SETTINGS}
-                begun = any(output.glob("checkpoint-*")) or (output / "metrics.json").is_file()
-                keep_settings(output, {"settings.json": settings}, begun)
-        if (output / "metrics.json").is_file():
-            logger.info(f"{output} is finished")
-            return
         reader = Reader.from_pretrained(args.model_name_or_path, new_head=True, **options)
         freeze(reader.model, args.num_finetuned_layers, args.freeze_embeddings)
         windows = TrainingWindows(questions, reader.encoder, progress=training_args.should_log)
         history = train_reader(reader, windows, development, training_args, args.select, args.max_tokens_per_batch)
-        chosen = chosen_epochs(history, args.select)
 
-    # 3. Answer the questions of each pair of languages by the model of its epoch
-    results = {one.name: {} for one in tests}
-    for epoch in sorted({chosen.get(one.key, chosen[None]) for one in tests}):
+    # 4. Answer the questions of each pair of languages by the model of its epoch
+    def open_reader(epoch: int) -> Reader:
         source = epoch_folder(output, epoch) if epoch else args.model_name_or_path
         reader = Reader.from_pretrained(source, new_head=True, **options)
         if args.dtype == "int8":
             quantize_int8(reader.model.eval())
         else:
             reader.model.to(training_args.device, getattr(torch, args.dtype))
-        history = history or [evaluate_development(reader, development)]
-        threshold = history[max(epoch, 1) - 1]["threshold"]
-        for one in tests:
-            if chosen.get(one.key, chosen[None]) == epoch:
-                folder = output / one.name if training_args.should_save else None
-                results[one.name][one.key] = answer_set(reader, one, threshold, args.n_best, folder) | {"epoch": epoch}
+        return reader
+
+    results, history = answer_by_epochs(
+        open_reader,
+        tests,
+        development,
+        history,
+        args.select,
+        args.n_best,
+        output if training_args.should_save else None,
+    )
     if not training_args.should_save:
         return
 
-    # 4. Matrices; the model whose mean over the development pairs is best, with its card
-    results = {name: [of_set[one.key] for one in tests if one.name == name] for name, of_set in results.items()}
+    # 5. Matrices; the model whose mean over the development pairs is best, with its card
     for name, of_set in results.items():
         for result in of_set:
             key = language_key(result["context"], result["question"])
@@ -175,11 +185,12 @@ def main():
     if results:
         write_results(results, output)
     if training_args.do_train:
-        copytree(epoch_folder(output, chosen[None]), output, dirs_exist_ok=True)
+        epoch = chosen_epochs(history, args.select)[None]
+        copytree(epoch_folder(output, epoch), output, dirs_exist_ok=True)
         if development:
             curves = {name: [found[name] for found in history] for name in history[0] if name.startswith("F1")}
             plot_development(curves, output / "development.png", "Development F1")
-        write_card(output, reader, results, chosen[None], len(questions), args, training_args)
+        write_card(output, reader, results, history, epoch, len(questions), args, training_args)
     with new_file(output / "metrics.json") as file:
         json.dump({"results": results, "development": history}, file, indent=1)
     if training_args.do_train:
@@ -188,4 +199,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

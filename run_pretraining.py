@@ -3,27 +3,22 @@
 Pretrains a cross-lingual reranker with query language modelling (QLM) and relevance ranking (RR).
 
     accelerate launch run_pretraining.py --config recipes/demo.yaml [--flag value ...]
+
+An output folder belongs to one command: a killed run goes on from its last complete checkpoint if the same command is given
+again with --resume_from_checkpoint true, a finished one is left as it is, and other options are refused. To train longer, or
+with other options, name the checkpoint: --resume_from_checkpoint FOLDER/checkpoint-N, and another --output_dir.
 """
 
 import logging
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from transformers import AutoConfig, set_seed
-from transformers.trainer_utils import get_last_checkpoint
-
-from modeling_clir import BertForXLRetrieval, BertLongConfig, BertLongForXLRetrieval
-from modeling_clir.convert import bert_to_bertlong, load_model, mark_queries
-from modeling_clir.data.collators import MASK_MODES, PretrainingCollator
-from modeling_clir.data.pairs import PairEncoder
-from modeling_clir.data.sections import PretrainingDataset, parse_pairs
-from modeling_clir.loading import check_labels, fit_tokenizer, load_tokenizer, longest_input, read_config
+from modeling_clir.names import check_name, parse_pairs
+from modeling_clir.program import run_program
 from modeling_clir.training.arguments import parse_arguments, start_logging
 from modeling_clir.training.launch import start_all_processes
-from modeling_clir.training.plots import plot_learning_curve
-from modeling_clir.training.pretraining import PretrainingTrainer
-from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
 
 logger = logging.getLogger("run_pretraining")
@@ -45,6 +40,9 @@ class ModelArguments:
             raise ValueError("pass either --model_name_or_path, or --config_name and --tokenizer_name (from scratch)")
         if self.config_name is not None and self.tokenizer_name is None:
             raise ValueError("--config_name needs --tokenizer_name")
+        for name in (self.model_name_or_path, self.config_name, self.tokenizer_name):
+            if name is not None:
+                check_name(name, "model")
 
 
 @dataclass
@@ -58,17 +56,16 @@ class DataArguments:
     max_eval_pairs: int | None = field(default=200, metadata={"help": "held-out pairs per language pair"})
     num_negatives: int = field(default=1, metadata={"help": "negatives of an RR example"})
     num_eval_negatives: int = field(default=3, metadata={"help": "negatives of a held-out RR example"})
-    mask_mode: str = field(default="query", metadata={"help": "what QLM masks: query, document or mixed"})
+    mask_mode: Literal["query", "document", "mixed"] = field(default="query", metadata={"help": "what QLM masks"})
     mask_probability: float = field(default=0.3, metadata={"help": "share of tokens that QLM masks"})
     max_length: int | None = field(default=None, metadata={"help": "longest pair in tokens; defaults to the model's"})
     max_query_length: int = field(default=128, metadata={"help": "longest query in tokens"})
     max_tokens_per_batch: int | None = field(
-        default=None, metadata={"help": "tokens of a batch, in place of --per_device_train_batch_size examples"}
+        default=None,
+        metadata={"help": "training: fill batches up to so many tokens, in place of --per_device_train_batch_size"},
     )
 
     def __post_init__(self):
-        if self.mask_mode not in MASK_MODES:
-            raise ValueError(f"--mask_mode must be one of {', '.join(MASK_MODES)}, got {self.mask_mode!r}")
         self.pairs = {"qlm": parse_pairs(self.qlm_pairs), "rr": parse_pairs(self.rr_pairs)}
         if not any(self.pairs.values()):
             raise ValueError("nothing to train: pass --qlm_pairs, --rr_pairs or both")
@@ -76,34 +73,58 @@ class DataArguments:
             raise ValueError(f"--num_negatives must be at least 1 for RR, got {self.num_negatives}")
         if self.pairs["rr"] and self.num_eval_negatives < 1:
             raise ValueError(f"--num_eval_negatives must be at least 1 for RR, got {self.num_eval_negatives}")
+        check_name(self.corpus, "corpus")
 
 
 def main():
     # 1. Processes; arguments, checked before anything is loaded
     start_all_processes()
-    dataclass_types = (ModelArguments, DataArguments, XLRetrievalTrainingArguments)
-    model_args, data_args, training_args = parse_arguments(dataclass_types, sys.argv[1:])
-    start_logging(logger, training_args.should_log)
-    checkpoint = training_args.resume_from_checkpoint
-    if checkpoint is not None and checkpoint.lower() == "true":
-        checkpoint = get_last_checkpoint(training_args.output_dir) if Path(training_args.output_dir).is_dir() else None
-        if checkpoint is None:
-            raise ValueError(f"--resume_from_checkpoint: {training_args.output_dir} holds no checkpoint")
-    if checkpoint is not None and not Path(checkpoint).is_dir():
-        raise ValueError(f"--resume_from_checkpoint: there is no folder {checkpoint}")
+    types = (ModelArguments, DataArguments)
+    model_args, data_args, training_args = parse_arguments(types, sys.argv[1:], __doc__)
+
+    # Imported here, so that help and mistakes in the arguments are answered at once
+    from transformers import AutoConfig, set_seed
+
+    from modeling_clir import BertForXLRetrieval, BertLongConfig, BertLongForXLRetrieval
+    from modeling_clir.convert import bert_to_bertlong, load_model, mark_queries
+    from modeling_clir.data.collators import PretrainingCollator
+    from modeling_clir.data.pairs import PairEncoder
+    from modeling_clir.data.sections import PretrainingDataset
+    from modeling_clir.loading import check_labels, fit_tokenizer, load_tokenizer, longest_input, read_config
+    from modeling_clir.training.plots import plot_learning_curve
+    from modeling_clir.training.pretraining import PretrainingTrainer
+    from modeling_clir.training.resuming import (
+        check_output,
+        checkpoint_to_resume,
+        claim_output,
+        is_finished,
+        train_to_the_end,
+    )
+
+    start_logging(logger, training_args)
     if not training_args.do_train and not training_args.do_eval:
         raise ValueError("nothing to do: pass --do_train, --do_eval or both")
-    output = Path(training_args.output_dir)
-    if training_args.do_train and checkpoint is None and list(output.glob("checkpoint-*")):
-        raise ValueError(
-            f"{output} holds checkpoints of an earlier run: pass --resume_from_checkpoint true, or another --output_dir"
-        )
     set_seed(training_args.seed)
 
-    # 2. Data
+    # 2. The output folder belongs to this command; data
+    output = Path(training_args.output_dir)
+    options = {name: value for part in (model_args, data_args) for name, value in asdict(part).items()}
+    files = check_output(output, "run_pretraining.py", options, training_args)
+    finished = training_args.do_train and is_finished(training_args)
+    checkpoint = checkpoint_to_resume(training_args) if training_args.do_train else None
+    evaluated = finished and (output / "eval_results.json").is_file()
+    if finished:
+        logger.info(f"{output} is finished")
+        if (
+            (evaluated or not training_args.do_eval)
+            and (output / "README.md").is_file()
+            and not training_args.push_to_hub
+        ):
+            return
     common = {"corpus": data_args.corpus, "pairs": data_args.pairs, "seed": training_args.seed}
-    train = PretrainingDataset(num_negatives=data_args.num_negatives, max_pairs=data_args.max_pairs, **common)
-    held_out = None
+    train, held_out = None, None
+    if training_args.do_train:
+        train = PretrainingDataset(num_negatives=data_args.num_negatives, max_pairs=data_args.max_pairs, **common)
     if training_args.do_eval:
         held_out = PretrainingDataset(
             split="validation",
@@ -139,6 +160,7 @@ def main():
     max_length = longest_input(model, tokenizer, data_args.max_length)
 
     # 4. Train
+    claim_output(output, files, training_args)
     trainer = PretrainingTrainer(
         model=model,
         args=training_args,
@@ -153,22 +175,25 @@ def main():
         max_tokens_per_batch=data_args.max_tokens_per_batch,
     )
     if training_args.do_train:
-        result = trainer.train(resume_from_checkpoint=checkpoint)
-        trainer.save_model()
-        trainer.save_metrics("train", result.metrics)
+        state = train_to_the_end(trainer, checkpoint)
+        if not finished:
+            trainer.save_model()
+            if "train_runtime" in state.log_history[-1]:  # not if the run was killed after the last step
+                trainer.save_metrics("train", state.log_history[-1])
+            trainer.save_state()  # last: from now on the training is finished
 
     # 5. Evaluate
-    if training_args.do_eval:
+    if training_args.do_eval and not evaluated:
         metrics = trainer.evaluate()
+        if training_args.do_train:
+            trainer.save_state()  # with the evaluation
         trainer.save_metrics("eval", metrics)
         if trainer.is_world_process_zero():
             for name in ("eval_qlm_loss", "eval_qlm_accuracy", "eval_rr_accuracy", "eval_rr_mrr"):
                 if name in metrics:
                     print(f"{name} {metrics[name]:.4f}")
 
-    # 6. Log history, learning curve, model card, Hub
-    if training_args.do_train:
-        trainer.save_state()
+    # 6. Learning curve, model card, Hub
     if training_args.do_train and trainer.is_world_process_zero():
         plot_learning_curve(trainer.state.log_history, output / "learning_curve.png")
         trainer.create_model_card()
@@ -177,4 +202,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

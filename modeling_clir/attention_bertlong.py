@@ -14,8 +14,8 @@
 """
 BertLong's self-attention: local in a window, global for the query's tokens.
 
-Read from bottom to top: `BertLongSelfAttention`, then the functions it computes with. Shape suffixes are those of
-layout_bertlong.py; H heads, d head size.
+Read from bottom to top: `BertLongSelfAttention`, then the functions that it calls. Shapes use the letters of
+layout_bertlong.py, and H for heads, d for head size.
 """
 
 import math
@@ -42,7 +42,18 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The interface of `ALL_ATTENTION_FUNCTIONS`: (.., H, queries, d) in, (.., queries, H, d) and the weights out."""
+    """
+    Eager attention with the interface of `ALL_ATTENTION_FUNCTIONS`.
+
+    Args:
+        query (`torch.Tensor` of shape `(.., H, queries, d)`); key, value (`torch.Tensor` of shape `(.., H, keys, d)`).
+        attention_mask (`torch.BoolTensor` of shape `(.., queries, keys)`): True where a query attends to a key.
+        scaling (`float`): factor of the scores.
+        dropout (`float`, defaults to 0): share of the weights that is dropped in training.
+
+    Returns:
+        The attended values `(.., queries, H, d)` and the weights `(.., H, queries, keys)`.
+    """
     scores = torch.matmul(query, key.transpose(-1, -2)) * scaling
     scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
     weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
@@ -52,7 +63,7 @@ def eager_attention_forward(
 
 @cache
 def compiled_flex_attention() -> Callable:
-    """Compiles at the first use: `torch.compile` imports the compiler, which takes seconds and serves this path alone."""
+    """Calls `torch.compile` at the first use only: importing the compiler takes 2 seconds."""
     return torch.compile(flex_attention)
 
 
@@ -60,28 +71,37 @@ def flex_attention_forward(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: BlockMask, scaling: float
 ) -> torch.Tensor:
     """
-    `(H, queries, d)`, `(H, keys, d)` twice to `(queries, H, d)`. Compiled on a GPU; on a CPU the reference, without
-    gradients and of quadratic cost.
+    Maps `query` of shape `(H, queries, d)`, `key` and `value` of shape `(H, keys, d)` to `(queries, H, d)`. Runs compiled on
+    a GPU. On a CPU it is a reference: no gradients, quadratic cost.
     """
     function = flex_attention if query.device.type == "cpu" else compiled_flex_attention()
     return function(query[None], key[None], value[None], block_mask=mask, scale=scaling)[0].transpose(0, 1)
 
 
 def gather(tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """`(T, D)` and `(..)` to `(.., D)`. As an embedding, whose gradient is summed in parallel on a CPU."""
+    """
+    Maps `tensor` of shape `(T, D)` and `index` of shape `(..)` to `(.., D)`. Uses an embedding because its gradient runs in
+    parallel on a CPU.
+    """
     return F.embedding(index, tensor)
 
 
 def exact(tensor: torch.Tensor) -> torch.Tensor:
-    """In float32 at least."""
+    """Casts half precision to float32; leaves float32 and float64 as they are."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def keep_mask(shape: torch.Size, dropout: float) -> tuple[torch.Tensor, float]:
     """
-    Which numbers dropout keeps, `torch.BoolTensor` of `shape`, and the factor that makes up for the others. One random
-    number of 64 bits decides for four: several times as fast as `bernoulli_` on a CPU. `dropout`, above 0, is rounded to a
-    multiple of 1 / 65536.
+    Draws a dropout mask. One random number of 64 bits decides for four elements, which is several times as fast as
+    `bernoulli_` on a CPU.
+
+    Args:
+        shape (`torch.Size`): shape of the mask.
+        dropout (`float`): share that is dropped, above 0; rounded to a multiple of 1 / 65536.
+
+    Returns:
+        `torch.BoolTensor` of `shape`, True where an element is kept, and the factor that scales the kept elements.
     """
     size, dropped = math.prod(shape), max(round(dropout * 2**16), 1)
     bits = torch.empty((size + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
@@ -90,9 +110,9 @@ def keep_mask(shape: torch.Size, dropout: float) -> tuple[torch.Tensor, float]:
 
 class LocalAttention(torch.autograd.Function):
     """
-    The local attention of a [`PackedLayout`] on a CPU, a few blocks at a time: keys and values of a block are never held
-    for more than those, and the attention weights are computed anew for the gradients (as in Dao et al. 2022,
-    FlashAttention, section 3.1). `scaled_dot_product_attention` with dropout would keep all of them.
+    The local attention of a [`PackedLayout`] on a CPU. It computes a few blocks at a time, holds the keys and values of
+    those blocks only, and computes the attention weights again for the gradients (Dao et al. 2022, FlashAttention,
+    section 3.1). `scaled_dot_product_attention` with dropout would keep all weights.
     """
 
     @staticmethod
@@ -149,7 +169,7 @@ class LocalAttention(torch.autograd.Function):
 
     @staticmethod
     def queries(ctx, part: Part, tensor: torch.Tensor) -> torch.Tensor:
-        """(T, D) -> (n, H, S, d), 0 in empty slots"""
+        """Maps (T, D) to (n, H, S, d); empty slots are 0."""
         n, _, size, _ = part.bias.shape
         blocks = tensor.new_zeros(n * size, tensor.shape[1])
         blocks[part.slots] = tensor[part.start : part.end]
@@ -157,12 +177,12 @@ class LocalAttention(torch.autograd.Function):
 
     @staticmethod
     def keys(ctx, part: Part, tensor: torch.Tensor) -> torch.Tensor:
-        """(T, D) -> (n, H, W + G, d)"""
+        """Maps (T, D) to (n, H, W + G, d)."""
         return gather(tensor, part.keys).unflatten(-1, (-1, ctx.head_size)).transpose(1, 2)
 
     @staticmethod
     def weights(ctx, part: Part, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        """(n, H, S, W + G), in float32 at least"""
+        """Attention weights of shape (n, H, S, W + G), in float32 or float64."""
         queries, keys = LocalAttention.queries(ctx, part, query), LocalAttention.keys(ctx, part, key)
         scores = exact(torch.matmul(queries, keys.transpose(-1, -2)))
         return scores.mul_(ctx.scaling).add_(part.bias).softmax(-1)
@@ -170,10 +190,10 @@ class LocalAttention(torch.autograd.Function):
 
 class BertLongSelfAttention(nn.Module):
     """
-    A local token i attends to the tokens j of its row with |i - j| <= attention_window / 2 and to all global tokens,
-    by `query`, `key`, `value`. A global token attends to all tokens of its row, by `query_global`, `key_global`,
-    `value_global`. Scores are divided by the square root of the head size. Padding is not counted in i and j and is
-    attended by nobody, wherever it lies (Beltagy et al. 2020, Longformer, section 3.1).
+    A local token i attends to the tokens j of its row with |i - j| <= attention_window / 2 and to all global tokens of its
+    row; it uses `query`, `key`, `value`. A global token attends to all tokens of its row; it uses `query_global`,
+    `key_global`, `value_global`. Scores are divided by the square root of the head size. The positions i and j do not count
+    padding, and no token attends to padding (Beltagy et al. 2020, Longformer, section 3.1).
     """
 
     is_causal = False
@@ -192,7 +212,7 @@ class BertLongSelfAttention(nn.Module):
         return self.config.attention_probs_dropout_prob if self.training else 0.0
 
     def heads(self, tensor: torch.Tensor) -> torch.Tensor:
-        """(.., tokens, D) -> (.., H, tokens, d)"""
+        """Maps (.., tokens, D) to (.., H, tokens, d)."""
         return tensor.unflatten(-1, (-1, self.head_size)).transpose(-3, -2)
 
     def forward(
@@ -203,8 +223,18 @@ class BertLongSelfAttention(nn.Module):
         only_global: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
-        `hidden_states` as the layout has them, to attended states of the same shape (with `only_global`: of the global
-        tokens, `(all global tokens, D)`) and, from eager attention, the weights `(B, H, L, L)`.
+        Args:
+            hidden_states (`torch.Tensor` of shape `(B, L, D)` or `(T, D)`): in the form of the layout.
+            layout (`PaddedLayout` or `PackedLayout`).
+            attention_interface (`Callable`): a function of `ALL_ATTENTION_FUNCTIONS`.
+            only_global (`bool`): compute the states of the global tokens only; needs a `PackedLayout`.
+
+        Returns:
+            The attended states, of the shape of `hidden_states`, or `(all global tokens, D)` with `only_global`; and the
+            weights `(B, H, L, L)` from eager attention, else None.
+
+        Raises:
+            `ValueError` if flex_attention is to drop attention weights.
         """
 
         def attention(query, key, value, mask):
@@ -220,7 +250,7 @@ class BertLongSelfAttention(nn.Module):
             return output.flatten(2), weights
 
         x, device = hidden_states, hidden_states.device.type
-        if torch.is_autocast_enabled(device):  # once, not in each of the linear layers
+        if torch.is_autocast_enabled(device):  # cast once instead of in each linear layer
             x = x.to(torch.get_autocast_dtype(device))
         if isinstance(layout, PaddedLayout):
             return self.padded_attention(x, layout, attention)
@@ -236,7 +266,7 @@ class BertLongSelfAttention(nn.Module):
         global_output = self.global_attention(x, layout, attention)
         if not only_global:
             return output.index_copy(0, layout.global_index, global_output), None
-        if torch.is_grad_enabled():  # a gradient of 0, not none: what momentum and DDP need
+        if torch.is_grad_enabled():  # zero gradient instead of None, for DDP and momentum
             unused = (self.query, self.key, self.value)
             global_output = global_output + 0.0 * sum(p.sum() for linear in unused for p in linear.parameters())
         return global_output, None
@@ -257,7 +287,7 @@ class BertLongSelfAttention(nn.Module):
         return x.device.type == "cpu" and self.config._attn_implementation == "sdpa"
 
     def local_attention(self, x, layout, attention):
-        """(T, D) -> (T, D)"""
+        """Attended states of all tokens as if they were local: maps (T, D) to (T, D)."""
         query, key, value = self.query(x), self.key(x), self.value(x)
         if self.blocked_on_cpu(x):
             parts = layout.local_parts[self.window]
@@ -270,7 +300,7 @@ class BertLongSelfAttention(nn.Module):
         return gather(output.flatten(0, 1), layout.block_slot)
 
     def global_attention(self, x, layout, attention):
-        """(T, D) -> (all global tokens, D)"""
+        """Attended states of the global tokens: maps (T, D) to (all global tokens, D)."""
         query = self.query_global(x[layout.global_index])
         if self.blocked_on_cpu(x) and self.rows_are_cheaper(layout):
             return self.global_attention_of_rows(query, x, layout)
@@ -284,9 +314,9 @@ class BertLongSelfAttention(nn.Module):
         return output[layout.global_filled]
 
     def rows_are_cheaper(self, layout: PackedLayout) -> bool:
-        """Is `global_attention_of_rows` less work than `key_global` and `value_global` of all tokens?"""
+        """Whether `global_attention_of_rows` is less work than `key_global` and `value_global` of all tokens."""
         plain = type(self.key_global) is nn.Linear and type(self.value_global) is nn.Linear  # not wrapped or quantized
-        # multiply-adds of the scores and of the values: H G M D per row; of each linear layer: T D D
+        # Multiply-adds: H G M D per row for the scores and again for the values, T D D for each linear layer.
         return (
             plain
             and self.config.num_attention_heads * layout.global_pairs < layout.num_tokens * self.config.hidden_size
@@ -294,8 +324,8 @@ class BertLongSelfAttention(nn.Module):
 
     def global_attention_of_rows(self, query, x, layout):
         """
-        The same, without keys and values of all tokens: q (W x + b) = (q W) x + q b, and the sum of p (W x + b) is
-        W (sum of p x) + b (sum of p). Row by row, so that no padding is computed.
+        The global attention without keys and values of all tokens: q (W x + b) = (q W) x + q b, and the sum of p (W x + b)
+        is W (sum of p x) + b (sum of p). Computes row by row, so no padding is computed.
         """
         query = self.heads(query)  # (H, all global tokens, d)
         weight, bias = (

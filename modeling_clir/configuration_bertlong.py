@@ -34,19 +34,18 @@ class BertLongConfig(PreTrainedConfig):  # trf-ignore: TRF057
     r"""
     Configuration of BertLong: BERT with local attention in a window and global attention of the query's tokens.
 
-    All of BERT's options keep their names and defaults, but for these:
+    BERT's options keep their names and defaults. These options are new or have another default:
 
     attention_window (`int` or `list[int]`, *optional*, defaults to 64):
-        Width of the attention window, in tokens: a local token sees `attention_window / 2` tokens on each side, itself
-        and the global tokens. One even number >= 2, or one per layer.
+        Width of the attention window in tokens: an even number of at least 2, or a list with one per layer. A local token
+        attends to `attention_window / 2` tokens on each side, to itself and to the global tokens.
     max_position_embeddings (`int`, *optional*, defaults to 1024):
-        The longest sequence, in tokens.
+        Longest sequence in tokens.
     num_labels (`int`, *optional*, defaults to 1):
-        Number of relevance logits. With 1 the logit is the relevance score; checkpoints of 2021 have 2 and rank by
-        logit 1.
+        Number of relevance logits. The last logit is the relevance score. Checkpoints of 2021 have 2.
 
-    Raises `ValueError` for an odd or too small window, a list of windows whose length is not `num_hidden_layers`, a
-    hidden size that the heads do not divide, and a misspelt option.
+    Raises `ValueError` if a window is odd or below 2, a list of windows has not `num_hidden_layers` entries,
+    `num_attention_heads` does not divide `hidden_size`, or an option is misspelt.
 
     Example:
 
@@ -82,14 +81,17 @@ class BertLongConfig(PreTrainedConfig):  # trf-ignore: TRF057
             if not hasattr(self, name) and (close := get_close_matches(name, options, 1, 0.88)):
                 raise ValueError(f"BertLongConfig has no option {name!r}; did you mean {close[0]!r}?")
         self.validate_architecture()
-        # The saver lists only the class that is saved; one checkpoint is to open through every Auto class.
+        # `save_pretrained` lists the saved class only, but every Auto class must open the checkpoint.
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
         if "num_labels" not in kwargs and "id2label" not in kwargs and self.id2label is None:
             kwargs["num_labels"] = 1
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
-        """Called for a new configuration, one that is saved, and by the model, since `from_pretrained` sets options late."""
+        """
+        Raises `ValueError` if the options do not fit together. Called for a new configuration, before saving, and by the
+        model, because `from_pretrained` sets options after construction.
+        """
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads ({self.num_attention_heads})"
@@ -105,15 +107,17 @@ class BertLongConfig(PreTrainedConfig):  # trf-ignore: TRF057
                 raise ValueError(f"attention_window must be even and at least 2, got {window}")
 
     def to_diff_dict(self) -> dict:
-        # Transformers leaves out two labels as its default, and would then read them back as ours, which is one.
+        # Transformers omits its default of two labels, which would load as our default of one.
         return {**super().to_diff_dict(), "id2label": self.id2label, "label2id": self.label2id}
 
     @property
     def window_per_layer(self) -> list[int]:
-        """The window of every layer."""
+        """The window of each layer, in tokens."""
         if isinstance(self.attention_window, list):
             return self.attention_window
         return [self.attention_window] * self.num_hidden_layers
 
+
+BertLongConfig.register_for_auto_class()  # what is saved carries this code with it
 
 __all__ = ["BertLongConfig"]

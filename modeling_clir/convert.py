@@ -19,6 +19,12 @@ import shutil
 import sys
 from pathlib import Path
 
+from .program import share_cores
+
+
+if __name__ == "__main__":
+    share_cores()  # before torch is imported
+
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError

@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-How the tokens of a batch lie in memory inside BertLong: which are global, with their padding (`PaddedLayout`) or without
+Which tokens of a batch are global, and how its tokens lie in memory: with padding (`PaddedLayout`) or without it
 (`PackedLayout`).
 
-Shape suffixes in the comments: B rows, L padded length, D hidden size; T tokens of the batch, M of its longest row; N blocks,
-S slots of a block, W tokens around a block, G most global tokens of a row.
+Letters of shapes: B rows, L padded length, D hidden size; T tokens of the batch, M tokens of its longest row; N blocks, S slots
+of a block, W tokens in and around a block, G most global tokens of a row.
 """
 
 from dataclasses import dataclass, field
@@ -27,14 +27,13 @@ import torch.nn.functional as F
 from torch.nn.attention.flex_attention import BlockMask
 
 
-# Slots of a block where the window does not ask for more: large enough for efficient matrix products, small enough
-# that few keys outside the window are met.
+# Least slots of a block. Large enough for efficient matrix products, small enough that few keys lie outside the window.
 BLOCK_SIZE = 64
 
-# Attention weights per head that are computed at once on a CPU, so that they stay in its cache.
+# Attention weights per head that are computed at once on a CPU. They fit into its cache.
 WEIGHTS_AT_ONCE = 2**16
 
-FLEX_BLOCK_SIZE = 128  # of flex_attention, in queries and in keys
+FLEX_BLOCK_SIZE = 128  # queries and keys in a block of flex_attention
 
 
 def global_tokens(
@@ -43,13 +42,19 @@ def global_tokens(
     global_attention_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """
-    Which tokens are global: those of `global_attention_mask` if it is given; else the 2s of `attention_mask` if there
-    are any (the convention of the 2021 code); else, in a row with two segments, segment 0 (`[CLS] query [SEP]`); else
-    the first token, `[CLS]`. Padding is never global.
+    Finds the global tokens. The first rule that applies decides:
+
+    1. `global_attention_mask` is given: its tokens.
+    2. `attention_mask` has a 2 anywhere (the convention of the 2021 code): the tokens with 2.
+    3. The row has two segments: segment 0 (`[CLS] query [SEP]`).
+    4. The first token of the row (`[CLS]`).
+
+    Padding is never global.
 
     Args:
-        attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`): 0 padding, 1 or 2 a token.
-        token_type_ids, global_attention_mask (`torch.Tensor` of the same shape, *optional*).
+        attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`): 0 padding, 1 a token, 2 a global token.
+        token_type_ids (`torch.Tensor` of the same shape, *optional*): 0 for the query, 1 for the document.
+        global_attention_mask (`torch.Tensor` of the same shape, *optional*): 1 for a global token.
 
     Returns:
         `torch.BoolTensor` of shape `(batch_size, sequence_length)`.
@@ -69,33 +74,34 @@ def global_tokens(
 
 def within_window(query_rank: torch.Tensor, key_rank: torch.Tensor, window: int) -> torch.Tensor:
     """
-    `(..., queries)` and `(..., keys)`, positions in the row, to `(..., queries, keys)`: is the distance <= window / 2?
+    Whether the distance of query and key is at most window / 2. Maps positions in the row of shape `(..., queries)` and
+    `(..., keys)` to `(..., queries, keys)`.
     """
     return (query_rank[..., :, None] - key_rank[..., None, :]).abs() <= window // 2
 
 
 def expanded(mask: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """`(B, L)` to `(B, L, 1, ...)`, as many dimensions as `tensor` has."""
+    """Maps `mask` of shape `(B, L)` to `(B, L, 1, ...)` with as many dimensions as `tensor`."""
     return mask.view(mask.shape + (1,) * (tensor.dim() - 2))
 
 
 @dataclass
 class PaddedLayout:
     """
-    The batch as it comes, `(B, L, D)`, with one `(L, L)` mask per row: the reference, which returns attention weights,
-    and the layout of fixed shapes for `torch.compile` and `torch.export`. Its cost is quadratic in L.
+    The batch with its padding, `(B, L, D)`, and one `(L, L)` mask per row. It serves eager attention, which returns
+    attention weights, and the fixed shapes of `torch.compile` and `torch.export`. Time and memory are quadratic in L.
     """
 
     valid: torch.Tensor  # (B, L)
     is_global: torch.Tensor  # (B, L)
     windows: list[int]
-    rank: torch.Tensor = field(init=False)  # (B, L), number of tokens of the row before this one
+    rank: torch.Tensor = field(init=False)  # (B, L), number of tokens before this one in its row
     local_masks: dict[int, torch.Tensor] = field(init=False)  # window -> (B, 1, L, L)
     global_mask: torch.Tensor = field(init=False)  # (B, 1, 1, L)
 
     def __post_init__(self):
         self.rank = (self.valid.cumsum(1) - 1).clamp_min(0)
-        # Every query sees itself: no row of the mask is empty, and nothing is NaN where the result is not used.
+        # Every query attends to itself, so no row of the mask is empty and unused results are not NaN.
         itself = torch.eye(self.valid.shape[1], dtype=torch.bool, device=self.valid.device)
         self.local_masks = {
             window: (
@@ -106,14 +112,15 @@ class PaddedLayout:
         self.global_mask = (self.valid | ~self.valid.any(1, keepdim=True))[:, None, None]
 
     def pack(self, tensor: torch.Tensor) -> torch.Tensor:
-        """(B, L, ...) -> (B, L, ...); 0 at padding, where anything may stand."""
+        """Maps (B, L, ...) to (B, L, ...) and sets padding to 0, where the input may hold any value."""
         return tensor.masked_fill(~expanded(self.valid, tensor), 0)
 
     def unpack(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Maps (B, L, D) to (B, L, D) and sets padding to 0."""
         return hidden_states.masked_fill(~self.valid[..., None], 0.0)
 
     def first_token(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(B, L, D) -> (B, D), 0 where the row has no token"""
+        """The first token of each row: maps (B, L, D) to (B, D), 0 for a row without tokens."""
         first = self.valid.int().argmax(1)
         states = hidden_states[torch.arange(len(first), device=first.device), first]
         return states * self.valid.any(1, keepdim=True)
@@ -121,77 +128,77 @@ class PaddedLayout:
 
 class PackedLayout:
     """
-    The tokens without the padding, `(T, D)`: the linear layers see nothing else. Time and memory are linear in the number
-    of tokens. The batch needs a token.
+    The tokens of the batch without padding, `(T, D)`. Time and memory are linear in T. The batch needs at least one token.
 
-    For the local attention every row is cut into blocks of S tokens; a block meets the W tokens from `window / 2` before
-    it to `window / 2` after it and the global tokens of its row. What an implementation does not use is not computed.
+    The local attention cuts each row into blocks of S tokens. A block attends to the W tokens from `window / 2` before it to
+    `window / 2` after it, and to the global tokens of its row. The properties are computed at their first use, so an
+    attention implementation pays only for those that it uses.
     """
 
     def __init__(self, valid: torch.Tensor, is_global: torch.Tensor, windows: list[int]):
         self.valid, self.windows = valid, windows  # (B, L)
         self.device = valid.device
         self.lengths = valid.sum(1)  # (B,)
-        self.end = self.lengths.cumsum(0)  # (B,), into T
+        self.end = self.lengths.cumsum(0)  # (B,), places in T
         self.start = self.end - self.lengths
         self.longest, self.num_tokens = int(self.lengths.max()), int(self.end[-1])
         self.row = self.rows(self.lengths)  # (T,)
-        self.source = valid.flatten().nonzero()[:, 0]  # (T,), into B * L
-        self.rank = (
-            self.places(self.num_tokens) - self.start[self.row]
-        )  # (T,), number of tokens of the row before this one
-        self.first = self.start.clamp_max(self.num_tokens - 1)  # (B,), into T; any where the row has no token
+        self.source = valid.flatten().nonzero()[:, 0]  # (T,), places in B * L
+        self.rank = self.places(self.num_tokens) - self.start[self.row]  # (T,), number of tokens before it in its row
+        self.first = self.start.clamp_max(self.num_tokens - 1)  # (B,), places in T; any place for a row without tokens
         self.is_global = is_global[valid]  # (T,)
-        self.global_index = self.is_global.nonzero()[:, 0]  # (all global tokens,), into T
+        self.global_index = self.is_global.nonzero()[:, 0]  # (all global tokens,), places in T
         self.global_counts = is_global.sum(1)  # (B,)
-        self.global_pairs = int((self.global_counts * self.lengths).sum())  # of a global token and a token of its row
+        self.global_pairs = int(
+            (self.global_counts * self.lengths).sum()
+        )  # pairs of a global token and a token of its row
 
     def places(self, number: int) -> torch.Tensor:
         return torch.arange(number, device=self.device)
 
     def rows(self, counts: torch.Tensor) -> torch.Tensor:
-        """(B,) to (sum of counts,): the row of each of them"""
+        """Maps counts per row, (B,), to the row of each counted item, (sum of counts,)."""
         return self.places(len(counts)).repeat_interleave(counts)
 
     def pack(self, tensor: torch.Tensor) -> torch.Tensor:
-        """(B, L, ...) -> (T, ...)"""
+        """Maps (B, L, ...) to (T, ...)."""
         return tensor.flatten(0, 1)[self.source]
 
     def unpack(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(T, D) -> (B, L, D), 0 at padding."""
+        """Maps (T, D) to (B, L, D), 0 at padding."""
         padded = hidden_states.new_zeros(self.valid.numel(), hidden_states.shape[-1])
         return padded.index_copy(0, self.source, hidden_states).view(*self.valid.shape, -1)
 
     def first_token(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(T, D) -> (B, D), 0 where the row has no token"""
+        """The first token of each row: maps (T, D) to (B, D), 0 for a row without tokens."""
         return hidden_states[self.first] * self.valid.any(1, keepdim=True)
 
-    # --- rows as a rectangle, for the global attention
+    # --- rows as a rectangle: for the global attention
 
     @cached_property
     def row_tokens(self) -> torch.Tensor:
-        """(B, M), into T"""
+        """(B, M), places in T"""
         return (self.start[:, None] + self.places(self.longest)).clamp_max(self.num_tokens - 1)
 
     @cached_property
     def row_mask(self) -> torch.Tensor:
-        """(B, 1, 1, M), which of `row_tokens` are there"""
+        """(B, 1, 1, M), True where `row_tokens` has a token of the row; all True for a row without tokens"""
         there = self.places(self.longest) < self.lengths[:, None]
         return (there | (self.lengths == 0)[:, None])[:, None, None]
 
     @cached_property
     def global_filled(self) -> torch.Tensor:
-        """(B, G), which places of a table of global tokens are taken"""
+        """(B, G), True where `global_table` has a global token of the row"""
         return self.places(int(self.global_counts.max())) < self.global_counts[:, None]
 
     @cached_property
     def global_table(self) -> torch.Tensor:
-        """(B, G), into the global tokens"""
+        """(B, G), places in `global_index`"""
         table = torch.zeros(self.global_filled.shape, dtype=torch.long, device=self.device)
         table[self.global_filled] = self.places(len(self.global_index))
         return table
 
-    # --- blocks, for the local attention
+    # --- blocks: for the local attention
 
     @cached_property
     def block_size(self) -> int:
@@ -199,52 +206,57 @@ class PackedLayout:
 
     @cached_property
     def blocks(self) -> torch.Tensor:
-        """(B,), blocks of each row"""
+        """(B,), number of blocks of each row"""
         return (self.lengths + self.block_size - 1) // self.block_size
 
     @cached_property
     def block_row(self) -> torch.Tensor:
-        """(N,)"""
+        """(N,), row of each block"""
         return self.rows(self.blocks)
 
     @cached_property
     def block_start(self) -> torch.Tensor:
-        """(N,), into T"""
+        """(N,), places in T"""
         offset = self.places(len(self.block_row)) - (self.blocks.cumsum(0) - self.blocks)[self.block_row]
         return self.start[self.block_row] + offset * self.block_size
 
     @cached_property
     def block_tokens(self) -> torch.Tensor:
-        """(N, S), into T; any where the slot is empty"""
+        """(N, S), places in T; any place for an empty slot"""
         return (self.block_start[:, None] + self.places(self.block_size)).clamp_max(self.num_tokens - 1)
 
     @cached_property
     def block_slot(self) -> torch.Tensor:
-        """(T,), into N * S"""
+        """(T,), places in N * S"""
         return (self.blocks.cumsum(0) - self.blocks)[self.row] * self.block_size + self.rank
 
     @cached_property
     def local_keys(self) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
-        """window -> what the blocks meet, (N, W + G), into T, and which of it each slot attends to, (N, 1, S, W + G)"""
+        """
+        For each window: the keys of the blocks, (N, W + G), places in T; and which of them each slot attends to,
+        (N, 1, S, W + G).
+        """
         start, end = self.start[self.block_row][:, None], self.end[self.block_row][:, None]
         far_keys = self.global_index[self.global_table][self.block_row]  # (N, G)
         far = self.global_filled[self.block_row][:, None].expand(-1, self.block_size, -1)  # (N, S, G)
         slots, found = self.places(self.block_size), {}
         for window in set(self.windows):
             half = window // 2
-            place = torch.arange(-half, self.block_size + half, device=self.device)  # (W,), from the block's start
+            place = torch.arange(
+                -half, self.block_size + half, device=self.device
+            )  # (W,), relative to the block's start
             keys = self.block_start[:, None] + place  # (N, W)
             in_row = (keys >= start) & (keys < end)
             keys = keys.clamp(0, self.num_tokens - 1)
-            # A global token is met in the list of global tokens, so not again in the window.
+            # Global tokens are in `far_keys`, so the window leaves them out.
             near = (in_row & ~self.is_global[keys])[:, None] & within_window(slots, place, window)
-            near = near | (slots[:, None] == place)  # see PaddedLayout
+            near = near | (slots[:, None] == place)  # every query attends to itself, as in PaddedLayout
             found[window] = torch.cat([keys, far_keys], dim=1), torch.cat([near, far], dim=2)[:, None]
         return found
 
     @cached_property
     def local_parts(self) -> dict[int, list["Part"]]:
-        """window -> the same, a few blocks at a time"""
+        """For each window: `local_keys`, a few blocks at a time."""
         bounds = [*self.block_start.tolist(), self.num_tokens]
         found = {}
         for window, (keys, mask) in self.local_keys.items():
@@ -257,20 +269,22 @@ class PackedLayout:
                 found[window].append(Part(bounds[i], bounds[j], slots, keys[i:j], bias[i:j]))
         return found
 
-    # --- masks of flex_attention, whose blocks are cut from T as it lies, across rows
+    # --- masks of flex_attention: its blocks are cut from T and may span rows
 
     @cached_property
     def flex_local(self) -> dict[int, BlockMask]:
-        """window -> mask of all tokens as queries and as keys"""
+        """For each window: the mask with all tokens as queries and as keys."""
         tokens = self.places(self.num_tokens)
         row, rank, is_global = (fill_blocks(tensor) for tensor in (self.row, self.rank, self.is_global.long()))
         rows = block_bounds(self.row, tokens, self.num_tokens)
         far = overlap(rows, block_bounds(self.row[self.global_index], self.global_index, self.num_tokens))
         place = self.places(len(row) // FLEX_BLOCK_SIZE)
-        gap = ((place[:, None] - place).abs() - 1) * FLEX_BLOCK_SIZE + 1  # least distance of their tokens
+        gap = ((place[:, None] - place).abs() - 1) * FLEX_BLOCK_SIZE + 1  # least distance of tokens of two blocks
 
         def attended(window):
-            half = torch.tensor(window // 2, device=self.device)  # not a number, for which kernels would be compiled
+            half = torch.tensor(
+                window // 2, device=self.device
+            )  # a tensor: a number would compile a kernel per window
 
             def mask_mod(batch, head, query, key):
                 near = (rank[query] - rank[key]).abs() <= half
@@ -282,7 +296,7 @@ class PackedLayout:
 
     @cached_property
     def flex_global(self) -> BlockMask:
-        """Mask of the global tokens as queries and all tokens as keys"""
+        """The mask with the global tokens as queries and all tokens as keys."""
         number = len(self.global_index)
         query_row, row = fill_blocks(self.row[self.global_index]), fill_blocks(self.row)
         queries = block_bounds(self.row[self.global_index], self.places(number), number)
@@ -295,24 +309,40 @@ class PackedLayout:
 
 
 def fill_blocks(tensor: torch.Tensor) -> torch.Tensor:
-    """(n,) to whole blocks of flex_attention, with -1"""
+    """Pads `tensor` of shape `(n,)` with -1 to whole blocks of flex_attention."""
     return F.pad(tensor, (0, -len(tensor) % FLEX_BLOCK_SIZE), value=-1)
 
 
 def block_bounds(row: torch.Tensor, place: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """First and last row, (blocks,), of the tokens in each block of `size` places; a block without any has first > last."""
+    """
+    First and last row of the tokens in each block, each of shape `(blocks,)`. A block without tokens has first > last.
+
+    Args:
+        row (`torch.Tensor` of shape `(tokens,)`): row of each token.
+        place (`torch.Tensor` of shape `(tokens,)`): place of each token, below `size`.
+        size (`int`): number of places, which are cut into blocks.
+    """
     block, blocks = place // FLEX_BLOCK_SIZE, -(-size // FLEX_BLOCK_SIZE)
     first = row.new_full((blocks,), torch.iinfo(row.dtype).max).scatter_reduce(0, block, row, "amin")
     return first, row.new_full((blocks,), -1).scatter_reduce(0, block, row, "amax")
 
 
 def overlap(queries: tuple[torch.Tensor, torch.Tensor], keys: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """`block_bounds` of queries and of keys to (query blocks, key blocks): may they have a row in common?"""
+    """
+    Whether two blocks may have a row in common. Maps `block_bounds` of queries and of keys to `(query blocks, key blocks)`.
+    """
     return (queries[0][:, None] <= keys[1]) & (keys[0] <= queries[1][:, None])
 
 
 def block_mask(blocks: torch.Tensor, mask_mod, lengths: tuple[int, int]) -> BlockMask:
-    """(query blocks, key blocks), which are computed, to the mask of flex_attention."""
+    """
+    The mask of flex_attention.
+
+    Args:
+        blocks (`torch.BoolTensor` of shape `(query blocks, key blocks)`): the blocks that are computed.
+        mask_mod (`Callable`): which query attends to which key, see `flex_attention`.
+        lengths (`tuple[int, int]`): number of queries and of keys.
+    """
     counts = blocks.sum(1, dtype=torch.int32)[None, None]
     indices = blocks.int().argsort(dim=1, descending=True, stable=True).int()[None, None]
     return BlockMask.from_kv_blocks(
@@ -322,10 +352,10 @@ def block_mask(blocks: torch.Tensor, mask_mod, lengths: tuple[int, int]) -> Bloc
 
 @dataclass
 class Part:
-    """A few blocks, n of N, of a [`PackedLayout`]."""
+    """n of the N blocks of a [`PackedLayout`]."""
 
-    start: int  # their tokens are T[start:end]
+    start: int  # the tokens of the blocks are T[start:end]
     end: int
-    slots: torch.Tensor  # (end - start,), into n * S
-    keys: torch.Tensor  # (n, W + G), into T
+    slots: torch.Tensor  # (end - start,), places in n * S
+    keys: torch.Tensor  # (n, W + G), places in T
     bias: torch.Tensor  # (n, 1, S, W + G), 0 or -inf, added to the scores

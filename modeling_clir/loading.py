@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 from transformers.utils import logging
 
 from .configuration_bertlong import BertLongConfig
+from .names import check_name
 from .quantization import quantize_int8
 from .spans_bertlong import max_positions
 
@@ -39,6 +40,10 @@ def read_config(source: str | Path, **options) -> dict:
                 return json.load(file)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} is not JSON: {error}") from None
+    try:
+        check_name(source, "model")
+    except FileNotFoundError as error:
+        raise ValueError(str(error)) from None
     try:
         return PreTrainedConfig.get_config_dict(str(source), **options)[0]
     except (OSError, ValueError) as error:

@@ -8,27 +8,33 @@ RANKING_LOSSES = ("pairwise", "margin", "listwise", "pointwise")
 
 
 def relevance_scores(logits: torch.Tensor) -> torch.Tensor:
-    """`(rows, num_labels)` to `(rows,)`: the last logit (of checkpoints of 2021 with two labels, logit 1)."""
+    """
+    The score of each row: the last logit. Maps `(rows, num_labels)` to `(rows,)`. Checkpoints of 2021 have two logits, of
+    which logit 1 is the score.
+    """
     return logits[:, -1]
 
 
 def ranking_loss(logits: torch.Tensor, group_size: int, kind: str = "pairwise", margin: float = 1.0) -> torch.Tensor:
     """
-    Loss of the documents of a query, the positive first; mean over the queries.
+    Ranking loss, mean over the queries. Each query has one positive document, followed by its negatives.
 
     Args:
-        logits (`torch.FloatTensor` of shape `(queries * group_size, num_labels)`): rows of a query follow each other.
-        group_size (`int`): documents of a query, at least 2 but for `"pointwise"`.
-        kind (`str`, defaults to `"pairwise"`): with s+ the score of the positive and s- that of a negative,
+        logits (`torch.FloatTensor` of shape `(queries * group_size, num_labels)`): the documents query by query.
+        group_size (`int`): documents per query. At least 2, except for `"pointwise"`.
+        kind (`str`, defaults to `"pairwise"`): one of the following; s+ is the score of the positive, s- of a negative.
 
             - `"pairwise"`: mean of log(1 + exp(s- - s+)) (Burges et al. 2005, RankNet)
             - `"margin"`: mean of max(0, margin - s+ + s-)
-            - `"listwise"`: -log softmax(s)+ over the query's documents
+            - `"listwise"`: -log of the positive's share in the softmax of the query's scores
             - `"pointwise"`: (binary) cross-entropy of each document by itself (the 2021 code, with two labels)
-        margin (`float`, defaults to 1.0).
+        margin (`float`, defaults to 1.0): for `"margin"`, the difference of scores at which the loss is 0.
 
     Returns:
         `torch.FloatTensor` of shape `()`.
+
+    Raises:
+        `ValueError` for another kind, and for a group without negatives where `kind` needs one.
     """
     if kind not in RANKING_LOSSES:
         raise ValueError(f"the ranking loss must be one of {', '.join(RANKING_LOSSES)}, got {kind!r}")

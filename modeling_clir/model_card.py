@@ -1,9 +1,46 @@
-"""Model cards of what is trained here."""
+"""Writes the model cards of trained checkpoints."""
 
 from importlib.resources import files
 from pathlib import Path
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers.utils import logging
+
+from .data.languages import card_languages, warn_of_cards
+
+
+logger = logging.get_logger(__name__)
+
+
+def read_base_card(base_model: str | None) -> ModelCardData:
+    """The metadata of the base model's card, in its folder or on the Hub; empty if there is no card (logged)."""
+    if base_model is None:
+        return ModelCardData()
+    folder = Path(base_model)
+    try:
+        return ModelCard.load(folder / "README.md" if folder.is_dir() else base_model).data
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        logger.warning(f"the card of the base model {base_model} cannot be read: the license is unknown ({reason})")
+        return ModelCardData()
+
+
+def card_data(base_model: str | None, languages: list[str], **values) -> tuple[ModelCardData, str | None]:
+    """
+    Metadata of a card and the name of the base model to show. The license is the base model's; so are the languages if
+    none are given. A base model in a folder is not linked: the Hub does not have it.
+    """
+    base = read_base_card(base_model)
+    license = {name: base.get(name) for name in ("license", "license_name", "license_link") if base.get(name)}
+    spoken = base.get("language") or []
+    languages = languages or ([spoken] if isinstance(spoken, str) else spoken)
+    warn_of_cards(languages)
+    on_hub = base_model if base_model and not Path(base_model).exists() else None
+    data = ModelCardData(
+        language=card_languages(languages) or None, library_name="transformers", base_model=on_hub, **license, **values
+    )
+    return data, base_model if on_hub or base_model is None else Path(base_model).resolve().name
 
 
 def write_model_card(
@@ -20,14 +57,15 @@ def write_model_card(
     Writes `README.md` for a pretrained checkpoint.
 
     Args:
-        folder (`Path`): the checkpoint.
-        name (`str`): its name.
-        base_model (`str`, *optional*): what it was trained from.
-        sizes (`dict[tuple[str, str], int]`): aligned sections of each task (`"qlm"`, `"rr"`) and language pair.
-        settings (`dict`): the hyperparameters to show.
-        metrics (`dict[str, float]`): of the held-out pairs, as `XLRetrievalTrainer.evaluate` names them.
+        folder (`Path`): folder of the checkpoint.
+        name (`str`): name of the model.
+        base_model (`str`, *optional*): folder or Hub name of the model that training started from.
+        sizes (`dict[tuple[str, str], int]`): (task, language pair) to the number of aligned sections; tasks are `"qlm"`
+            and `"rr"`.
+        settings (`dict`): hyperparameters to show.
+        metrics (`dict[str, float]`): measures on held-out pairs, as `PretrainingTrainer.evaluate` names them.
         max_length (`int`): positions of the model.
-        long (`bool`): is it a BertLong, rather than a plain BERT?
+        long (`bool`): whether it is a BertLong, else a BERT.
     """
     languages = sorted({language for _, pair in sizes for language in pair.split("-")})
     reranks = any(task == "rr" for task, _ in sizes)
@@ -42,14 +80,11 @@ def write_model_card(
         for key, value in metrics.items()
         if key in ("eval_qlm_loss", "eval_qlm_accuracy", "eval_rr_accuracy", "eval_rr_mrr")
     ]
-    # A folder on somebody's disk is no model of the Hub.
-    on_hub = base_model if base_model and not Path(base_model).exists() else None
-    card_data = ModelCardData(
-        language=languages,
-        library_name="transformers",
+    data, base = card_data(
+        base_model,
+        languages,
         pipeline_tag="text-ranking" if reranks else "fill-mask",
         tags=["cross-lingual", *["reranker"] * reranks, *["bertlong"] * long],
-        base_model=on_hub,
         model_name=name,
         eval_results=results or None,
     )
@@ -69,10 +104,11 @@ def write_model_card(
         keys = [key if direction is None else f"{key}_{direction}" for _, key in columns]
         table.append([direction or "mean", *(f"{metrics[key]:.3f}" if key in metrics else "-" for key in keys)])
     card = ModelCard.from_template(
-        card_data,
+        data,
         template_path=str(files("modeling_clir") / "templates" / "model_card.md"),
         name=name,
-        base=Path(base_model).name if base_model and not on_hub else base_model,
+        base=base,
+        license=data.get("license_name") or data.get("license"),
         languages=", ".join(languages),
         settings=settings,
         data=[f"{task.upper()} {pair}: {size} aligned sections" for (task, pair), size in sizes.items()],
@@ -95,6 +131,7 @@ def write_question_answering_card(
     folder: Path,
     name: str,
     base_model: str | None,
+    languages: list[str],
     results: dict[str, list[dict]],
     tables: dict[str, str],
     data: str,
@@ -107,16 +144,17 @@ def write_question_answering_card(
     Writes `README.md` for a checkpoint that answers questions.
 
     Args:
-        folder (`Path`): the checkpoint.
-        name (`str`): its name.
-        base_model (`str`, *optional*): what it was trained from.
-        results (`dict[str, list[dict]]`): of each data set, for each pair of languages `context`, `question`, `F1`, `EM`.
-        tables (`dict[str, str]`): of each data set, the results in Markdown.
-        data (`str`): what it was trained on, in a sentence.
-        settings (`dict`): the hyperparameters to show.
-        selection (`str`): which epochs the results are of, in a sentence.
+        folder (`Path`): folder of the checkpoint.
+        name (`str`): name of the model.
+        base_model (`str`, *optional*): folder or Hub name of the model that training started from.
+        languages (`list[str]`): languages of questions and contexts; the base model's if empty.
+        results (`dict[str, list[dict]]`): data set to `context`, `question`, `F1`, `EM` of each pair of languages.
+        tables (`dict[str, str]`): data set to its results in Markdown.
+        data (`str`): training data, in a sentence.
+        settings (`dict`): hyperparameters to show.
+        selection (`str`): epochs of the results, in a sentence.
         max_length (`int`): longest window in tokens.
-        tags (`list[str]`).
+        tags (`list[str]`): further tags.
     """
     measured = [
         EvalResult(
@@ -131,21 +169,20 @@ def write_question_answering_card(
         for result in of_set
         for measure in ("F1", "EM")
     ]
-    on_hub = base_model if base_model and not Path(base_model).exists() else None
-    card_data = ModelCardData(
-        language=sorted({r[side] for of_set in results.values() for r in of_set for side in ("context", "question")}),
-        library_name="transformers",
+    metadata, base = card_data(
+        base_model,
+        languages,
         pipeline_tag="question-answering",
         tags=["cross-lingual", *tags],
-        base_model=on_hub,
         model_name=name,
         eval_results=measured or None,
     )
     card = ModelCard.from_template(
-        card_data,
+        metadata,
         template_path=str(files("modeling_clir") / "templates" / "question_answering_card.md"),
         name=name,
-        base=Path(base_model).name if base_model and not on_hub else base_model,
+        base=base,
+        license=metadata.get("license_name") or metadata.get("license"),
         data=data,
         settings=settings,
         tables=tables,

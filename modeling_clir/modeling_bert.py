@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Plain BERT (up to 512 tokens) with both heads of the pretraining: the "short" model."""
+"""The "short" model: plain BERT, of up to 512 tokens, with both heads of the pretraining."""
 
 import torch
 from torch import nn
@@ -24,8 +24,8 @@ from .modeling_bertlong import ScoreLinear, XLRetrievalOutput, classifier_dropou
 
 class BertForXLRetrieval(BertPreTrainedModel):  # trf-ignore: TRF057
     """
-    BERT with the heads of [`BertLongForXLRetrieval`]. Its checkpoint is a plain BERT to every other tool: it opens as
-    `BertModel`, `BertForMaskedLM` and `BertForSequenceClassification` without this package.
+    BERT with the heads of [`BertLongForXLRetrieval`]. Its checkpoint is a plain BERT: `BertModel`, `BertForMaskedLM` and
+    `BertForSequenceClassification` open it without this package.
     """
 
     _tied_weights_keys = {
@@ -47,7 +47,7 @@ class BertForXLRetrieval(BertPreTrainedModel):  # trf-ignore: TRF057
 
     def set_output_embeddings(self, new_embeddings):
         self.cls.predictions.decoder = new_embeddings
-        # BERT stores its bias under two names. Untied, one parameter under both would be saved under the unused name.
+        # BERT stores its bias under two names. A shared parameter would be saved under the unused one.
         self.cls.predictions.bias = nn.Parameter(new_embeddings.bias.detach().clone())
 
     @can_return_tuple
@@ -64,10 +64,10 @@ class BertForXLRetrieval(BertPreTrainedModel):  # trf-ignore: TRF057
         **kwargs,
     ) -> XLRetrievalOutput:
         """
-        As [`BertLongForXLRetrieval.forward`], without global tokens.
+        The same as [`BertLongForXLRetrieval.forward`], without global tokens.
 
         Raises:
-            `ValueError` for an `attention_mask` with 2s: it marks global tokens, which plain BERT does not have.
+            `ValueError` if `attention_mask` has values above 1: they mark global tokens, which plain BERT does not have.
         """
         if attention_mask is not None and not torch.compiler.is_compiling() and (attention_mask > 1).any():
             raise ValueError(

@@ -14,10 +14,10 @@
 """
 BertLong: BERT for long documents, with local attention in a window and global attention of the query's tokens.
 
-Read from top to bottom: layers, base model, heads. Which tokens are global and how they lie in memory is in
-layout_bertlong.py, the self-attention in attention_bertlong.py.
+Read from top to bottom: layers, base model, heads. layout_bertlong.py finds the global tokens and lays the batch out in
+memory; attention_bertlong.py has the self-attention.
 
-Shape suffixes in the comments: B rows, L padded length, D hidden size; T tokens of the batch without padding.
+Letters of shapes: B rows, L padded length, D hidden size; T tokens of the batch without padding.
 """
 
 from dataclasses import dataclass
@@ -44,12 +44,12 @@ from .configuration_bertlong import BertLongConfig
 from .layout_bertlong import PackedLayout, PaddedLayout, global_tokens
 
 
-# TRF057 asks for `auto_docstring`, which outside Transformers writes "The None Model" over these docstrings.
+# TRF057 asks for `auto_docstring`. Outside Transformers it puts "The None Model" above these docstrings.
 logger = logging.get_logger(__name__)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Layers: BERT's, but for the attention
+# Layers: those of BERT, except for the attention
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -63,7 +63,7 @@ class BertLongEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, words: torch.Tensor, token_type_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
-        """`words`: token ids, or their embeddings."""
+        """`words` are token ids or word embeddings."""
         if not words.is_floating_point():
             words = self.word_embeddings(words)
         embeddings = words + self.token_type_embeddings(token_type_ids) + self.position_embeddings(position_ids)
@@ -71,7 +71,7 @@ class BertLongEmbeddings(nn.Module):
 
 
 class BertLongResidual(nn.Module):
-    """Linear, dropout, sum with the input of the sublayer, layer norm."""
+    """Linear layer, dropout, sum with the sublayer's input, layer norm."""
 
     def __init__(self, config: BertLongConfig, in_features: int):
         super().__init__()
@@ -113,7 +113,7 @@ class BertLongLayer(GradientCheckpointingLayer):
         self.output = BertLongResidual(config, config.intermediate_size)
 
     def forward(self, hidden_states, layout, attention_interface, only_global=False):
-        """With `only_global` the states of the global tokens alone are computed, `(all global tokens, D)`."""
+        """With `only_global` it computes the states of the global tokens only, `(all global tokens, D)`."""
         hidden_states, weights = self.attention(hidden_states, layout, attention_interface, only_global)
         return self.output(self.intermediate(hidden_states), hidden_states), weights
 
@@ -175,9 +175,9 @@ class BertLongPreTrainedModel(PreTrainedModel):  # trf-ignore: TRF057
     supports_gradient_checkpointing = True
     _no_split_modules = ["BertLongEmbeddings", "BertLongLayer"]
     _supports_sdpa = True
-    _supports_flash_attn = False  # FlashAttention knows no global tokens
+    _supports_flash_attn = False  # FlashAttention would drop the global tokens
     _supports_flex_attn = True
-    # One checkpoint serves every head: what belongs to another one is no surprise.
+    # One checkpoint serves every head, so weights of another head are expected.
     _keys_to_ignore_on_load_unexpected = [
         r"^(bert\.)?pooler\.dense\.(weight|bias)$",
         r"^cls\.predictions\.(bias|decoder\.weight|transform\.(dense|LayerNorm)\.(weight|bias))$",
@@ -198,8 +198,9 @@ class BertLongPreTrainedModel(PreTrainedModel):  # trf-ignore: TRF057
         return embeddings
 
 
-@torch.compiler.assume_constant_result  # runs while the graph is made, so that a warning does not break it
+@torch.compiler.assume_constant_result  # runs while torch.compile traces, so the warning does not break the graph
 def warn_of_quadratic_cost() -> None:
+    """Warns once that compiled and exported models use the padded layout."""
     logger.warning_once(
         "a compiled or exported BertLong computes attention between all positions, padding included: time and memory "
         "grow with the square of the length. Without torch.compile they grow linearly."
@@ -207,7 +208,7 @@ def warn_of_quadratic_cost() -> None:
 
 
 class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
-    """BertLong without a head. `forward` says what goes in and comes out."""
+    """BertLong without a head. See `forward` for inputs and outputs."""
 
     def __init__(self, config: BertLongConfig, add_pooling_layer: bool = True):
         super().__init__(config)
@@ -223,7 +224,7 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
     def set_input_embeddings(self, value):
         self.embeddings.word_embeddings = value
 
-    # trf-ignore: TRF045 (the hooks of `capture_outputs` would record blocks, not rows)
+    # trf-ignore: TRF045 (`capture_outputs` would record packed tokens, not rows)
     @can_return_tuple
     def forward(  # trf-ignore: TRF057
         self,
@@ -241,34 +242,34 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
         r"""
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
-                Token ids. They or `inputs_embeds` must be given.
+                Token ids. Give either these or `inputs_embeds`.
             attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
-                0 for padding, 1 for a token; 2 for a global token (the convention of 2021). Padding may lie anywhere
-                and changes nothing.
+                0 padding, 1 a token, 2 a global token (the convention of 2021). Defaults to all 1. Padding may lie
+                anywhere and does not change the result.
             token_type_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
-                0 for the query (`[CLS] query [SEP]`), 1 for the document.
+                0 for the query (`[CLS] query [SEP]`), 1 for the document. Defaults to all 0: one text.
             position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)` or `(1, sequence_length)`,
             *optional*):
-                Defaults to the number of tokens before this one in its row, padding not counted.
+                Defaults to the number of tokens before it in its row, padding excluded.
             inputs_embeds (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*):
-                Word embeddings, in place of `input_ids`.
+                Word embeddings instead of `input_ids`.
             global_attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
-                1 for a global token. By default the model finds the query's tokens itself, see [`global_tokens`].
+                1 for a global token. By default the query's tokens are global, see [`global_tokens`].
             output_attentions (`bool`, *optional*):
-                Return attention weights of shape `(batch_size, num_heads, sequence_length, sequence_length)` per
-                layer, computed by the eager implementation.
+                Return the attention weights of each layer, of shape `(batch_size, num_heads, sequence_length,
+                sequence_length)`. Eager attention computes them.
             output_hidden_states (`bool`, *optional*):
-                Return the embeddings and the output of every layer.
+                Return the embeddings and the output of each layer.
             wanted (`torch.BoolTensor` of shape `(batch_size, sequence_length)` or `bool`, *optional*, defaults to `True`):
-                Where `last_hidden_state` is read, beside the first token of each row (`False`: nowhere). Elsewhere it
-                may be 0: where only global tokens are wanted, the last layer computes no other ones.
+                Positions of `last_hidden_state` that the caller reads, besides the first token of each row. `False`:
+                none. Other positions may be 0: if all that is read is global, the last layer computes global tokens only.
 
         Returns:
-            `BaseModelOutputWithPooling`; `last_hidden_state` is 0 at padding, `pooler_output` is of the first token
-            that is not padding.
+            `BaseModelOutputWithPooling`. `last_hidden_state` is 0 at padding. `pooler_output` belongs to the first token of
+            the row that is not padding.
 
         Raises:
-            `ValueError` where a row has more tokens than `max_position_embeddings`, or shapes do not fit together.
+            `ValueError` if a row has more tokens than `max_position_embeddings`, or shapes do not fit together.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
@@ -298,9 +299,7 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
 
         implementation = self.config._attn_implementation
         if output_attentions and implementation != "eager":
-            logger.warning_once(
-                f"{implementation} attention returns no weights: they are computed by eager attention."
-            )
+            logger.warning_once(f"{implementation} attention returns no weights: eager attention computes this call")
             implementation = "eager"
         fixed_shapes = torch.compiler.is_compiling() or torch.jit.is_tracing()
         valid = attention_mask > 0
@@ -315,7 +314,7 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
         if only_global:
             first = valid & (valid.cumsum(1) == 1)
             only_global = not ((first | wanted) & ~is_global).any()
-        if padded and implementation == "flex_attention":  # whose masks are those of the packed layout
+        if padded and implementation == "flex_attention":  # its masks need the packed layout
             implementation = "sdpa"
         attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
 
@@ -389,12 +388,13 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
 class XLRetrievalOutput(ModelOutput):  # trf-ignore: TRF057
     """
     loss (`torch.FloatTensor` of shape `()`, *optional*, returned with `labels`):
-        QLM: mean cross-entropy of the masked tokens. RR: mean (binary) cross-entropy of the pairs.
+        QLM: cross-entropy, mean of the masked tokens. RR: (binary) cross-entropy, mean of the pairs.
     prediction_logits (`torch.FloatTensor` of shape `(batch_size, sequence_length, vocab_size)`, or `(labelled, vocab_size)`):
-        Scores of the vocabulary; with sparse prediction at the labelled positions only, in row-major order.
+        Scores of the vocabulary. With sparse prediction they are given at the labelled positions only, row by row.
     relevance_logits (`torch.FloatTensor` of shape `(batch_size, num_labels)`):
-        Relevance of the document to the query; the last logit is the score.
-    hidden_states, attentions: as of the base model.
+        Relevance of the document to the query, in float32 also if the model is in half precision. The last logit is the
+        score.
+    hidden_states, attentions: those of the base model.
     """
 
     loss: torch.Tensor | None = None
@@ -405,7 +405,7 @@ class XLRetrievalOutput(ModelOutput):  # trf-ignore: TRF057
 
 
 def labelled(labels: torch.Tensor | None, sparse: bool) -> torch.Tensor | bool:
-    """Where a masked language model reads the last hidden states; see [`masked_lm`]."""
+    """The positions at which [`masked_lm`] reads the last hidden states, `torch.BoolTensor`; True: everywhere."""
     return labels != -100 if sparse and labels is not None else True
 
 
@@ -413,8 +413,21 @@ def masked_lm(
     head: nn.Module, hidden_states: torch.Tensor, labels: torch.Tensor | None, sparse: bool
 ) -> tuple[torch.Tensor | None, torch.Tensor]:
     """
-    Loss and logits of a masked language model; -100 in `labels` marks what is not predicted. With `sparse` the head
-    runs on the labelled positions only, which is most of the cost of pretraining with a large vocabulary saved.
+    Loss and logits of a masked language model.
+
+    Args:
+        head (`nn.Module`): maps hidden states to logits of the vocabulary.
+        hidden_states (`torch.Tensor` of shape `(B, L, D)`).
+        labels (`torch.LongTensor` of shape `(B, L)`, *optional*): the tokens to predict, -100 elsewhere.
+        sparse (`bool`): run the head at the labelled positions only. With a large vocabulary this saves most of the cost of
+            pretraining.
+
+    Returns:
+        The mean cross-entropy (None without labels, 0 if nothing is labelled), and the logits: `(B, L, vocab_size)`, or
+        `(labelled, vocab_size)` if sparse.
+
+    Raises:
+        `ValueError` if labels and hidden states differ in shape.
     """
     if labels is None:
         return None, head(hidden_states)
@@ -426,15 +439,18 @@ def masked_lm(
     else:
         logits, targets = head(hidden_states), labels
     total = F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), reduction="sum")
-    return total / (targets != -100).sum().clamp_min(1), logits  # 0, not NaN, where nothing is to be predicted
+    return total / (targets != -100).sum().clamp_min(1), logits  # 0 instead of NaN if nothing is labelled
 
 
 def retrieval_heads(model, outputs, task: str | None, labels: torch.Tensor | None, sparse: bool):
-    """What `BertLongForXLRetrieval` and `BertForXLRetrieval` compute on top of their base model's outputs."""
+    """
+    The output of `BertLongForXLRetrieval` and `BertForXLRetrieval` from the outputs of their base model. See `forward` of
+    the former for the arguments. Raises `ValueError` for an unknown task, and for labels without a task.
+    """
     if task not in (None, "qlm", "rr"):
         raise ValueError(f"task must be 'qlm', 'rr' or None (both heads), got {task!r}")
     if labels is not None and task is None:
-        raise ValueError("labels belong to one task: pass task='qlm' or task='rr' with them")
+        raise ValueError("labels belong to one task: pass task='qlm' or task='rr' with the labels")
     loss = prediction_logits = relevance_logits = None
     if task != "rr":
         loss, prediction_logits = masked_lm(model.cls, outputs.last_hidden_state, labels, sparse)
@@ -455,8 +471,8 @@ def retrieval_heads(model, outputs, task: str | None, labels: torch.Tensor | Non
 
 class ScoreLinear(nn.Linear):
     """
-    The last layer of a head that gives scores. Computes in float32 at least, also where model or autocast is in half
-    precision: there the scores of many documents would be the same number. The weights keep their type.
+    The last layer of a head that gives scores. If model or autocast is in half precision, it computes in float32: else the
+    scores of many documents would be the same number. The weights keep their type.
     """
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -469,15 +485,16 @@ class ScoreLinear(nn.Linear):
 
 
 def classifier_dropout(config) -> nn.Dropout:
+    """`config.classifier_dropout`, or `config.hidden_dropout_prob` if it is None."""
     own = config.classifier_dropout
     return nn.Dropout(config.hidden_dropout_prob if own is None else own)
 
 
 class BertLongForXLRetrieval(BertLongPreTrainedModel):  # trf-ignore: TRF057
     """
-    BertLong with both heads of the pretraining: query language modelling (QLM: masked query tokens are predicted from the
-    document in the other language) and relevance ranking (RR), after Yu, Fei, Li (2021), "Cross-lingual Language Model
-    Pretraining for Retrieval", section 3.
+    BertLong with the two heads of the pretraining. Query language modelling (QLM) predicts masked tokens of the query from a
+    document in the other language. Relevance ranking (RR) scores the document. See Yu, Fei, Li (2021), "Cross-lingual
+    Language Model Pretraining for Retrieval", section 3.
     """
 
     _tied_weights_keys = {"cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight"}
@@ -513,12 +530,18 @@ class BertLongForXLRetrieval(BertLongPreTrainedModel):  # trf-ignore: TRF057
         r"""
         Args (the others are [`BertLongModel`]'s):
             task (`str`, *optional*):
-                `"qlm"` or `"rr"`: only this head is computed. Both by default.
+                `"qlm"` or `"rr"`: compute this head only. Computes both by default.
             labels (`torch.Tensor`, *optional*, needs `task`):
                 QLM: shape `(batch_size, sequence_length)`, the token to predict, -100 elsewhere. RR: shape
                 `(batch_size,)`, 1 relevant, 0 not.
             sparse_prediction (`bool`, *optional*):
-                Compute `prediction_logits` at the labelled positions only. By default while training.
+                Compute `prediction_logits` at the labelled positions only. Defaults to True in training mode.
+
+        Returns:
+            [`XLRetrievalOutput`].
+
+        Raises:
+            `ValueError` for another task, labels without a task, and what the base model refuses.
         """
         sparse = self.training if sparse_prediction is None else sparse_prediction
         outputs = self.bert(
@@ -536,7 +559,7 @@ class BertLongForXLRetrieval(BertLongPreTrainedModel):  # trf-ignore: TRF057
 
 
 class BertLongForMaskedLM(BertLongPreTrainedModel):  # trf-ignore: TRF057
-    accepts_loss_kwargs = False  # of Trainer: the loss is the mean of the batch, not of the accumulated batches
+    accepts_loss_kwargs = False  # tells Trainer that the loss is the mean of one batch, not of all accumulated ones
     _tied_weights_keys = {"cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight"}
 
     def __init__(self, config: BertLongConfig):
@@ -569,8 +592,8 @@ class BertLongForMaskedLM(BertLongPreTrainedModel):  # trf-ignore: TRF057
             labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
                 The token to predict, -100 elsewhere.
             sparse_prediction (`bool`, *optional*):
-                Compute `logits` at the labelled positions only, of shape `(labelled, vocab_size)`. By default while
-                training with labels.
+                Compute `logits` at the labelled positions only, of shape `(labelled, vocab_size)`. Defaults to True in
+                training mode. Without labels it has no effect.
         """
         sparse = self.training if sparse_prediction is None else sparse_prediction
         outputs = self.bert(
@@ -591,7 +614,7 @@ class BertLongForMaskedLM(BertLongPreTrainedModel):  # trf-ignore: TRF057
 
 
 class BertLongForSequenceClassification(BertLongPreTrainedModel):  # trf-ignore: TRF057
-    """The reranker: with `num_labels=1` the logit is the relevance of the document to the query."""
+    """The reranker. With `num_labels=1` the logit is the relevance of the document to the query. Logits are in float32."""
 
     accepts_loss_kwargs = False
 
@@ -618,8 +641,8 @@ class BertLongForSequenceClassification(BertLongPreTrainedModel):  # trf-ignore:
         r"""
         Args (the others are [`BertLongModel`]'s):
             labels (`torch.Tensor` of shape `(batch_size,)`, or `(batch_size, num_labels)`, *optional*):
-                The loss is as in every model of Transformers: by `config.problem_type`, else mean squared error for one
-                label, cross-entropy for integer labels, binary cross-entropy for the rest.
+                The loss follows Transformers: it is chosen by `config.problem_type`. If that is None, it is mean squared
+                error for `num_labels=1`, cross-entropy for integer labels, and binary cross-entropy for other labels.
         """
         outputs = self.bert(
             input_ids,
@@ -653,7 +676,9 @@ class BertLongForSequenceClassification(BertLongPreTrainedModel):  # trf-ignore:
 
 
 class BertLongForQuestionAnswering(BertLongPreTrainedModel):  # trf-ignore: TRF057
-    """Start and end of the answer in the document; question in segment 0, so global."""
+    """
+    Finds start and end of the answer in the document. The question is segment 0, so it is global. Logits are in float32.
+    """
 
     accepts_loss_kwargs = False
 
@@ -679,7 +704,7 @@ class BertLongForQuestionAnswering(BertLongPreTrainedModel):  # trf-ignore: TRF0
         r"""
         Args (the others are [`BertLongModel`]'s):
             start_positions, end_positions (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
-                First and last token of the answer. A position outside the input is ignored.
+                First and last token of the answer. Positions outside the input are ignored.
         """
         outputs = self.bert(
             input_ids,
@@ -708,6 +733,13 @@ class BertLongForQuestionAnswering(BertLongPreTrainedModel):  # trf-ignore: TRF0
             attentions=outputs.attentions,
         )
 
+
+# What is saved carries this code with it.
+BertLongModel.register_for_auto_class("AutoModel")
+BertLongForXLRetrieval.register_for_auto_class("AutoModelForPreTraining")
+BertLongForMaskedLM.register_for_auto_class("AutoModelForMaskedLM")
+BertLongForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
+BertLongForQuestionAnswering.register_for_auto_class("AutoModelForQuestionAnswering")
 
 __all__ = [
     "BertLongForMaskedLM",

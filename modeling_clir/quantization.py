@@ -1,4 +1,4 @@
-"""int8 inference on a CPU."""
+"""Inference in int8 on a CPU."""
 
 import re
 import warnings
@@ -10,23 +10,27 @@ from transformers import PreTrainedModel
 from .precision import scores_in_float32
 
 
-# Left in float32: half of the scores' drift is of the first layer's queries and keys (BERT's names).
+# Stays in float32: the first layer's queries and keys (BERT's names) cause half of the scores' drift.
 KEPT = re.compile(r"\blayer\.0\.attention\.self\.(query|key)")
 
 
 def quantize_int8(model: PreTrainedModel) -> PreTrainedModel:
     """
-    Turns the linear layers to int8, in place: weights by output channel once, activations by tensor as they come.
-    Embeddings, layer norms, the products of attention, and queries and keys of the first layer stay in float32. The
-    range of a tensor is that of its batch: scores depend a little on what is computed together. The model cannot be
-    trained, moved or saved any more. On a CPU with bfloat16 instructions bfloat16 is faster and closer to float32.
+    Converts the linear layers to int8, in place. Weights are quantized once per output channel, activations per tensor at
+    each call. Embeddings, layer norms, the matrix products of attention, the first layer's queries and keys, and the layer
+    that gives the scores stay in float32. The scale of an activation depends on its batch, so scores depend a little on the
+    rows that are computed together. The model can no longer be trained, moved or saved. On a CPU with bfloat16 instructions,
+    bfloat16 is faster and closer to float32.
 
     Args:
-        model (`PreTrainedModel`): in float32, on a CPU, not in training mode.
+        model (`PreTrainedModel`): in float32, on a CPU, in evaluation mode.
 
     Returns:
-        The same model. Raises `ValueError` for a model that is none of this or that is quantized already, `ImportError`
-        where this torch has no `torch.ao.quantization`.
+        The same model.
+
+    Raises:
+        `ValueError` if the model is in training mode, elsewhere, in another precision or quantized already; `ImportError` if
+        this version of torch has no `torch.ao.quantization`.
     """
     if model.training:
         raise ValueError("int8 is for inference: call model.eval() first, and quantize after training")
@@ -37,12 +41,12 @@ def quantize_int8(model: PreTrainedModel) -> PreTrainedModel:
     scores_in_float32(model)
     linear = [name for name, module in model.named_modules() if type(module) is nn.Linear and not KEPT.search(name)]
     if not linear:
-        raise ValueError("the model has no linear layer to quantize, it may be quantized already")
+        raise ValueError("the model has no linear layer to quantize; it may be quantized already")
     try:
         from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
     except ImportError as error:
         raise ImportError(f"torch {torch.__version__} lacks torch.ao.quantization: use bfloat16") from error
-    # Deprecated in favour of torchao, which needs a compiled model, so padded rows, to be as fast.
+    # torch deprecates this for torchao, which is as fast only in a compiled model, and that computes padding.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(?s).*deprecated")
         return quantize_dynamic(model, dict.fromkeys(linear, per_channel_dynamic_qconfig), inplace=True)

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The base in base/: a small multilingual BERT from nothing but parallel texts.
+# The base in base/: a small multilingual BERT from parallel texts alone.
 #
 #     recipes/base.sh DATA
 #
-# DATA has bible/ and ntrex/ ({language}.jsonl.gz, aligned by id) and xquad/ (xquad.{language}.json); base/README.md says
-# where they come from. Writes output/base/half, which is base/. Expected: the held-out numbers in base/README.md.
+# DATA has bible/ and ntrex/ ({language}.jsonl.gz, aligned by id) and xquad/ (xquad.{language}.json); base/README.md names
+# their sources. Writes output/base/half, which is base/. Expected: the held-out numbers in base/README.md.
 set -euo pipefail
 data=$1
 languages=en,de,fr,es
@@ -14,7 +14,7 @@ sources=(--documents "$data/bible" "$data/ntrex" --squad "$data/xquad" --squad_a
 python scripts/build_corpus.py output/base/sentences --languages $languages "${sources[@]}" --max_sentences 1
 python scripts/build_corpus.py output/base/corpus --languages $languages "${sources[@]}" --max_sentences 2 --same_language
 
-# 2. Vocabulary, word vectors by latent semantic indexing, a first layer that looks for what is alike
+# 2. Vocabulary, word vectors by latent semantic indexing, a first layer that attends to similar tokens
 python scripts/initialize_base.py output/base/sentences output/base/initial
 
 # 3. Query language modelling in all pairs of languages and within each

@@ -4,7 +4,7 @@
 #
 #     recipes/mlqa_small.sh DATA
 #
-# DATA: a folder with squad/train-v1.1.json, mlqa/MLQA_V1 and xquad/xquad.{en,de,es}.json. From the checkpoints of
+# DATA: a folder with squad/train-v1.1.json, mlqa/MLQA_V1 and xquad/xquad.{en,de,es}.json. Needs the checkpoints of
 # recipes/xquad.sh. 11 minutes of one core per checkpoint. Expected: results/mlqa.md.
 set -euo pipefail
 data=$1

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From the base to a reranker on real text: pretraining with QLM and RR within 30 minutes on 2 CPU cores, MAP before and
-# after over the paragraphs of 12 XQuAD articles that neither has seen, by questions in another language.
+# From the base to a reranker on real text: pretraining with QLM and RR in 30 minutes on 2 CPU cores; MAP before and after
+# of ranking paragraphs of 12 XQuAD articles, unseen by both models, for questions in another language.
 #
 #     recipes/xquad.sh DATA
 #
@@ -21,7 +21,7 @@ python -m modeling_clir.convert base $output/bertlong
 # 3. Pretrain
 accelerate launch --cpu --num_processes 1 run_pretraining.py --config recipes/xquad.yaml
 
-# 4. Rerank before and after
+# 4. Rerank, before and after the pretraining
 for name in bertlong clir-bertlong; do
     python run_clir.py --model_name_or_path $output/$name --collections $output/collections/* --use_cpu \
         --output_dir $output/results/$name

@@ -4,54 +4,52 @@ Builds a pretraining corpus from folders of aligned documents and of parallel SQ
 
     python scripts/build_corpus.py OUTPUT --languages en,de,fr,es --documents FOLDER ... --squad FOLDER ...
 
-A folder of documents has {language}.jsonl[.gz], aligned by "id", each line with "id", "sentences" (or "text") and
-optionally "article", "title", "heading". A folder of SQuAD files has *.{language}.json with the same paragraphs in
-the same order.
+A folder of documents has {language}.jsonl[.gz], aligned by "id". Each line has "id", "sentences" (or "text") and
+optionally "article", "title", "heading". A folder of SQuAD files has *.{language}.json[.gz] with the same paragraphs in
+the same order. Documents and paragraphs without text are left out and counted.
 """
 
-import argparse
-import sys
 from pathlib import Path
 
-from modeling_clir.data.corpus import parse_articles, read_documents, read_squad, write_corpus
+from modeling_clir.program import Parser, run_program
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("output", type=Path, help="folder to write; it must not exist")
-    parser.add_argument("--languages", required=True, help="for instance en,de,fr,es")
+    parser.add_argument("--languages", required=True, help="as en,de,fr,es")
     parser.add_argument("--documents", type=Path, nargs="*", default=[], help="folders of aligned JSONL documents")
     parser.add_argument("--squad", type=Path, nargs="*", default=[], help="folders of parallel SQuAD files")
-    parser.add_argument("--squad_articles", default=":", help="only these articles, as 0:24 (the first 24)")
-    parser.add_argument("--max_sentences", type=int, help="cut sentence-parallel documents into sections of so many")
-    parser.add_argument("--validation_fraction", type=float, default=0.05, help="held out, by article (default 0.05)")
+    parser.add_argument("--squad_articles", default=":", help="only these articles, as 0:24")
+    parser.add_argument("--max_sentences", type=int, help="most sentences of a section")
+    parser.add_argument("--validation_fraction", type=float, default=0.05, help="share held out (default 0.05)")
     parser.add_argument("--num_negatives", type=int, default=5, help="hard negatives listed per section (default 5)")
     parser.add_argument("--same_language", action="store_true", help="also pair every section with itself (en-en ...)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    try:
-        # 1. Read
-        languages = list(dict.fromkeys(language.strip() for language in args.languages.split(",")))
-        if not args.documents and not args.squad:
-            raise ValueError("nothing to read: pass --documents or --squad")
-        articles = parse_articles(args.squad_articles)
-        sections = [s for folder in args.documents for s in read_documents(folder, languages, args.max_sentences)]
-        for folder in args.squad:
-            sections += read_squad(folder, languages, articles)
+    # Imported here, so that help and mistakes in the arguments are answered at once
+    from modeling_clir.data.corpus import parse_articles, read_documents, read_squad, write_corpus
 
-        # 2. Write
-        counts = write_corpus(
-            args.output,
-            sections,
-            languages,
-            validation_fraction=args.validation_fraction,
-            num_negatives=args.num_negatives,
-            same_language=args.same_language,
-            seed=args.seed,
-        )
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    # 1. Read
+    languages = list(dict.fromkeys(language.strip() for language in args.languages.split(",")))
+    if not args.documents and not args.squad:
+        raise ValueError("nothing to read: pass --documents or --squad")
+    articles = parse_articles(args.squad_articles)
+    sections = [s for folder in args.documents for s in read_documents(folder, languages, args.max_sentences)]
+    for folder in args.squad:
+        sections += read_squad(folder, languages, articles)
+
+    # 2. Write
+    counts = write_corpus(
+        args.output,
+        sections,
+        languages,
+        validation_fraction=args.validation_fraction,
+        num_negatives=args.num_negatives,
+        same_language=args.same_language,
+        seed=args.seed,
+    )
 
     # 3. Report
     for pair, splits in counts.items():
@@ -60,4 +58,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -4,50 +4,50 @@ Compares TREC runs with the first of them.
 
     python scripts/compare_runs.py QRELS RUN RUN... [--output_dir FOLDER]
 
-QRELS is a file of TREC qrels, or a collection folder, by which unknown queries and documents are found too. Prints, as
-Markdown, means over the judged queries, and in parentheses the p-value of the difference from the first run: two-sided
-paired randomization test, adjusted by Holm over the runs. Writes comparison.md, comparison.tex, differences.png (AP) and
-queries.tsv, the values of each query, to --output_dir.
+QRELS is a file of TREC qrels, or a collection folder; with a folder, unknown queries and documents are errors. Prints
+a table in Markdown: means over the judged queries (MAP, nDCG@20, P@10, R@100, MRR, Judged@20), and in parentheses the
+p-value of the difference from the first run (two-sided paired randomization test, adjusted by Holm over the runs).
+
+Writes to --output_dir: comparison.md and comparison.tex (the table), queries.tsv (the values of each query; of one
+query MAP is AP, and MRR is RR) and differences.png (AP).
 """
 
-import argparse
-import sys
 from pathlib import Path
 
-from modeling_clir.data.files import refuse_existing
-from modeling_clir.evaluation.comparison import (
-    compare,
-    latex_table,
-    markdown_table,
-    plot_differences,
-    read_judged_run,
-    read_judgements,
-)
+from modeling_clir.program import Parser, run_program
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("qrels", type=Path, help="TREC qrels, or a collection folder")
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="run", help="TREC runs; the first is what they are compared with"
+        "runs", type=Path, nargs="+", metavar="run", help="TREC runs; the others are compared with the first"
     )
     parser.add_argument("--output_dir", type=Path, help="a new folder for tables, plot and the values of each query")
     args = parser.parse_args()
 
-    try:
-        # 1. Judgements and runs
-        if len(args.runs) < 2:
-            raise ValueError("there is nothing to compare: name two runs or more")
-        if len(set(args.runs)) < len(args.runs):
-            raise ValueError("a run is named twice")
-        if args.output_dir:
-            refuse_existing(args.output_dir)
-        qrels, known = read_judgements(args.qrels)
-        stems = [path.stem for path in args.runs]
-        names = stems if len(set(stems)) == len(stems) else map(str, args.runs)
-        runs = {name: read_judged_run(path, qrels, known) for name, path in zip(names, args.runs)}
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    # Imported here, so that help and mistakes in the arguments are answered at once
+    from modeling_clir.data.files import refuse_existing
+    from modeling_clir.evaluation.comparison import (
+        compare,
+        latex_table,
+        markdown_table,
+        plot_differences,
+        read_judged_run,
+        read_judgements,
+    )
+
+    # 1. Judgements and runs
+    if len(args.runs) < 2:
+        raise ValueError("there is nothing to compare: name two runs or more")
+    if len(set(args.runs)) < len(args.runs):
+        raise ValueError("a run is named twice")
+    if args.output_dir:
+        refuse_existing(args.output_dir)
+    qrels, known = read_judgements(args.qrels)
+    stems = [path.stem for path in args.runs]
+    names = stems if len(set(stems)) == len(stems) else map(str, args.runs)
+    runs = {name: read_judged_run(path, qrels, known) for name, path in zip(names, args.runs)}
 
     # 2. Compare
     results = compare(runs, qrels)
@@ -68,4 +68,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -1,14 +1,14 @@
 #!/usr/bin/env python
 """
-The whole path on the sample corpus, each step by the command that a user would type:
+Runs the whole path on the sample corpus, each step by the command that a user would type.
 
     python scripts/demo.py [--base base] [--seed 0]
 
 Converts a BERT to BertLong, pretrains it with QLM and RR on 28 topics in four languages, reranks the sections of the
-other 12 topics, and prints MAP before and after for every language pair. Everything it makes is in output/demo.
+other 12 topics, and prints MAP before and after for every language pair. Before pretraining the relevance head is random.
+Writes everything to output/demo, which is emptied first.
 """
 
-import argparse
 import json
 import shlex
 import shutil
@@ -16,6 +16,8 @@ import subprocess
 import sys
 from itertools import permutations
 from pathlib import Path
+
+from modeling_clir.program import Parser, run_program
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -25,7 +27,9 @@ LANGUAGES = ("en", "de", "fr", "es")
 
 def run(command: str):
     print(f"\n$ python {command}", flush=True)
-    subprocess.run([sys.executable, *shlex.split(command)], check=True, cwd=REPOSITORY)
+    done = subprocess.run([sys.executable, *shlex.split(command)], cwd=REPOSITORY)
+    if done.returncode:  # the program has said why
+        sys.exit(done.returncode)
 
 
 def mean_average_precision(name: str) -> dict[str, float]:
@@ -34,14 +38,14 @@ def mean_average_precision(name: str) -> dict[str, float]:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", default="base", help="a BERT: folder or Hub name (default: the repository's own)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = Parser(description=__doc__)
+    parser.add_argument("--base", default="base", help="folder or Hub name of a BERT (default: the repository's own)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of pretraining (default: 0)")
     args = parser.parse_args()
     shutil.rmtree(REPOSITORY / OUTPUT, ignore_errors=True)
     pairs = [f"{query}-{document}" for query, document in permutations(LANGUAGES, 2)]
 
-    # 1. Data: a pretraining corpus of 28 topics, and of the other 12 a collection per language pair
+    # 1. Data: a pretraining corpus of 28 topics; a collection per language pair of the other 12
     run(
         f"scripts/build_corpus.py {OUTPUT}/corpus --languages {','.join(LANGUAGES)} --documents sample/train "
         "--validation_fraction 0.1"
@@ -61,12 +65,15 @@ def main():
     # 4. Pretrain
     run(f"run_pretraining.py --config recipes/demo.yaml --seed {args.seed}")
 
-    # 5. Rerank after it
+    # 5. Rerank after pretraining
     run(f"{rerank} --model_name_or_path {OUTPUT}/clir-bertlong --output_dir {OUTPUT}/after")
 
     # 6. Report
     before, after = mean_average_precision("before"), mean_average_precision("after")
-    print(f"\nMAP of reranking the sections of 12 unseen topics (seed {args.seed})\nquery-document  before  after")
+    print(
+        f"\nMAP of reranking the sections of 12 unseen topics (seed {args.seed}); before, the relevance head is random"
+    )
+    print("query-document  before  after")
     for pair in pairs:
         print(f"{pair:14}  {before[pair]:6.3f}  {after[pair]:5.3f}")
     print(f"{'mean':14}  {sum(before.values()) / len(pairs):6.3f}  {sum(after.values()) / len(pairs):5.3f}")
@@ -74,4 +81,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

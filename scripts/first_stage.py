@@ -1,52 +1,55 @@
 #!/usr/bin/env python
 """
-Ranks the documents of a collection with BM25, or with the vectors of a model, and writes the best as a TREC run.
+Ranks the documents of a collection and writes the best as a TREC run: with BM25, or with the vectors of a model.
 
     python scripts/first_stage.py COLLECTION --queries translated.tsv
     python scripts/first_stage.py COLLECTION --model MODEL --k 100 --output dense.run
 
-BM25 needs queries in the documents' language: --queries names a file of them (query id, tab, text), translated by a
-machine for instance. --model, a folder or Hub name, takes the queries in any language that it knows. Without --output
-the run becomes the collection's candidates.run, what run_clir.py reranks.
+BM25 needs queries in the documents' language. --queries names a file with them (query id, tab, text), for instance
+machine translations. --model takes a folder or Hub name; queries may be in any language that the model knows. Without
+--output the run becomes the collection's candidates.run, which run_clir.py reranks.
 """
 
-import argparse
-import sys
 from pathlib import Path
 
-from modeling_clir.data.collections import read_collection, read_queries
-from modeling_clir.data.runs import write_run
-from modeling_clir.evaluation.first_stage import rank_bm25, rank_dense
-from modeling_clir.evaluation.ranking import evaluate_run
+from modeling_clir.names import check_name
+from modeling_clir.program import Parser, run_program, share_cores
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("collection", type=Path, help="a folder: documents.jsonl, queries.tsv, qrels.txt")
+    share_cores()
+    parser = Parser(description=__doc__)
+    parser.add_argument("collection", type=Path, help="folder with documents.jsonl, queries.tsv, qrels.txt")
     parser.add_argument("--queries", type=Path, help="queries in the documents' language (default: the collection's)")
     parser.add_argument("--model", help="rank with the vectors of this model (default: BM25)")
-    parser.add_argument("--k", type=int, default=1000, help="documents of a query (default: 1000)")
-    parser.add_argument("--output", type=Path, help="the run (default: COLLECTION/candidates.run)")
+    parser.add_argument("--k", type=int, default=1000, help="documents per query (default: 1000)")
+    parser.add_argument("--output", type=Path, help="file for the run (default: COLLECTION/candidates.run)")
     args = parser.parse_args()
+    if args.model:
+        check_name(args.model, "model")
 
-    try:
-        # 1. Collection and queries: all that are judged
-        output = args.output or args.collection / "candidates.run"
-        if output.exists():
-            raise FileExistsError(f"{output} exists; remove it or name another file with --output")
-        collection = read_collection(args.collection)
-        texts = read_queries(args.queries) if args.queries else collection.queries
-        if missing := [query for query in collection.qrels if query not in texts]:
-            raise ValueError(f"{args.queries} lacks the judged query {missing[0]!r} ({len(missing)} such)")
-        queries = {query: texts[query] for query in collection.qrels}
+    # Imported here, so that help and mistakes in the arguments are answered at once
+    from modeling_clir.data.collections import read_collection, read_queries
+    from modeling_clir.data.files import find_optional
+    from modeling_clir.data.first_stage import rank_bm25, rank_dense
+    from modeling_clir.data.runs import write_run
+    from modeling_clir.evaluation.ranking import evaluate_run
 
-        # 2. Rank
-        if args.model:
-            run = rank_dense(collection.documents, queries, args.model, args.k)
-        else:
-            run = rank_bm25(collection.documents, queries, args.k)
-    except (ImportError, OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    # 1. Read the collection and its judged queries
+    output = args.output or find_optional(args.collection, "candidates.run") or args.collection / "candidates.run"
+    if output.exists():
+        raise FileExistsError(f"{output} exists; remove it or name another file with --output")
+    collection = read_collection(args.collection)
+    texts = read_queries(args.queries) if args.queries else collection.queries
+    if missing := [query for query in collection.qrels if query not in texts]:
+        raise ValueError(f"{args.queries} lacks the judged query {missing[0]!r} ({len(missing)} such)")
+    queries = {query: texts[query] for query in collection.qrels}
+
+    # 2. Rank
+    if args.model:
+        run = rank_dense(collection.documents, queries, args.model, args.k)
+    else:
+        run = rank_bm25(collection.documents, queries, args.k)
 
     # 3. Write and measure
     write_run(run, output, tag="dense" if args.model else "bm25")
@@ -55,4 +58,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -16,27 +16,31 @@ In place of random weights:
 Training does the rest (recipes/base.yaml).
 """
 
-import argparse
+from __future__ import annotations
+
 import math
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import torch
-from scipy.sparse import coo_matrix, csr_matrix, diags
-from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import svds
-from tokenizers import BertWordPieceTokenizer
-from transformers import BertConfig, BertTokenizerFast, set_seed
 
-from modeling_clir import BertForXLRetrieval
+from modeling_clir.program import Parser, run_program, share_cores
+
+
+if TYPE_CHECKING:  # what is heavy is imported where it is used, so that help and mistakes are answered at once
+    from transformers import BertTokenizerFast
+
+    from modeling_clir import BertForXLRetrieval
 
 
 def aligned_texts(corpus: Path) -> list[str]:
     """The texts of each group of aligned sections, of all languages, joined; training sections only."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
     tables = [pq.read_table(path, columns=["id", "text"]) for path in sorted(corpus.glob("sections/*.parquet"))]
     pairs = [
         pq.read_table(path, columns=["source_id", "target_id"])
@@ -63,6 +67,9 @@ def aligned_texts(corpus: Path) -> list[str]:
 
 def train_tokenizer(texts: list[str], vocab_size: int, folder: Path, max_length: int) -> BertTokenizerFast:
     """Uncased WordPiece without accents, as multilingual BERT's uncased vocabulary."""
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertTokenizerFast
+
     trainer = BertWordPieceTokenizer(lowercase=True, strip_accents=True)
     trainer.train_from_iterator(texts, vocab_size=vocab_size, min_frequency=2, limit_alphabet=200, show_progress=False)
     trainer.save_model(str(folder))
@@ -75,6 +82,9 @@ def latent_semantic_index(rows: list[np.ndarray], vocab_size: int, width: int) -
     tokens, whose columns have unit norm (Littman, Dumais, Landauer 1998, cross-language latent semantic indexing). A token
     that does not occur gets a random vector.
     """
+    from scipy.sparse import csr_matrix, diags
+    from scipy.sparse.linalg import svds
+
     indices = np.concatenate(rows)
     row_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     counts = csr_matrix((np.ones(len(indices)), (row_of, indices)), shape=(len(rows), vocab_size))
@@ -90,7 +100,6 @@ def latent_semantic_index(rows: list[np.ndarray], vocab_size: int, width: int) -
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-@torch.no_grad()
 def initialize(
     model: BertForXLRetrieval,
     vectors: np.ndarray,
@@ -107,6 +116,8 @@ def initialize(
         crossing: how much a token of one segment prefers the other.
         removal: share of the attended token that is taken away (negative) or added (positive).
     """
+    import torch
+
     size, heads = model.config.hidden_size, model.config.num_attention_heads
     head = size // heads
     embeddings, layer = model.bert.embeddings, model.bert.encoder.layer[0].attention
@@ -136,9 +147,10 @@ def initialize(
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", type=Path)
-    parser.add_argument("output", type=Path)
+    share_cores()
+    parser = Parser(description=__doc__)
+    parser.add_argument("corpus", type=Path, help="folder that scripts/build_corpus.py wrote")
+    parser.add_argument("output", type=Path, help="folder to write; it must not exist")
     parser.add_argument("--vocab_size", type=int, default=12000)
     parser.add_argument("--hidden_size", type=int, default=192)
     parser.add_argument("--num_hidden_layers", type=int, default=3)
@@ -150,7 +162,12 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.output.exists():
-        sys.exit(f"error: {args.output} exists; remove it or name another folder")
+        raise FileExistsError(f"{args.output} exists; remove it or name another folder")
+
+    import torch
+    from transformers import BertConfig, set_seed
+
+    from modeling_clir import BertForXLRetrieval
 
     # 1. Texts, vocabulary
     texts = aligned_texts(args.corpus)
@@ -180,11 +197,12 @@ def main():
     torch.nn.init.normal_(model.bert.embeddings.position_embeddings.weight, std=0.02)
     torch.nn.init.normal_(model.bert.embeddings.token_type_embeddings.weight, std=0.02)
     counts = np.bincount(np.concatenate(rows), minlength=len(tokenizer))
-    initialize(model, vectors, counts, args.sharpness, args.crossing, args.removal)
+    with torch.no_grad():
+        initialize(model, vectors, counts, args.sharpness, args.crossing, args.removal)
     model.save_pretrained(args.output)
     tokenizer.save_pretrained(args.output)
     print(f"{args.output}: {model.num_parameters():,} parameters")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -1,53 +1,71 @@
 #!/usr/bin/env python
 """
-Makes a collection, a folder OUTPUT, of a published data set.
+Makes a collection, the folder OUTPUT, from a published data set.
 
     python scripts/prepare_collection.py OUTPUT --queries clirmatrix/de/bi139-base/en/test1
     python scripts/prepare_collection.py OUTPUT --queries mmarco/v2/de/dev/small --documents mmarco/v2/fr
     python scripts/prepare_collection.py OUTPUT --source hub --queries mteb/scifact --judged_only
     python scripts/prepare_collection.py OUTPUT --source hub --queries FOLDER --subset de-en --candidates FOLDER
+    python scripts/prepare_collection.py OUTPUT --source hub --queries neuclir/bench --queries_split eng \\
+        --documents neuclir/neuclir1 --split fas
 
---documents and --qrels come from where the queries come from, unless they are named; --candidates, the documents to
-rerank, only where they are named. With --source hub a name is one of the Hub or a local folder, in the layout of BEIR
-(also as unpacked from its archives) or of MTEB's reranking tasks.
+Documents and judgements come from where the queries come from, unless --documents and --qrels name other sources.
+The documents to rerank come only from --candidates. With --source hub a name is a Hub name or a local folder, in the
+layout of BEIR (also as its archives unpack), of MTEB, or of others that have a config per part, as MIRACL, NeuCLIR and
+CLIRudit. A config with only one split gives that one.
 """
 
-import argparse
-import sys
 from pathlib import Path
 
-from modeling_clir.data.collections import write_collection
-from modeling_clir.data.files import refuse_existing
-from modeling_clir.data.sources import IrDataset, gather, open_hub
+from modeling_clir.names import check_name
+from modeling_clir.program import Parser, run_program
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path)
+    parser = Parser(description=__doc__)
+    parser.add_argument("output", type=Path, help="folder to make")
     parser.add_argument(
-        "--source", choices=("ir_datasets", "hub"), default="ir_datasets", help="what the names are of"
+        "--source",
+        choices=("ir_datasets", "hub"),
+        default="ir_datasets",
+        help="what the names refer to (default: ir_datasets)",
     )
-    parser.add_argument("--queries", required=True, help="where the queries are from")
-    parser.add_argument("--documents", help="where the documents are from (default: --queries)")
-    parser.add_argument("--qrels", help="where the judgements are from (default: --queries)")
-    parser.add_argument("--candidates", help="where candidates.run is from (default: none; all documents are ranked)")
-    parser.add_argument("--subset", help="hub: the data set's subset, as de-en")
-    parser.add_argument("--split", default="test", help="hub: the split (default: test)")
-    parser.add_argument("--judged_only", action="store_true", help="only documents that are judged or candidates")
+    parser.add_argument("--queries", required=True, help="source of the queries")
+    parser.add_argument("--documents", help="source of the documents (default: --queries)")
+    parser.add_argument("--qrels", help="source of the judgements (default: --queries)")
+    parser.add_argument("--candidates", help="source of candidates.run (default: none; all documents are ranked)")
+    parser.add_argument("--subset", help="hub: subset of the data set, as de-en or fas")
+    parser.add_argument("--split", default="test", help="hub: split of each part (default: test)")
+    parser.add_argument("--documents_split", help="hub: split of the documents (default: --split)")
+    parser.add_argument("--queries_split", help="hub: split of the queries (default: --split)")
+    parser.add_argument("--qrels_split", help="hub: split of the judgements (default: --split)")
+    parser.add_argument("--judged_only", action="store_true", help="keep only documents that are judged or candidates")
     args = parser.parse_args()
 
+    # Imported here, so that help and mistakes in the arguments are answered at once
+    from modeling_clir.data.collections import write_collection
+    from modeling_clir.data.files import refuse_existing
+    from modeling_clir.data.sources import IrDataset, gather, open_hub
+
+    refuse_existing(args.output)
+    parts = [
+        (args.documents or args.queries, args.documents_split or args.split),
+        (args.queries, args.queries_split or args.split),
+        (args.qrels or args.queries, args.qrels_split or args.split),
+    ]
+    if args.candidates:
+        parts.append((args.candidates, args.split))
+    if args.source == "hub":
+        for name in {name for name, _ in parts}:
+            check_name(name, "data set")
+        sources = {part: open_hub(part[0], args.subset, part[1]) for part in set(parts)}
+    else:
+        sources = {part: IrDataset(part[0]) for part in set(parts)}
     try:
-        refuse_existing(args.output)
-        names = [args.documents or args.queries, args.queries, args.qrels or args.queries]
-        names += [args.candidates] if args.candidates else []
-        if args.source == "hub":
-            sources = {name: open_hub(name, args.subset, args.split) for name in set(names)}
-        else:
-            sources = {name: IrDataset(name) for name in set(names)}
-        *texts, candidates, dropped = gather(*(sources[name] for name in names), judged_only=args.judged_only)
-        write_collection(args.output, *texts, candidates=candidates)
-    except (ImportError, OSError, RuntimeError, ValueError) as error:  # RuntimeError: ir_datasets cannot download
-        sys.exit(f"error: {error}")
+        *texts, candidates, dropped = gather(*(sources[part] for part in parts), judged_only=args.judged_only)
+    except RuntimeError as error:  # ir_datasets cannot download
+        raise OSError(error) from error
+    write_collection(args.output, *texts, candidates=candidates)
     documents, queries, qrels = texts
     judgements = sum(map(len, qrels.values()))
     print(f"{args.output}: {len(queries)} queries, {len(documents)} documents, {judgements} judgements")
@@ -56,4 +74,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

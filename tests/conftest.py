@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from .helpers import run_here
+
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -30,15 +32,17 @@ def run(*command, processes: int = 1, check: bool = True) -> subprocess.Complete
     return done
 
 
-def kill_when(command: list[str], folder: Path, pattern: str):
-    """Starts one of the project's programs and kills it as soon as `folder` has a file of this name."""
+def kill_when(command: list[str], folder: Path, pattern: str, seconds: float = 300):
+    """Starts one of the project's programs and kills it when `folder` has a file of this name, or `seconds` are over."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen([sys.executable, *command], cwd=REPOSITORY, env=environment, **quiet)
-    while process.poll() is None and not list(folder.glob(pattern)):
+    end = time.monotonic() + seconds
+    while process.poll() is None and not list(folder.glob(pattern)) and time.monotonic() < end:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    assert process.wait() == -signal.SIGKILL, "it ended by itself"
+    assert list(folder.glob(pattern)), f"no {pattern} in {seconds} s"
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +103,22 @@ def call(monkeypatch):
     torch.set_num_threads(1)
     yield call_main
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def mistake(monkeypatch, capsys):
+    """Runs a program that is to answer with exit code 2 and one line, `error: ...`, which it gives."""
+
+    def run_mistake(program, *options) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            run_here(monkeypatch, program, *options)
+        printed = capsys.readouterr().err
+        last = printed.strip().splitlines()[-1]
+        assert stopped.value.code == 2 and last.startswith("error: ") and "Traceback" not in printed, printed[-2000:]
+        return last
+
+    return run_mistake
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""The ways in which BertLong computes its attention, where they differ beyond their numbers."""
+"""BertLong's attention implementations: dropout, gradients, blocks, training, precision."""
 
 import copy
 
@@ -32,7 +32,7 @@ def test_share_that_dropout_keeps(dropout):
     assert abs(kept.double().mean().item() - expected) <= 4 * spread + 2**-17
     if dropout < 1:
         assert factor * expected == pytest.approx(1, rel=1e-4)
-    four = kept.flatten()[: kept.numel() // 4 * 4].view(-1, 4).double()  # of one random number: independent
+    four = kept.flatten()[: kept.numel() // 4 * 4].view(-1, 4).double()  # four elements from one random number
     for place in range(4):
         assert four[:, place].mean().item() == pytest.approx(expected, abs=8 * spread + 2**-17)
     if 0.05 < dropout < 0.95:
@@ -79,7 +79,7 @@ def test_parts_hold_few_weights():
 
 @pytest.mark.parametrize("query", [1, 6, 35])
 def test_global_rows_by_the_cheaper_way(query, monkeypatch):
-    """Few global tokens read the rows; with many, keys and values are computed: the same numbers and gradients."""
+    """With few global tokens it reads the rows, with many it computes keys and values. Numbers and gradients agree."""
     model, inputs = build(BertLongForXLRetrieval, initializer_range=0.2), pair_batch(query=query)
     attention, used = model.bert.encoder.layer[0].attention.self, []
     attention.key_global.register_forward_hook(lambda *arguments: used.append(1))
@@ -97,7 +97,7 @@ def test_global_rows_by_the_cheaper_way(query, monkeypatch):
 
 
 def test_a_layer_in_the_place_of_a_linear_one_is_used():
-    """As a quantized one, or one with an adapter, whose `weight` is not all of it."""
+    """For instance a quantized layer, or one with an adapter: its `weight` is only part of it."""
 
     class Wrapped(nn.Module):
         def __init__(self, linear):
@@ -151,12 +151,12 @@ def test_flex_attention_refuses_dropout():
             model.train()(**pair_batch())
 
 
-# --- all of it
+# --- whole models
 
 
 @pytest.mark.parametrize("implementation", ["gathered", "sdpa"])
 def test_fifty_steps_of_training(implementation):
-    """The losses of the reference, to rounding."""
+    """The losses equal those of eager attention up to rounding."""
 
     def losses(implementation):
         options = {"attention_window": 8, "initializer_range": 0.2, "attn_implementation": implementation}
@@ -192,7 +192,7 @@ def test_autocast(implementation):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("implementation", ["gathered", "sdpa", "flex_attention"])
 def test_half_precision(implementation, dtype):
-    """In all layers, and where the last one computes the global tokens alone."""
+    """The last layer computes the global tokens only."""
     inputs = pair_batch(lengths=(150, 23, 9))
     model = build(BertLongForSequenceClassification, initializer_range=0.1, attention_window=8).float()
     with torch.no_grad():

@@ -356,7 +356,7 @@ def test_a_pickle_of_more_than_tensors_is_refused(tmp_path, capsys):
 
 def test_sources_that_are_refused(tmp_path, capsys):
     output = tmp_path / "new"
-    assert "neither a folder nor" in refused(capsys, tmp_path / "nowhere", output)
+    assert "there is no " in refused(capsys, tmp_path / "nowhere", output)
     save_bert(tmp_path / "bert")
     assert "convert it to bertlong first" in refused(capsys, tmp_path / "bert", output, "--to", "longformer")
     assert "3 entries" in refused(capsys, tmp_path / "bert", output, "--attention_window", "4", "4", "4")

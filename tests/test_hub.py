@@ -1,4 +1,4 @@
-"""Checkpoints as others meet them: code in every folder, every Auto class, without this package, in other libraries."""
+"""Checkpoints carry their code and open through every Auto class, without this package, and in other libraries."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def check_folder(folder):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Of the class with every head but question answering's."""
+    """A checkpoint of the class that has every head except the one for question answering."""
     folder = tmp_path_factory.mktemp("hub") / "clir-bertlong"
     model = build(modeling_clir.BertLongForXLRetrieval, initializer_range=0.5, max_position_embeddings=64).float()
     model.save_pretrained(folder)
@@ -75,7 +75,7 @@ source, output, inputs = sys.argv[1], pathlib.Path(sys.argv[2]), torch.load(sys.
 found = {"config": type(transformers.AutoConfig.from_pretrained(source, trust_remote_code=True)).__name__}
 for name in json.loads(sys.argv[4]):
     values = []
-    for folder in (source, output / name):  # from the package, and saved again from here
+    for folder in (source, output / name):  # saved by the package, and saved again here
         model = getattr(transformers, name).from_pretrained(folder, trust_remote_code=True).eval()
         assert type(model).__module__.startswith("transformers_modules"), type(model)
         with torch.no_grad():
@@ -87,12 +87,32 @@ torch.save(found, output / "found.pt")
 """
 
 
+WHAT_IS_IMPORTED = """
+import json, sys, types
+from transformers.modeling_layers import GradientCheckpointingLayer  # the heaviest module that the files need
+before = set(sys.modules)
+package = sys.modules["modeling_clir"] = types.ModuleType("modeling_clir")  # without its __init__.py
+package.__path__ = [sys.argv[1]]
+import modeling_clir.modeling_bertlong
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+def test_the_model_files_import_nothing_heavy():
+    """For instance torch's compiler, which takes 2 seconds and serves flex_attention only."""
+    command = [sys.executable, "-c", WHAT_IS_IMPORTED, str(REPOSITORY / "modeling_clir")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = ["modeling_clir", *(f"modeling_clir.{name.removesuffix('.py')}" for name in CODE)]
+    assert json.loads(done.stdout) == expected
+
+
 @pytest.mark.parametrize("where", ["folder", "hub"])
 def test_without_the_package(where, checkpoint, tmp_path):
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "home")}
     environment |= {"HF_MODULES_CACHE": str(tmp_path / "modules")}
     source = str(checkpoint)
-    if where == "hub":  # what a download leaves behind
+    if where == "hub":  # the cache after a download
         source, commit = "someone/clir-bertlong", "0123456789abcdef0123456789abcdef01234567"
         cache = tmp_path / "home" / "hub" / "models--someone--clir-bertlong"
         shutil.copytree(checkpoint, cache / "snapshots" / commit)
@@ -112,7 +132,7 @@ def test_without_the_package(where, checkpoint, tmp_path):
         name, once, again = found[auto_class.__name__]
         assert name == model_class.__name__
         check_folder(output / auto_class.__name__)
-        if model_class is not modeling_clir.BertLongForQuestionAnswering:  # whose head is newly drawn
+        if model_class is not modeling_clir.BertLongForQuestionAnswering:  # its head is newly initialized
             torch.testing.assert_close(once, auto_class.from_pretrained(checkpoint)(**inputs)[0])
         torch.testing.assert_close(once, again)
         torch.testing.assert_close(again, auto_class.from_pretrained(output / auto_class.__name__)(**inputs)[0])
@@ -163,7 +183,9 @@ def test_cross_encoder_gives_the_models_scores(with_tokenizer):
     assert ranking == expected.argsort(descending=True).tolist()
 
 
-def test_pipelines(with_tokenizer):
+def test_pipelines(with_tokenizer, monkeypatch):
+    said = []
+    monkeypatch.setattr("modeling_clir.modeling_bertlong.logger.warning_once", said.append)
     rank = pipeline("text-classification", model=str(with_tokenizer), function_to_apply="none", device="cpu")
     pairs = [{"text": QUERY, "text_pair": document} for document in DOCUMENTS]
     found = [result["score"] for result in rank(pairs, batch_size=2, truncation=True)]
@@ -177,6 +199,7 @@ def test_pipelines(with_tokenizer):
     found = fill("marie [MASK] entdeckte radium", top_k=3)
     assert [result["token"] for result in found] == best.indices.tolist()
     assert [result["score"] for result in found] == pytest.approx(best.values.tolist(), abs=1e-5)
+    assert not said  # the tokenizer marks the query
 
 
 def test_the_model_files_follow_transformers_conventions():

@@ -9,7 +9,9 @@ from modeling_clir.losses import RANKING_LOSSES, ranking_loss, relevance_scores
 
 
 def test_losses_by_hand():
-    one = torch.tensor([[2.0], [1.0], [-1.0], [0.0], [3.0], [0.0]])  # two queries: a positive, two negatives
+    one = torch.tensor(
+        [[2.0], [1.0], [-1.0], [0.0], [3.0], [0.0]]
+    )  # two queries, each with a positive and two negatives
     softplus = lambda x: math.log(1 + math.exp(x))  # noqa: E731
     pairwise = (softplus(-1) + softplus(-3) + softplus(3) + softplus(0)) / 4
     assert ranking_loss(one, 3).item() == pytest.approx(pairwise, abs=1e-6)
@@ -33,7 +35,9 @@ def test_losses_properties(kind):
     logits = torch.randn(12, 1, generator=torch.Generator().manual_seed(0), requires_grad=True)
     ranking_loss(logits, 4, kind, margin=10.0).backward()
     gradient = logits.grad.view(3, 4)
-    assert (gradient[:, 0] < 0).all() and (gradient[:, 1:] > 0).all()  # the positive up, the negatives down
+    assert (gradient[:, 0] < 0).all() and (
+        gradient[:, 1:] > 0
+    ).all()  # the positive's score rises, the negatives' fall
     if kind != "pointwise":
         shift = torch.tensor([5.0, -3.0, 0.5]).repeat_interleave(4)[:, None]
         assert torch.allclose(ranking_loss(logits, 4, kind), ranking_loss(logits + shift, 4, kind), atol=1e-5)

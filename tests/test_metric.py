@@ -1,8 +1,10 @@
 """The modules for `evaluate`."""
 
+import math
 import random
 
 import evaluate
+import numpy as np
 import pytest
 
 from modeling_clir.evaluation.answer_measures import evaluate_answers, mean_answers
@@ -57,6 +59,61 @@ def test_metric_refuses(metric):
         metric.compute(predictions={"q": {"d": 1.0}}, references={})
 
 
+@pytest.mark.parametrize("kind", [str, int, np.int64])
+def test_ids_of_two_types_are_the_same(metric, kind):
+    """As they come from files, JSON and data frames; on the old code all measures were 0."""
+    run = {"1": {"7": 0.5, "8": np.float32(0.75)}, "2": {"7": 1}, "3": {"9": 2.0}}
+    qrels = {kind(1): {kind(7): np.int32(1), kind(8): False}, kind(2): {kind(7): 2.0}, kind(4): {kind(7): 1}}
+    expected = {"MAP": 0.5, "nDCG@20": (1 / np.log2(3) + 1) / 3, "P@10": 0.2 / 3, "R@100": 2 / 3, "MRR": 0.5}
+    expected["Judged@20"] = 2 / 3
+    assert metric.compute(predictions=run, references=qrels) == pytest.approx(expected)
+    for name in metric.inputs_description.split("Returns:")[1].split("Examples")[0], metric.description:
+        assert all(measure in name for measure in expected)
+    lists = {"predictions": [run[q] for q in "12"] + [{}], "references": list(qrels.values())}
+    assert metric.compute(**lists) == pytest.approx(expected)
+    turned = {kind(q): {kind(d): score for d, score in scores.items()} for q, scores in run.items()}
+    strings = {str(q): {str(d): int(r) for d, r in judged.items()} for q, judged in qrels.items()}
+    assert metric.compute(predictions=turned, references=strings) == pytest.approx(expected)
+    assert evaluate_run(turned, strings) == pytest.approx(expected)
+
+
+SHAPE = r"expected a dict \{document id: "
+
+
+@pytest.mark.parametrize(
+    ("run", "qrels", "message"),
+    [
+        ({"x": {"d": 1.0}}, {"q": {"d": 1}}, r"the run \(query 'x', ...\) and the judgements \(query 'q', .* in common"),
+        ({}, {"q": {"d": 1}}, "no query in common"),
+        ({"q": {"d": 1.0}}, {"q": {"d": 0.5}}, "query 'q': the relevance of document 'd' must be a whole number, got 0.5"),
+        ({"q": {"d": 1.0}}, {"q": {"d": 1.9}}, "query 'q': the relevance of document 'd' must be a whole number, got 1.9"),
+        ({"q": {"d": 1.0}}, {"q": {"d": None}}, "the relevance of document 'd' must be a whole number, got None"),
+        ({"q": {"d": 1.0}}, {"q": {"d": "1"}}, "the relevance of document 'd' must be a whole number, got '1'"),
+        ({"q": {"d": math.nan}}, {"q": {"d": 1}}, "query 'q': the score of document 'd' must be a finite number, got nan"),
+        ({"q": {"d": math.inf}}, {"q": {"d": 1}}, "the score of document 'd' must be a finite number, got inf"),
+        ({"q": {"d": "0.5"}}, {"q": {"d": 1}}, "the score of document 'd' must be a finite number, got '0.5'"),
+        ({"q": {"d": [1.0]}}, {"q": {"d": 1}}, r"the score of document 'd' must be a finite number, got \[1.0\]"),
+        ({1.5: {"d": 1.0}}, {"q": {"d": 1}}, "the run: an id must be a string or a whole number, got 1.5"),
+        ({"q": {None: 1.0}}, {"q": {"d": 1}}, "the run, query 'q': an id must be a string or a whole number, got None"),
+        ({"1": {"d": 1.0}, 1: {}}, {1: {"d": 1}}, "the run: the id '1' occurs as a string and as a number"),
+        ({"q": ["d"]}, {"q": {"d": 1}}, f"the run, query 'q': {SHAPE}score.*, got list"),
+        ({"q": {"d": 1.0}}, {"q": "d"}, f"the judgements, query 'q': {SHAPE}relevance.*, got str"),
+        ([{"d": math.nan}], [{"d": 1}], "prediction 0: the score of document 'd' must be a finite number, got nan"),
+        ([{"d": 1.0}], [{"d": 0.5}], "reference 0: the relevance of document 'd' must be a whole number, got 0.5"),
+        ([{"d": 1.0}], [["d"]], f"reference 0: {SHAPE}relevance.*, got list"),
+        ([("q", "d", 1.0)], [{"d": 1}], f"prediction 0: {SHAPE}score.*, got tuple"),
+    ],
+)  # fmt: skip
+def test_metric_refuses_what_cannot_be_measured(run, qrels, message, metric):
+    with pytest.raises(ValueError, match=message):
+        metric.compute(predictions=run, references=qrels)
+    if isinstance(run, dict):
+        with pytest.raises(ValueError, match=message):
+            evaluate_run(run, qrels)
+    good = {"q": {"d": 1}}
+    assert metric.compute(predictions=good, references=good)["MAP"] == 1  # nothing of the refused ones is left
+
+
 def layout_of_squad(rows):
     """Predictions, and references in another order."""
     predictions = [{"id": f"q{i}", "prediction_text": row[0]} for i, row in enumerate(rows)]
@@ -90,6 +147,54 @@ def test_answers_metric_with_unanswerable_questions(answers_metric):
     measured = evaluate_answers(texts, {str(i): golds for i, (_, golds, _) in enumerate(ANSWERS_V2)})
     best = {name: value for name, value in OFFICIAL_V2.items() if "best" in name}
     assert found == pytest.approx(mean_answers(measured) | best)
+
+
+@pytest.mark.parametrize("kind", [str, int, np.int64])
+def test_answers_metric_reads_the_shapes_of_squad(answers_metric, kind):
+    """References of `evaluate`'s squad, of SQuAD's files, and whole files; predictions of SQuAD's script."""
+    rows = [("the boat", ["boat", "ship"]), ("a red reef", ["reef"]), ("1866", [])]
+    texts = [golds for _, golds in rows]
+    as_dicts = [[{"text": text, "answer_start": 0} for text in golds] for golds in texts]
+    hub = [
+        {"id": kind(i), "answers": {"text": golds, "answer_start": [0] * len(golds)}} for i, golds in enumerate(texts)
+    ]
+    arrays = [{"id": kind(i), "answers": {"text": np.array(golds, dtype=object)}} for i, golds in enumerate(texts)]
+    qas = [{"id": kind(i), "question": "?", "answers": golds} for i, golds in enumerate(as_dicts)]
+    qas[2] |= {"is_impossible": True}
+    paragraphs = [{"context": "", "qas": qas[:2]}, {"context": "", "qas": qas[2:]}]
+    file = {"version": "v2.0", "data": [{"title": "x", "paragraphs": [p]} for p in paragraphs]}
+    lists = [{"id": str(i), "prediction_text": text} for i, (text, _) in enumerate(rows)]
+    dicts = {str(i): text for i, (text, _) in enumerate(rows)}
+    part = {"HasAns_F1": 250 / 3, "HasAns_EM": 50.0, "HasAns_questions": 2}
+    part |= {"NoAns_F1": 0.0, "NoAns_EM": 0.0, "NoAns_questions": 1}
+    expected = {"F1": 500 / 9, "EM": 100 / 3, "questions": 3} | part
+    for predictions in (lists, lists[::-1], dicts):
+        for references in (hub, arrays, qas, file):
+            found = answers_metric.compute(predictions=predictions, references=references)
+            assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "answers", ["boat", ["boat"], {"text": "boat"}, {"text": [1]}, {"answer": ["boat"]}, 7, None, [[]]]
+)
+def test_answers_metric_says_what_shape_it_expects(answers, answers_metric):
+    good = {
+        "predictions": [{"id": "q", "prediction_text": "boat"}],
+        "references": [{"id": "q", "answers": [{"text": "boat"}]}],
+    }
+    for rows in ([{"id": "q", "answers": answers}], [{"id": "q"}], [{"answers": {"text": ["boat"]}}], ["boat"]):
+        with pytest.raises(ValueError, match=r"a reference must be like \{\"id\": \"q1\", \"answers\": .*, got "):
+            answers_metric.compute(**good | {"references": rows})
+    for rows in ([{"id": "q", "prediction_text": answers} if answers != "boat" else {"id": "q"}], ["boat"]):
+        with pytest.raises(
+            ValueError, match=r"a prediction must be like \{\"id\": \"q1\", \"prediction_text\": .*, got "
+        ):
+            answers_metric.compute(**good | {"predictions": rows})
+    with pytest.raises(ValueError, match=r"references must be a list of .*, or the content of a SQuAD file, got"):
+        answers_metric.compute(**good | {"references": {"q": answers}})
+    with pytest.raises(ValueError, match=r"an id must be a string or a whole number, got 1\.0"):
+        answers_metric.compute(**good | {"predictions": [{"id": 1.0, "prediction_text": "boat"}]})
+    assert answers_metric.compute(**good)["F1"] == 100
 
 
 def test_answers_metric_refuses(answers_metric):

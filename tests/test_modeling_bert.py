@@ -1,4 +1,4 @@
-"""Plain BERT with both heads: equal to the 2021 code, and a plain BERT to every other tool."""
+"""BERT with both heads: equals the 2021 code, and opens as a plain BERT."""
 
 import json
 
@@ -70,7 +70,7 @@ def test_numbers_of_2021(name, implementation):
         torch.testing.assert_close(loss, golden[f"out::{prefix}_loss"].float(), atol=1e-5, rtol=0)
         loss.backward()
         gradients = {key: parameter.grad for key, parameter in model.named_parameters()}
-        gradients["cls.predictions.bias"] = gradients["cls.predictions.decoder.bias"]  # BERT computes with this one
+        gradients["cls.predictions.bias"] = gradients["cls.predictions.decoder.bias"]  # BERT uses this one
         for key in (key for key in golden if key.startswith(f"{prefix}_grad::")):
             expected, found = golden[key], gradients[renamed(key.split("::")[1])]
             assert (found - expected).norm() < 1e-4 * expected.norm() + 1e-7, key
@@ -131,7 +131,7 @@ def test_one_head_at_a_time():
         model = build(tie_word_embeddings=False)
         model(**inputs, task=task, labels=given).loss.backward()
         for name, parameter in model.named_parameters():
-            if name != "cls.predictions.bias":  # untied, BERT computes with the decoder's
+            if name != "cls.predictions.bias":  # if untied, BERT uses the decoder's bias
                 assert (parameter.grad is None) == name.startswith(other), name
     dense = model(**inputs, task="qlm", labels=labels)
     sparse = model(**inputs, task="qlm", labels=labels, sparse_prediction=True)

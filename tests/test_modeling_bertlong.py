@@ -13,7 +13,7 @@ from tests.shared import GOLDEN
 from tests.tiny import build, pair_batch, random_batch, reference, use, windows_of
 
 
-# Eager attention takes its softmax in single precision whatever the model's.
+# Eager attention computes its softmax in float32 in every model.
 TOLERANCE = {"eager": 2e-5, "sdpa": 1e-9, "gathered": 1e-9, "flex_attention": 1e-9}
 CASES = [
     ("model_long_w16_L128", "varq"),
@@ -44,7 +44,7 @@ def test_numbers_of_2021(case, name, implementation):
     mask = golden["in::attention_mask"]
     inputs = {"input_ids": golden["in::input_ids"], "token_type_ids": golden["in::token_type_ids"]}
     inputs["attention_mask"] = mask
-    if name == "no_global_at_all":  # without a 2 the mask would say nothing of global tokens
+    if name == "no_global_at_all":  # without a 2 the mask does not name global tokens
         inputs |= {"attention_mask": mask.clamp_max(1), "global_attention_mask": mask == 2}
     real = mask > 0
     with torch.no_grad():
@@ -93,7 +93,7 @@ def test_equal_to_longformer(seed):
     assert not unexpected and all("position_ids" in name for name in missing)
     for part in range(3):
         inputs = random_batch(100 + 10 * seed + part)
-        # Its window counts the padding between tokens, ours does not: there is none.
+        # Longformer's window counts padding between tokens, BertLong's does not. So the rows have none.
         lengths = inputs["attention_mask"].sum(1, keepdim=True).clamp_min(1)
         place = torch.arange(inputs["attention_mask"].shape[1])[None]
         real = place < lengths
@@ -125,7 +125,7 @@ def test_equal_to_the_definition(seed):
     sum((states[-1] * target[row][real[row]]).sum() for row, (states, _) in enumerate(rows)).backward()
     expected = gradients()
     for implementation in TOLERANCE:
-        trains = implementation != "flex_attention"  # which has no gradients on a CPU
+        trains = implementation != "flex_attention"  # it has no gradients on a CPU
         with torch.set_grad_enabled(trains):
             output = use(model, implementation)(**inputs, output_hidden_states=True)
         for row, (states, _) in enumerate(rows):
@@ -138,7 +138,7 @@ def test_equal_to_the_definition(seed):
             continue
         (output.last_hidden_state * target).sum().backward()
         found = gradients()
-        for name in expected.keys() | found.keys():  # none is as good as zero
+        for name in expected.keys() | found.keys():  # no gradient counts as zero
             one, other = (tensors.get(name, torch.zeros(())) for tensors in (expected, found))
             error = (one - other).abs().max().item()
             assert error < 10 * TOLERANCE[implementation] * (1 + one.abs().max().item()), name
@@ -185,7 +185,7 @@ def test_neither_padding_nor_the_batch_changes_a_row(seed, implementation):
     options = {"attention_window": windows_of(seed), "attn_implementation": implementation}
     model = build(BertLongForXLRetrieval, seed, **options)
     close = {"atol": TOLERANCE[implementation], "rtol": 0}
-    inputs = random_batch(3 * seed)  # one row is without tokens, where there are two
+    inputs = random_batch(3 * seed)  # of two or more rows, one has no tokens
     together = model(**inputs)
     generator = torch.Generator().manual_seed(seed)
     for row, real in enumerate(inputs["attention_mask"] > 0):
@@ -211,7 +211,7 @@ def test_neither_padding_nor_the_batch_changes_a_row(seed, implementation):
 def test_nothing_depends_on_what_stands_in_padding(implementation):
     model = build(BertLongForXLRetrieval, attn_implementation=implementation)
     inputs = pair_batch(lengths=(0, 9, 30))
-    inputs = {name: tensor.roll(3, dims=1) for name, tensor in inputs.items()}  # and padding comes first
+    inputs = {name: tensor.roll(3, dims=1) for name, tensor in inputs.items()}  # so padding comes first
     real = inputs["attention_mask"] == 1
     place = (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
     expected = model(**inputs)
@@ -255,7 +255,8 @@ def test_a_batch_without_any_token(implementation):
     assert torch.equal(output.relevance_logits[0], output.relevance_logits[1])
 
 
-RULES = {  # what is passed -> which of the 8 tokens are global; the row is [CLS] q q [SEP] d d [SEP] and one padding
+# Inputs -> which of the 8 tokens are global. The row is [CLS] q q [SEP] d d [SEP] and one padding.
+RULES = {
     "two segments": ({"token_type_ids": [0, 0, 0, 0, 1, 1, 1, 0]}, [1, 1, 1, 1, 0, 0, 0, 0]),
     "one segment": ({"token_type_ids": [0, 0, 0, 0, 0, 0, 0, 0]}, [1, 0, 0, 0, 0, 0, 0, 0]),
     "one segment, the other": ({"token_type_ids": [1, 1, 1, 1, 1, 1, 1, 0]}, [1, 0, 0, 0, 0, 0, 0, 0]),
@@ -302,6 +303,44 @@ def test_rows_with_and_without_twos_follow_one_convention():
     segments = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1]])
     assert global_tokens(mask, segments).int().tolist() == [[1, 1, 0, 0], [0, 0, 0, 0]]
     assert global_tokens(mask[1:], segments[1:]).int().tolist() == [[1, 1, 0, 0]]
+
+
+PAIR, SINGLE = [2, 10, 11, 3, 20, 21, 3, 0], [2, 10, 11, 12, 20, 21, 3, 0]  # 2 [CLS], 3 [SEP], 0 padding
+SEGMENTS = [0, 0, 0, 0, 1, 1, 1, 0]
+TWO_TEXTS = {  # input ids, other inputs, whether the model warns
+    "pair": (PAIR, {}, True),
+    "pair, two separators between": ([2, 10, 3, 3, 20, 21, 3, 0], {}, True),
+    "pair, types that are all 0": (PAIR, {"token_type_ids": [0] * 8}, True),
+    "pair, padding first": ([0, *PAIR[:-1]], {"attention_mask": [0, 1, 1, 1, 1, 1, 1, 1]}, True),
+    "pair, token types": (PAIR, {"token_type_ids": SEGMENTS}, False),
+    "pair, twos": (PAIR, {"attention_mask": [2, 2, 2, 2, 1, 1, 1, 0]}, False),
+    "pair, a two at the first token": (PAIR, {"attention_mask": [2, 1, 1, 1, 1, 1, 1, 0]}, False),
+    "pair, explicit": (PAIR, {"global_attention_mask": [1, 0, 0, 0, 0, 0, 0, 0]}, False),
+    "one text": (SINGLE, {}, False),
+    "one text, types that are all 0": (SINGLE, {"token_type_ids": [0] * 8}, False),
+    "one text that repeats a word": ([2, 10, 10, 10, 20, 20, 3, 0], {}, False),
+    "no token but one": ([2, 0, 0, 0, 0, 0, 0, 0], {"attention_mask": [1, 0, 0, 0, 0, 0, 0, 0]}, False),
+}
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize("case", TWO_TEXTS)
+def test_a_query_that_nothing_marks_is_said(case, implementation, monkeypatch):
+    ids, given, missed = TWO_TEXTS[case]
+    said = []
+    monkeypatch.setattr("modeling_clir.modeling_bertlong.logger.warning_once", said.append)
+    given = {"attention_mask": [1, 1, 1, 1, 1, 1, 1, 0]} | given
+    rows = {name: torch.tensor([values, values]) for name, values in {"input_ids": ids, **given}.items()}
+    rows["input_ids"][0] = torch.tensor(SINGLE) if given["attention_mask"][0] else torch.tensor([0, *SINGLE[:-1]])
+    for types, message in (
+        (2, "Pass token_type_ids (0 for the query, 1 for the document) or global"),
+        (1, "Pass global"),
+    ):
+        if types == 1 and rows.get("token_type_ids", torch.zeros(1)).any():
+            continue
+        build(BertLongModel, attn_implementation=implementation, type_vocab_size=types)(**rows)
+        assert len(said) == missed and all(message in text for text in said)
+        said.clear()
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int32, torch.uint8, torch.float32, torch.float16])

@@ -33,7 +33,7 @@ HEADS = [
 
 
 class Given(nn.Module):
-    """A last layer that gives these logits whatever comes in."""
+    """A last layer that returns these logits for any input."""
 
     def __init__(self, logits):
         super().__init__()
@@ -93,7 +93,9 @@ def test_masked_lm_loss_is_berts_dense_or_sparse():
     labels = word_labels(inputs)
     dense = model(**inputs, labels=labels)
     assert dense.logits.shape == (3, 40, 50)
-    expected = bert_loss(BertForMaskedLM, "cls", dense.logits.float(), labels=labels)  # losses are in single precision
+    expected = bert_loss(
+        BertForMaskedLM, "cls", dense.logits.float(), labels=labels
+    )  # our loss is computed in float32
     torch.testing.assert_close(dense.loss, expected)
     dense.loss.backward()
     gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}

@@ -56,7 +56,7 @@ def test_dropout_of_attention(implementation):
     spread = attended[0].std(0)
     assert spread.min() > 1e-3  # of local and of global tokens
     error = (attended[0].mean(0) - expected[0]).abs() / (spread / 600**0.5)
-    assert error.max() < 5.5  # and right on average
+    assert error.max() < 5.5  # unbiased
     model.config.attention_probs_dropout_prob = 0.0
     torch.testing.assert_close(model(**row).last_hidden_state, exact)
 
@@ -74,14 +74,14 @@ def test_gradient_checkpointing(implementation, reentrant):
     torch.manual_seed(5)
     found = gradients(model, inputs)
     handle.remove()
-    assert len(runs) == 2  # forward, and again in backward
+    assert len(runs) == 2  # once in forward, once in backward
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, msg=name)
 
 
 def test_the_embedding_of_padding_is_not_trained():
     model, inputs = build(BertLongForSequenceClassification), pair_batch()
-    inputs["input_ids"][0, 3] = 0  # a [PAD] that counts as a token
+    inputs["input_ids"][0, 3] = 0  # a [PAD] that the mask counts as a token
     model(**inputs).logits.sum().backward()
     gradient = model.bert.embeddings.word_embeddings.weight.grad
     assert gradient[0].abs().max() == 0 and gradient[1:].abs().max() > 0
@@ -104,6 +104,20 @@ def test_compiled_in_one_graph(model_class, implementation):
             assert found.keys() == expected.keys()
             for name in expected:
                 torch.testing.assert_close(found[name], expected[name], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("way", ["compiled", "exported", "called"])
+def test_quadratic_cost_is_said(way, monkeypatch):
+    said = []
+    monkeypatch.setattr("modeling_clir.modeling_bertlong.logger.warning_once", said.append)
+    torch.compiler.reset()
+    model, inputs = build(BertLongModel), pair_batch()
+    if way == "exported":
+        torch.export.export(model, (), inputs)
+    else:
+        compiled = torch.compile(model, backend="eager", fullgraph=True) if way == "compiled" else model
+        compiled(**inputs)
+    assert len(said) == (way != "called") and all("grow with the square of the length" in text for text in said)
 
 
 def test_compiled_gradients():
@@ -213,11 +227,11 @@ def test_every_class_opens_the_checkpoint_of_every_class(tmp_path):
             assert len(common) >= 43
             for name in common:
                 assert torch.equal(own[name], state[name]), (source, target, name)
-            # The decoder is tied: it is there where the embeddings are.
+            # The decoder is tied to the embeddings, so it is not missing.
             missing = {name.removeprefix("bert.") for name in report["missing_keys"]}
             assert missing == own.keys() - state.keys() - {"cls.predictions.decoder.weight"}
             assert not report["unexpected_keys"] and not report["mismatched_keys"]
-            for name in missing:  # drawn, and not what was in memory
+            for name in missing:  # initialized, not uninitialized memory
                 if name.endswith("bias"):
                     assert own[name].abs().max() == 0, name
                 elif "LayerNorm" in name:
@@ -289,7 +303,7 @@ def test_nothing_is_warned_about(seed):
 
 @pytest.mark.parametrize("where", ["query", "document", "nowhere", "first token local"])
 def test_last_layer_computes_what_is_read(where):
-    """Global tokens alone where nothing else is read: the same numbers and gradients as all of it."""
+    """It computes global tokens only if nothing else is read. Numbers and gradients equal those of the full layer."""
     inputs = pair_batch()
     if where == "first token local":
         inputs["global_attention_mask"] = (torch.arange(40) == 3).long().expand(3, -1)
@@ -297,7 +311,7 @@ def test_last_layer_computes_what_is_read(where):
     read = {"query": query, "document": ~query}.get(where, torch.zeros_like(query)) & inputs["attention_mask"].bool()
     labels = inputs["input_ids"].masked_fill(~read, -100)
     found = []
-    for implementation in IMPLEMENTATIONS:  # eager attention computes all of it
+    for implementation in IMPLEMENTATIONS:  # eager attention computes all tokens
         model = build(BertLongForXLRetrieval, attn_implementation=implementation)
         rows = []
         model.bert.encoder.layer[-1].register_forward_hook(

@@ -1,4 +1,4 @@
-"""Scores in float32: documents of one query have scores of their own in every precision and architecture."""
+"""Documents of one query have different scores in every precision and architecture."""
 
 import copy
 
@@ -56,7 +56,7 @@ def build(model_class, config):
 
 
 def documents(model, number=300):
-    """As many documents of one query as `number`, in the model's own inputs."""
+    """The model's inputs for `number` documents of one query."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(4, 50, (number, 30), generator=generator)
     ids[:, :7] = ids[0, :7]
@@ -68,7 +68,7 @@ def documents(model, number=300):
 
 @torch.inference_mode()
 def scores(model, precision: str) -> torch.Tensor:
-    """`(300,)`, or `(300, tokens)` for start logits, as the model gives them."""
+    """Scores of shape `(300,)`, or start logits of shape `(300, tokens)`, in the type that the model returns."""
     if precision not in ("float32", "autocast"):
         model = copy.deepcopy(model).to(getattr(torch, precision))
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "autocast"):
@@ -100,7 +100,7 @@ def test_our_models_score_in_float32(model_class, config, precision):
 def test_other_models_score_in_float32(model_class, config, precision):
     model = build(model_class, config)
     before = distinct(scores(model, precision))
-    assert before < 290  # what is mended
+    assert before < 290  # many documents tie
     assert scores_in_float32(model) is model
     check_scores(model, precision)
 
@@ -162,6 +162,17 @@ def test_exported_in_half_precision(dtype):
     with torch.no_grad():
         exported = torch.export.export(model, (), inputs).module()
         found, expected = exported(**inputs).logits, model(**inputs).logits
+    assert found.dtype == torch.float32 and distinct(found) > 290
+    assert (found - expected).abs().max() < 0.05
+
+
+def test_compiled_under_autocast():
+    torch.compiler.reset()
+    model = build(*OURS[0])
+    inputs = documents(model)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        found, expected = compiled(**inputs).logits, model(**inputs).logits
     assert found.dtype == torch.float32 and distinct(found) > 290
     assert (found - expected).abs().max() < 0.05
 

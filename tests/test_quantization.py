@@ -1,4 +1,4 @@
-"""int8: close to float32, in every way through the model."""
+"""int8 is close to float32 on every path through the model."""
 
 import re
 import warnings
@@ -30,7 +30,7 @@ def pairs() -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def folders(tiny_bert, pairs, tmp_path_factory):
-    """A BERT and a BertLong that know by heart which pairs are relevant: every fourth one, another one per query."""
+    """A BERT and a BertLong that have learned which pairs are relevant: every fourth, with another offset per query."""
     folder = tmp_path_factory.mktemp("quantized")
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
     batch = tokenizer(*map(list, zip(*pairs)), truncation="only_second", padding=True, return_tensors="pt")
@@ -41,7 +41,7 @@ def folders(tiny_bert, pairs, tmp_path_factory):
         tokenizer.save_pretrained(folder / name)
         model = AutoModelForSequenceClassification.from_pretrained(folder / name).train()
         optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-        for _ in range(500):  # as many as it takes: the vocabulary is not the same in every process
+        for _ in range(500):  # an upper limit: the vocabulary differs between processes
             loss = binary_cross_entropy_with_logits(model(**batch).logits, labels)
             optimizer.zero_grad()
             loss.backward()
@@ -66,7 +66,7 @@ def linear_layers(model) -> list[str]:
 def test_scores_and_order_are_close_to_those_of_float32(dtype, folder, pairs):
     exact = Reranker.from_pretrained(folder, max_query_length=60)
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", "(?s).*quantiz")  # that of a deprecated function
+        warnings.filterwarnings("error", "(?s).*quantiz")  # the warning of a deprecated function
         quantized = Reranker.from_pretrained(folder, max_query_length=60, dtype=dtype)
     kept = linear_layers(quantized.model)
     queries_and_keys = [
@@ -97,7 +97,7 @@ def test_what_is_computed_together_changes_little(folder, pairs):
 @pytest.mark.parametrize("hidden_states", [False, True])
 @pytest.mark.parametrize("gradients", [False, True])
 def test_every_way_through_the_model(attention, hidden_states, gradients, folders, pairs):
-    """Packed and padded; the last layer for global tokens alone, and for all; as a model outside of `Reranker`."""
+    """Packed and padded layouts; the last layer for global tokens only and for all; outside of `Reranker`."""
     folder = folders / "bertlong"
     batch = AutoTokenizer.from_pretrained(folder)(*map(list, zip(*pairs[:20])), padding=True, return_tensors="pt")
     logits = []

@@ -1,61 +1,156 @@
-"""Every recipe is one that its runner takes, and what the README says of options and files is there."""
+"""Every recipe starts a run of its runner, and every option of a command on a page is one of its program's."""
 
+import argparse
+import json
 import re
-from dataclasses import fields
+import runpy
+import sys
+from pathlib import Path
 
 import pytest
+from accelerate.commands.launch import launch_command_parser
 
+import run_alignment
 import run_clir
 import run_mlqa
 import run_pretraining
-from modeling_clir.data.questions import parse_key
-from modeling_clir.training.arguments import parse_arguments
-from modeling_clir.training.trainer import XLRetrievalTrainingArguments
+from modeling_clir.training.arguments import RunnerParser
+from modeling_clir.training.training_arguments import XLRetrievalTrainingArguments
 
 from .conftest import REPOSITORY
+from .helpers import QUIET, clir_command
+from .test_documentation import PAGES, blocks, program_of
 
 
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
+RUNNERS = {
+    "base": run_pretraining,
+    "demo": run_pretraining,
+    "xquad": run_pretraining,
+    "clir": run_clir,
+    "mlqa": run_mlqa,
+}
 
 
-def recipes(*runners: str) -> pytest.MarkDecorator:
-    chosen = [path for path in RECIPES if path.stem.split("_")[0] in runners]
+def recipes(runner) -> pytest.MarkDecorator:
+    chosen = [path for path in RECIPES if RUNNERS[path.stem.split("_")[0]] is runner]
     return pytest.mark.parametrize("recipe", chosen, ids=lambda path: path.stem)
 
 
-@recipes("base", "demo", "xquad")
-def test_recipe_of_pretraining(recipe, monkeypatch):
-    monkeypatch.chdir(REPOSITORY)
-    kinds = (run_pretraining.ModelArguments, run_pretraining.DataArguments, XLRetrievalTrainingArguments)
-    model, data, training = parse_arguments(kinds, ["--config", str(recipe), "--seed", "5"])
-    assert training.seed == 5 and training.do_train and data.pairs["qlm"]
-    assert data.corpus.startswith("output/") and model.model_name_or_path.startswith("output/")
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@recipes(run_pretraining)
+def test_recipe_of_pretraining(recipe, call, tiny_bert, sample_corpus, tmp_path):
+    where = ("--corpus", sample_corpus, "--model_name_or_path", tiny_bert, "--output_dir", tmp_path / "out")
+    small = ("--max_length", "100", "--max_query_length", "30", "--max_steps", "2", "--max_eval_pairs", "4")
+    small += ("--max_pairs", "16", "--per_device_train_batch_size", "2", "--save_strategy", "no")
+    flags = map(str, (*where, *small, *QUIET))
+    call(run_pretraining, ["run_pretraining.py", "--config", str(recipe), *flags])
+    assert read(tmp_path / "out/trainer_state.json")["global_step"] == 2
     header = recipe.read_text(encoding="utf-8").split("corpus:")[0]
     assert "MAP" in header or "Expected" in header
 
 
-@recipes("clir", "mlqa")
-def test_recipe_of_finetuning(recipe):
-    runner = run_clir if "clir" in recipe.stem else run_mlqa
-    flags = ["--config", str(recipe), "--model_name_or_path", "x", "--output_dir", "y", "--use_cpu"]
-    flags += ["--collections", "z"] if runner is run_clir else ["--dev_data", "z"]
-    args, training = parse_arguments((runner.Arguments, XLRetrievalTrainingArguments), flags)
-    assert training.do_train and training.output_dir == "y"
-    for key in getattr(args, "pairs", None) or []:
-        parse_key(key)
+@recipes(run_clir)
+def test_recipe_of_ranking(recipe, call, tiny_bert, sample_collection, tmp_path):
+    flags = ("--config", recipe, "--fold", "0", "--max_steps", "2")
+    call(run_clir, clir_command(tiny_bert, [sample_collection / "en-de"], tmp_path, *flags))
+    assert read(tmp_path / "metrics.json")["en-de"]["queries"] == 5
+
+
+@recipes(run_mlqa)
+def test_recipe_of_answering(recipe, call, tiny_bert, tmp_path):
+    questions = REPOSITORY / "sample/questions"
+    where = (
+        "--model_name_or_path",
+        tiny_bert,
+        "--output_dir",
+        tmp_path / "out",
+        "--train_data",
+        questions / "train.en.json",
+    )
+    where += ("--dev_data", questions / "dev", "--test_data", questions / "test")
+    small = ("--max_length", "100", "--doc_stride", "20", "--num_train_epochs", "1", *QUIET)
+    call(run_mlqa, ["run_mlqa.py", "--config", str(recipe), *map(str, (*where, *small))])
+    metrics = read(tmp_path / "out/metrics.json")
+    assert len(metrics["results"]["sample"]) == (8 if "pairs:" in recipe.read_text(encoding="utf-8") else 16)
+    assert len(metrics["development"]) == 1
 
 
 def test_every_recipe_is_of_a_runner():
-    assert {path.stem.split("_")[0] for path in RECIPES} == {"base", "demo", "xquad", "clir", "mlqa"}
+    assert {path.stem.split("_")[0] for path in RECIPES} == set(RUNNERS)
 
 
-def test_readme_names_what_is_there():
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    for path in re.findall(r"\b(?:scripts|recipes|results|base|sample)/[\w./-]*[\w/]", readme):
-        assert (REPOSITORY / path).exists(), path
-    modules = ["modeling_clir/convert.py", "modeling_clir/training/trainer.py"]
-    programs = [*REPOSITORY.glob("run_*.py"), *REPOSITORY.glob("scripts/*.py"), *map(REPOSITORY.joinpath, modules)]
-    programs = "".join(path.read_text(encoding="utf-8") for path in programs)
-    known = {field.name for field in fields(XLRetrievalTrainingArguments)} | {"config", "help", "index-url"}
-    for option in set(re.findall(r"--([\w-]+)", readme)) - known:
-        assert re.search(rf"\b{option.removeprefix('no_')}\b", programs), option
+class ParserError(Exception):
+    """Ends a program when it parses its arguments, and holds its parser."""
+
+
+def parser_of(program: str, monkeypatch) -> argparse.ArgumentParser:
+    """The parser of one of the project's programs: a runner, a script, or a module after `-m `."""
+    runners = {f"{module.__name__}.py": module for module in (run_alignment, *RUNNERS.values())}
+    if program in runners:
+        own = [vars(runners[program])[name] for name in ("ModelArguments", "DataArguments", "Arguments")
+               if hasattr(runners[program], name)]  # fmt: skip
+        return RunnerParser((*own, *([XLRetrievalTrainingArguments] if program != "run_alignment.py" else [])))
+
+    def stop(parser, *arguments):
+        raise ParserError(parser)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
+        patch.setattr("modeling_clir.program.Parser.parse_known_args", stop)
+        patch.setattr(sys, "argv", [program])
+        patch.syspath_prepend(str(REPOSITORY / Path(program).parent))
+        with pytest.raises(ParserError) as parsed:
+            if program.startswith("-m "):
+                runpy.run_module(program[3:], run_name="__main__", alter_sys=True)
+            else:
+                runpy.run_path(str(REPOSITORY / program), run_name="__main__")
+    return parsed.value.args[0]
+
+
+def flags_of(parser: argparse.ArgumentParser) -> set[str]:
+    return {flag for action in parser._actions for flag in action.option_strings}
+
+
+def commands() -> list[tuple[str, list[str], str]]:
+    """The commands of the pages, of the recipes that are scripts and of the programs' own descriptions."""
+    found = []
+    for page in PAGES:
+        found += [
+            (f"{page}:{one.line}", command)
+            for one in blocks(page)
+            if one.language == "bash"
+            for command in one.commands
+        ]
+    return [(*program_of(command), where) for where, command in found]
+
+
+def test_commands_of_pages_parse(monkeypatch):
+    """Each option is one of its program's, and so is its value."""
+    parsers, seen = {}, 0
+    for program, options, where in commands():
+        if program.endswith(".py") or program.startswith("-m modeling_clir"):
+            parsers[program] = parsers.get(program) or parser_of(program, monkeypatch)
+            for flag in (option.split("=")[0] for option in options if option.startswith("--")):
+                assert flag in flags_of(parsers[program]), f"{where}: {program} has no {flag}"
+            if "--config" not in options:
+                parsers[program].parse_args(options)
+            seen += 1
+    assert seen > 20 and {"run_clir.py", "scripts/build_corpus.py", "-m modeling_clir.convert"} <= set(parsers)
+
+
+def test_options_in_the_text_of_pages_are_some_programs(monkeypatch):
+    programs = {
+        program for program, _, _ in commands() if program.endswith(".py") or program.startswith("-m modeling_clir")
+    }
+    known = {flag for program in programs for flag in flags_of(parser_of(program, monkeypatch))}
+    known |= flags_of(launch_command_parser()) | {"--extra-index-url", "--index-url"}
+    for page in PAGES:
+        text = re.sub(
+            r"^```.*?^```$", "", (REPOSITORY / page).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+        )
+        for flag in re.findall(r"(?<![\w-])--[a-zA-Z][\w-]*", text):
+            assert flag in known, f"{page}: {flag}"

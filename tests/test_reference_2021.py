@@ -1,7 +1,6 @@
 """
-The data of the 2021 code, reproduced from what it gave on made-up input. Here `PairEncoder` encodes and `mask_tokens`
-masks; what only the 2021 code did (its truncation, padding, mask of 2s, literal special tokens, sampling) is in this
-file and not in the package.
+The data code equals the 2021 code on made-up input. `PairEncoder` encodes and `mask_tokens` masks. This file, not the
+package, has what only the 2021 code did: its truncation, padding, mask of 2s, literal special tokens and sampling.
 """
 
 import json
@@ -39,7 +38,7 @@ def collators(tmp_path):
 
 
 def merge_literals(ids: list[int], tokenizer) -> list[int]:
-    """In the 2021 code the text "[SEP]" was the separator; here it is three tokens, put together again."""
+    """Joins the three tokens of a literal "[SEP]" into the separator that the 2021 code made of it."""
     for special in tokenizer.all_special_tokens:
         pieces = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(special, split_special_tokens=True))
         merged = []
@@ -52,13 +51,13 @@ def merge_literals(ids: list[int], tokenizer) -> list[int]:
 
 
 def rows_of(examples: list) -> tuple[list[str], list[str], list[int]]:
-    """Each example: a note, ids of queries and documents, queries, documents, labels; its rows follow each other."""
+    """Queries, documents and labels of the rows. An example is a note, query ids, document ids, queries, documents, labels."""
     queries, documents, labels = ([item for example in examples for item in example[i]] for i in (3, 4, 5))
     return queries, documents, labels
 
 
 def encode_2021(tokenizer, queries, documents, length: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The longer of query and document loses its last token until the pair fits; rows are padded to `length`."""
+    """Cuts the last token of the longer of query and document until the pair fits, and pads rows to `length`."""
     encoded = PairEncoder(tokenizer, NO_LIMIT, NO_LIMIT - 10)(queries, documents)
     ids, mask, types = (torch.zeros(len(queries), length, dtype=torch.long) for _ in range(3))
     for row, row_ids in enumerate(encoded["input_ids"]):
@@ -102,7 +101,7 @@ def test_collators(number, collators):
 
 
 def test_encoder_where_nothing_of_2021_matters(collators):
-    """Where the query fits and holds no literal special token, our rows are those of 2021 without the padding."""
+    """If a query fits and has no literal special token, the row is that of 2021 without padding."""
     meta, tokenizer = collators
     unmasked = next(case for case in meta["cases"] if "note" in case)["out"]
     queries, documents, _ = rows_of(meta["qlm_examples"])
@@ -121,10 +120,10 @@ def test_encoder_where_nothing_of_2021_matters(collators):
 
 class Sampler2021:
     """
-    The sampling of the 2021 code; all draws are from Python's `random`, in this order. Construction: `max_pairs` of
-    the aligned pairs. Each item: a coin for the direction, the sentence, then for each negative a number compared
-    with (3/4)^h and the section. The pool has all sections that occur in the sampled pairs, as positive or as
-    negative; without negatives (QLM) only the positives.
+    The sampling of the 2021 code. All draws come from Python's `random`, in this order. Construction draws `max_pairs` of
+    the aligned pairs. Each item draws a coin for the direction, the sentence, and for each negative a number that is
+    compared with (3/4)^h, and the section. The pool has all sections of the sampled pairs, positive or negative; without
+    negatives (QLM) it has the positives only.
     """
 
     def __init__(self, data: dict, num_negatives: int):
@@ -172,7 +171,7 @@ def test_sampling(task):
 
 
 def test_no_row_of_256_global_tokens(tmp_path):
-    """The 2021 code replaced the mask of such a row; a query of ours, [CLS] and [SEP] counted, is never as long."""
+    """The 2021 code replaced the mask of such a row. Our queries, with [CLS] and [SEP], are always shorter."""
     for case in golden("safety_check.json"):
         for (number, _), runs in zip(case["rows_query_total"], case["out_rle"]):
             assert (runs == [[1, 512], [0, 512]]) == (number >= 256)

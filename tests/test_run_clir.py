@@ -96,6 +96,35 @@ def test_one_fold_is_that_of_all_folds_and_languages_are_trained_together(clir, 
     folds = [json.loads((tmp_path / f"all/{name}.folds.json").read_text(encoding="utf-8")) for name in metrics]
     assert folds[0] == folds[1]  # the same topics
 
+    # The folder keeps all folds, whichever is run again; and another command does not replace them.
+    written = {path: path.read_bytes() for path in (tmp_path / "all").rglob("*") if path.is_file()}
+    clir(model, collections, tmp_path / "all", *TRAIN, *flags, "--fold", "1")
+    assert {path: path.read_bytes() for path in written} == written
+    clir(model, collections, tmp_path / "one", *TRAIN, *flags, "--fold", "0")
+    run = read_run(tmp_path / "one/en-de.run")
+    assert len(run) == 10 and run == {query: read_run(tmp_path / "all/en-de.run")[query] for query in run}
+    metrics = json.loads((tmp_path / "one/metrics.json").read_text(encoding="utf-8"))
+    assert list(metrics["de-en"]["folds"]) == ["fold-0", "fold-1"]
+    for changed, message in {
+        (): "holds results of run_clir.py --do_train: pass another --output_dir for run_clir.py without training",
+        (*TRAIN, *flags, "--adam_beta2", "0.9"): r"holds results of --adam_beta2 0.999 \(now 0.9\): pass the same",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            clir(model, collections, tmp_path / "all", *changed)
+    assert {path: path.read_bytes() for path in written} == written
+
+
+def test_another_zero_shot_run_does_not_replace_the_first(clir, tiny_bert, sample_collection, tmp_path):
+    collections = [sample_collection / "en-de"]
+    clir(tiny_bert, collections, tmp_path, "--fold", "1")
+    written = (tmp_path / "en-de.run").read_bytes()
+    clir(tiny_bert, collections, tmp_path, "--fold", "1")
+    with pytest.raises(ValueError, match=r"holds results of --fold 1 \(now None\), --long_documents truncate"):
+        clir(tiny_bert, collections, tmp_path, "--long_documents", "maxp")
+    with pytest.raises(ValueError, match=r"run_clir.py without training: pass another --output_dir for .* --do_train"):
+        clir(tiny_bert, collections, tmp_path, *TRAIN)
+    assert (tmp_path / "en-de.run").read_bytes() == written
+
 
 def test_transfer(clir, model, sample_collection, tmp_path):
     flags = (
@@ -137,11 +166,11 @@ def test_two_processes_train_as_one(tiny_bert, sample_collection, tmp_path):
 BAD_INPUT = {
     "no negatives": ((*TRAIN, "--num_negatives", "0"), "--num_negatives must be at least 1, got 0"),
     "nothing to train": (("--train_collections", "x"), "--train_collections needs --do_train"),
-    "no such model": (("--model_name_or_path", "/nowhere"), "/nowhere is neither a folder nor found on the Hub"),
-    "too long": (("--max_length", "4000"), "max_length (4000) is more than the model's 128 positions"),
+    "no such model": (("--model_name_or_path", "/nowhere"), "there is no /nowhere"),
+    "too long": (("--max_length", "4000"), r"max_length \(4000\) is more than the model's 128 positions"),
     "too many layers": ((*TRAIN, "--num_finetuned_layers", "3"), "between 0 and the model's 2 layers, got 3"),
     "no such folder": (("--collections", "mmarco/v2/de"), "prepare_collection.py FOLDER --queries mmarco/v2/de$"),
-    "two runs": (("--candidates", "a", "b"), "--candidates takes a run of each of --collections, got 2 of 1"),
+    "two runs": (("--candidates", ".", "."), "--candidates takes a run of each of --collections, got 2 of 1"),
     "no such fold": ((*TRAIN, "--fold", "5"), "en-de has the folds 0 to 4, got 5"),
 }
 
@@ -169,9 +198,20 @@ def test_a_run_is_reranked(clir, tiny_bert, sample_collection, tmp_path):
     }.items():
         with pytest.raises(ValueError, match=message):
             clir(tiny_bert, [folder], tmp_path / "bad", "--candidates", write(first, *lines, line))
-    with pytest.raises(ValueError, match=f"first.trec has no document for query {ids[0]!r} \\(1 such\\)"):
-        clir(tiny_bert, [folder], tmp_path / "bad", "--candidates", write(first, *lines[3:]))
     assert not (tmp_path / "bad").exists()
+
+
+def test_a_query_without_candidates_counts_0(clir, tiny_bert, sample_collection, tmp_path, caplog):
+    folder, first = sample_collection / "en-de", tmp_path / "first.trec"
+    qrels = read_collection(folder).qrels
+    lines = [f"{query} Q0 {document} 1 1 x" for query, judged in qrels.items() for document, r in judged.items() if r]
+    gone = next(iter(qrels))
+    lines = [line for line in lines if not line.startswith(f"{gone} ")]
+    clir(tiny_bert, [folder], tmp_path / "out", "--candidates", write(first, *lines))
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text(encoding="utf-8"))["en-de"]
+    assert metrics["queries"] == len(qrels) and metrics["MAP"] == pytest.approx(1 - 1 / len(qrels))
+    assert f"1 of {len(qrels)} judged queries have no candidates, {gone!r} the first; they count 0" in caplog.text
+    assert f"\n{gone},0.0," in (tmp_path / "out/en-de.csv").read_text(encoding="utf-8")
 
 
 def test_collections_of_the_same_name(clir, tiny_bert, sample_collection, tmp_path):

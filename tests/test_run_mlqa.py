@@ -101,12 +101,24 @@ def test_a_killed_training_goes_on_and_gives_the_same(mlqa, tiny_bert, data, tmp
     mlqa(killed, tmp_path / "again", "--test_data", data / "xquad", "--pairs", PAIRS[2])
     (again,) = json.loads((tmp_path / "again/metrics.json").read_text(encoding="utf-8"))["results"]["xquad"]
     (before,) = [one for one in metrics["results"]["xquad"] if (one["context"], one["question"]) == ("en", "de")]
-    if before["epoch"] == chosen[None]:
-        assert again["F1"] == before["F1"]
+    assert before["epoch"] == chosen[None]  # there are no development questions of this pair
+    assert again["F1"] == before["F1"]
 
     mlqa(tiny_bert, killed, *flags)  # finished
     with pytest.raises(ValueError, match=r"holds results of --learning_rate 0\.003"):
         mlqa(tiny_bert, killed, *flags, "--learning_rate", "1e-3")
+
+
+def test_a_folder_of_results_is_no_training(mlqa, tiny_bert, data, tmp_path):
+    test = ("--test_data", data / "xquad")
+    mlqa(tiny_bert, tmp_path, *test)
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    mlqa(tiny_bert, tmp_path, *test)  # the same again
+    for command in ("run_mlqa.py without training", "a command of an older version, without training"):
+        with pytest.raises(ValueError, match=f"holds results of {command}: pass another --output_dir"):
+            mlqa(tiny_bert, tmp_path, *TRAIN, "--train_data", data / "train.json", *test)
+        assert {path: path.read_bytes() for path in written if path.is_file()} | written == written
+        (tmp_path / "settings.json").unlink(missing_ok=True)  # as an older version left it
 
 
 def test_the_numbers_are_those_of_the_predictions(mlqa, tiny_bert, data, tmp_path):
@@ -127,6 +139,23 @@ def test_the_numbers_are_those_of_the_predictions(mlqa, tiny_bert, data, tmp_pat
     assert {q for q, answer in answers.items() if not answer} == {
         q for q, chance in chances.items() if chance > result["threshold"]
     }
+
+
+def test_a_test_file_without_answers(mlqa, tiny_bert, data, tmp_path, capsys):
+    """Beside one with answers, whose numbers do not change."""
+    hidden = squad("en", 4)
+    for paragraph in hidden["data"][0]["paragraphs"]:
+        del paragraph["qas"][0]["answers"]
+    write(tmp_path / "hidden.json", hidden)
+    mlqa(tiny_bert, tmp_path / "out", "--test_data", data / "xquad/xquad.de.json", tmp_path / "hidden.json")
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if " F1 " in line] == ["xquad"]
+    found = json.loads((tmp_path / "out/metrics.json").read_text(encoding="utf-8"))["results"]
+    assert list(found) == ["xquad"] and found["xquad"][0]["questions"] == 6
+    answers = json.loads((tmp_path / "out/hidden/context-en.question-en.json").read_text(encoding="utf-8"))
+    assert list(answers) == ["q0", "q1", "q2", "q3"] and all(answers.values())
+    mlqa(tiny_bert, tmp_path / "alone", "--test_data", tmp_path / "hidden.json")
+    assert json.loads((tmp_path / "alone/hidden/context-en.question-en.json").read_text(encoding="utf-8")) == answers
+    assert " F1 " not in capsys.readouterr().out and not (tmp_path / "alone/results.csv").exists()
 
 
 def test_two_processes_answer_as_one(tiny_bert, data, tmp_path):
@@ -161,7 +190,7 @@ def test_two_processes_train_as_one(tokens, tiny_bert, data, tmp_path):
         (("--test_data", "xquad", "xquad/xquad.en.json"), "two of --test_data have the same name and languages"),
         (("--test_data", "xquad", "--max_length", "4000"), "max_length .4000. is more than the model's 128 positions"),
         (("--test_data", "xquad", "--doc_stride", "60"), "doc_stride .60. must be at least 0 and less than the 45 tokens"),
-        (("--test_data", "nothing.json"), "there is no file .*nothing.json"),
+        (("--test_data", "nothing.json"), "there is no .*nothing.json"),
     ],
 )  # fmt: skip
 def test_bad_input(flags, message, mlqa, tiny_bert, data, tmp_path):

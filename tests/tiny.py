@@ -1,4 +1,4 @@
-"""Tiny random BertLong models and batches, and BertLong's definition written densely, row by row, for comparison."""
+"""Tiny random BertLong models and batches, and a dense implementation of BertLong's definition to compare with."""
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ def tiny_config(**options) -> BertLongConfig:
 
 
 def build(model_class, seed=0, **options):
-    """In double precision: what is left of a difference is no rounding. Biases are not 0, which would hide them."""
+    """A model in float64, so that a difference is no rounding. Its biases are not 0, so that a missing one shows."""
     torch.manual_seed(seed)
     implementation = options.pop("attn_implementation", "sdpa")
     model = use(model_class(tiny_config(**options)).double().eval(), implementation)
@@ -27,8 +27,8 @@ def build(model_class, seed=0, **options):
 
 def use(model, implementation: str):
     """
-    `"eager"`, `"sdpa"`, `"flex_attention"`; `"gathered"`: sdpa as on a GPU, on blocks and rows that were gathered, where
-    sdpa on a CPU has functions of its own.
+    Sets the attention implementation: `"eager"`, `"sdpa"`, `"flex_attention"`, or `"gathered"`. The last is sdpa as it runs
+    on a GPU, on gathered blocks and rows; on a CPU sdpa has functions of its own.
     """
     model.set_attn_implementation("sdpa" if implementation == "gathered" else implementation)
     for module in model.modules():
@@ -40,7 +40,7 @@ def use(model, implementation: str):
 
 
 def pair_batch(lengths=(40, 23, 9), query=6, width=None, vocab_size=50, seed=0) -> dict[str, torch.Tensor]:
-    """What a tokenizer makes of pairs: padded on the right, segment 0 the query and the padding."""
+    """Pairs as a tokenizer encodes them: padding on the right, segment 0 for the query and the padding."""
     generator = torch.Generator().manual_seed(seed)
     width = max(lengths) if width is None else width
     place = torch.arange(width)[None].expand(len(lengths), -1)
@@ -51,8 +51,8 @@ def pair_batch(lengths=(40, 23, 9), query=6, width=None, vocab_size=50, seed=0) 
 
 def random_batch(seed: int, longest: int = 300) -> dict[str, torch.Tensor]:
     """
-    Rows of random length with padding anywhere, and global tokens of every kind: none, all, the first, a few, many;
-    in every third batch a row without any token.
+    Rows of random length with padding anywhere. Global tokens are none, all, the first, a few or many. Every third batch of
+    two or more rows has a row without tokens.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -64,9 +64,9 @@ def random_batch(seed: int, longest: int = 300) -> dict[str, torch.Tensor]:
     is_global = torch.zeros_like(valid)
     for row in range(rows):
         length = 0 if row == 1 and seed % 3 == 0 else draw(1, width)
-        start = draw(0, width - length)  # padding on both sides, or
+        start = draw(0, width - length)  # padding on both sides,
         place = torch.arange(start, start + length)
-        if draw(0, 1):  # between the tokens
+        if draw(0, 1):  # or between the tokens
             place = torch.randperm(width, generator=generator)[:length].sort().values
         valid[row, place] = True
         kind = draw(0, 4)
@@ -87,8 +87,8 @@ def windows_of(seed: int) -> list[int]:
 
 def reference(model, inputs: dict[str, torch.Tensor], is_global: torch.Tensor | None = None):
     """
-    Per row without its padding: the hidden states of every layer, (layers + 1, tokens, D), and the attention weights,
-    (layers, H, tokens, tokens), from the weights of a `BertLongModel` alone.
+    For each row, without its padding: the hidden states of all layers, (layers + 1, tokens, D), and the attention weights,
+    (layers, H, tokens, tokens). Uses nothing of a `BertLongModel` but its weights.
     """
     weights = dict(model.named_parameters())
     heads = model.config.num_attention_heads

@@ -1,12 +1,23 @@
-"""MAP, nDCG@20, P@10, R@100 and MRR of a run, as a metric of `evaluate`: those of run_clir.py."""
+"""The measures of run_clir.py for a run (MAP, nDCG@20, P@10, R@100, MRR, Judged@20), as a metric of `evaluate`."""
 
 import datasets
 import evaluate
 
-from modeling_clir.evaluation.ranking import evaluate_run
+from modeling_clir.evaluation.ranking import (
+    check_qrels,
+    check_queries,
+    check_relevance,
+    check_run,
+    check_scores,
+    evaluate_run,
+)
 
 
-_DESCRIPTION = "MAP, nDCG@20, P@10, R@100 and MRR of a run, by ir_measures; relevant is more than 0."
+_DESCRIPTION = """\
+MAP, nDCG@20, P@10, R@100, MRR and Judged@20 of a run, by ir_measures: the means over all judged queries. MAP is the
+mean of average precision (AP), MRR the mean of reciprocal rank (RR), Judged@20 the mean share of the first 20
+documents that are judged. A document is relevant if its relevance is above 0.
+"""
 
 _CITATION = """\
 @inproceedings{macavaney2022irmeasures,
@@ -19,14 +30,19 @@ _CITATION = """\
 
 _KWARGS_DESCRIPTION = """
 Args:
-    predictions (`dict[str, dict[str, float]]` or `list[dict[str, float]]`): the run: query id to document id to score,
-        or the latter alone, a query each.
-    references (`dict[str, dict[str, int]]` or `list[dict[str, int]]`): the qrels: query id to document id to relevance,
-        or the latter alone, in the order of the predictions. A judged query that the run lacks, or that has no relevant
-        document, counts 0; a query that is not judged does not count.
+    predictions (`dict[str, dict[str, float]]` or `list[dict[str, float]]`): the run: query id to document id to score.
+        A list has the document ids and scores of one query in each entry.
+    references (`dict[str, dict[str, int]]` or `list[dict[str, int]]`): the qrels: query id to document id to
+        relevance. A list has the same queries as the list of predictions, in the same order.
+
+    Ids may be strings or whole numbers: 1 and "1" are the same id. A judged query counts 0 if the run lacks it, has no
+    document for it, or if it has no relevant document (then its Judged@20 still counts). A query without judgements
+    does not count.
 Returns:
-    `dict[str, float]`: MAP, nDCG@20, P@10, R@100 and MRR. Raises `ValueError` for lists of different lengths, and for
-    judgements of no query.
+    `dict[str, float]`: MAP, nDCG@20, P@10, R@100, MRR and Judged@20, from 0 to 1.
+
+    Raises `ValueError` for a score that is not a finite number, a relevance that is not a whole number, an id of
+    another type, a run without any judged query, lists of different lengths, and without judgements.
 Examples:
     >>> metric = evaluate.load("metrics/clir")
     >>> metric.compute(predictions={"q1": {"d1": 0.2, "d2": 0.9}}, references={"q1": {"d1": 1}})["MAP"]
@@ -54,8 +70,13 @@ class Clir(evaluate.Metric):
         if isinstance(predictions, dict) != isinstance(references, dict):
             raise ValueError("predictions and references must both be dicts by query id, or both lists")
         if isinstance(references, dict):
-            predictions = [predictions.get(query, {}) for query in references]
-            references = list(references.values())
+            run, qrels = check_run(predictions), check_qrels(references)
+            if qrels:
+                check_queries(run, qrels)
+            predictions, references = [run.get(query, {}) for query in qrels], list(qrels.values())
+        else:
+            predictions = [check_scores(one, f"prediction {i}") for i, one in enumerate(predictions)]
+            references = [check_relevance(one, f"reference {i}") for i, one in enumerate(references)]
         super().add_batch(
             predictions=[{"documents": list(one), "scores": list(one.values())} for one in predictions],
             references=[{"documents": list(one), "relevances": list(one.values())} for one in references],

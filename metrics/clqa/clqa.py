@@ -1,4 +1,6 @@
-"""F1 and exact match of answers to questions, as a metric of `evaluate`."""
+"""F1 and exact match of answers to questions (those of run_mlqa.py), as a metric of `evaluate`."""
+
+from numbers import Integral
 
 import datasets
 import evaluate
@@ -7,8 +9,8 @@ from modeling_clir.evaluation.answer_measures import apply_threshold, best_thres
 
 
 _DESCRIPTION = """\
-F1 and exact match of answers to questions, by the rules of SQuAD v1.1 (XQuAD's too), of SQuAD v2.0 where
-a question has no answer, and of MLQA with a language; equal to their evaluation scripts.
+F1 and exact match (EM) of answers to questions: by the rules of MLQA with a language, else by those of SQuAD v2.0 if a
+question has no answer, else by those of SQuAD v1.1, which are XQuAD's too. Equal to the official evaluation scripts.
 """
 
 _CITATION = """\
@@ -28,19 +30,26 @@ _CITATION = """\
 
 _KWARGS_DESCRIPTION = """
 Args:
-    predictions (`list[dict]`): `id` of the question, `prediction_text` ("" for no answer) and, for all or for none,
-        `no_answer_probability`.
-    references (`list[dict]`): `id`, and `answers` with the list `text` of the gold answers, empty where there is none;
-        `answer_start` and others are not read. In any order.
-    language (`str`, *optional*): of the answers, for the rules of MLQA: "ar", "de", "en", "es", "hi", "vi" or "zh";
-        SQuAD's without it.
-    no_answer_threshold (`float`, defaults to 1.0): questions with a higher probability are left without an answer.
+    predictions (`list[dict]` or `dict[str, str]`): of each question `id`, `prediction_text` ("" for no answer) and,
+        for all questions or for none, `no_answer_probability`. Or a dict, id to answer, as the files of predictions
+        for SQuAD's script.
+    references (`list[dict]` or `dict`): of each question `id` and `answers`, in any order. `answers` is a dict with
+        the list `text`, as in the data sets of the Hub and the metric squad, or a list of dicts with `text` each, as
+        in SQuAD's files; empty if the question has no answer. Other fields are not read. Or the content of one of
+        SQuAD's files, a dict with `data`.
+    language (`str`, *optional*): of the answers, for the rules of MLQA: "ar", "de", "en", "es", "hi", "vi" or "zh".
+        Without a language the rules are SQuAD's.
+    no_answer_threshold (`float`, defaults to 1.0): a question counts as unanswered if its probability is higher.
+
+    Ids may be strings or whole numbers: 1 and "1" are the same id.
 Returns:
-    `dict[str, float]`: F1 and EM in per cent, and the number of questions. Where questions have no answer, the same of
-    those that have one (HasAns_F1, ...) and those that have none (NoAns_F1, ...); with probabilities also best_F1 and
-    best_EM, and the thresholds that give them, best_F1_threshold and best_EM_threshold. Raises `ValueError` for no
-    question, a question without prediction, a prediction to no question of these, an id that is there twice,
-    probabilities for some predictions alone, and an unknown language.
+    `dict[str, float]`: F1 and EM in per cent, and the number of questions. If questions have no answer, the same of
+    those that have one (HasAns_F1, ...) and of those that have none (NoAns_F1, ...). With probabilities also best_F1
+    and best_EM, and the thresholds that give them, best_F1_threshold and best_EM_threshold.
+
+    Raises `ValueError` for predictions or references of another shape, a question without prediction, a prediction to
+    no question of the references, an id that occurs twice, probabilities for some predictions only, an unknown
+    language, and without questions.
 Examples:
     >>> metric = evaluate.load("metrics/clqa")
     >>> predictions = [{"id": "q", "prediction_text": "Der große Turm"}]
@@ -48,6 +57,9 @@ Examples:
     >>> metric.compute(predictions=predictions, references=references, language="de")
     {'F1': 100.0, 'EM': 100.0, 'questions': 1}
 """
+
+PREDICTION = '{"id": "q1", "prediction_text": "1866"}'
+REFERENCE = '{"id": "q1", "answers": {"text": ["1866"]}}'
 
 
 class Clqa(evaluate.Metric):
@@ -75,13 +87,11 @@ class Clqa(evaluate.Metric):
 
     def add_batch(self, *, predictions, references):
         """Adds questions: the answers predicted for them and their gold answers."""
+        if isinstance(predictions, dict):
+            predictions = [{"id": key, "prediction_text": text} for key, text in predictions.items()]
         super().add_batch(
-            predictions=[
-                {name: one[name] for name in ("id", "prediction_text")}
-                | {"no_answer_probability": one.get("no_answer_probability")}
-                for one in predictions
-            ],
-            references=[{"id": one["id"], "answers": {"text": list(one["answers"]["text"])}} for one in references],
+            predictions=[read_prediction(one) for one in predictions],
+            references=[read_reference(one) for one in read_squad(references)],
         )
 
     def add(self, *, prediction, reference):
@@ -103,6 +113,46 @@ class Clqa(evaluate.Metric):
                 best = best_threshold(measured, texts, scores, measure)
                 means |= zip((f"best_{measure}", f"best_{measure}_threshold"), best)
         return means
+
+
+def read_prediction(row):
+    if not isinstance(row, dict) or "id" not in row or not isinstance(row.get("prediction_text"), str):
+        raise ValueError(f"a prediction must be like {PREDICTION}, got {row!r:.200}")
+    return {
+        "id": read_id(row["id"]),
+        "prediction_text": row["prediction_text"],
+        "no_answer_probability": row.get("no_answer_probability"),
+    }
+
+
+def read_reference(row):
+    try:
+        key, answers = row["id"], row["answers"]
+        texts = answers["text"] if isinstance(answers, dict) else [answer["text"] for answer in answers]
+        valid = not isinstance(texts, str) and all(isinstance(text, str) for text in texts)
+    except (KeyError, TypeError):
+        valid = False
+    if not valid:
+        raise ValueError(f"a reference must be like {REFERENCE}, got {row!r:.200}")
+    return {"id": read_id(key), "answers": {"text": list(texts)}}
+
+
+def read_squad(references):
+    """The questions of the content of one of SQuAD's files; a list of references as it is."""
+    if not isinstance(references, dict):
+        return references
+    try:
+        return [qa for article in references["data"] for paragraph in article["paragraphs"] for qa in paragraph["qas"]]
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"references must be a list of {REFERENCE}, or the content of a SQuAD file, got {references!r:.200}"
+        ) from error
+
+
+def read_id(key):
+    if not isinstance(key, (str, Integral)):
+        raise ValueError(f"an id must be a string or a whole number, got {key!r}")
+    return str(key)
 
 
 def by_id(rows, name, value):

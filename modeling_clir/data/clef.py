@@ -1,53 +1,60 @@
 """
-Collections (`collections.py` says what they hold) from the files of CLEF's ad-hoc tracks of 2000 to 2003.
+Makes collections (see `collections.py`) from the files of CLEF's ad-hoc tracks of 2000 to 2003.
 
-    documents   SGML, many <DOC> in a file, Latin-1
-    topics      <top> with <num> C041 </num>, <EN-title>, <EN-desc>, <EN-narr>; or <topic lang="en"> with <identifier>
-                41-AH, <title>, <description>, <narrative>, as DIRECT gives them out
-    qrels       TREC, a file of each year and language of documents; query ids 41, 041, C041, 41-AH
+    documents   SGML, many <DOC> in a file
+    topics      <top> with <num> C041 </num>, <EN-title>, <EN-desc>, <EN-narr>; or, from DIRECT, <topic lang="en"> with
+                <identifier> 41-AH, <title>, <description>, <narrative>
+    qrels       TREC, a file for each year and language of documents; query ids 41, 041, C041, 41-AH
+
+The encoding of a file of documents or topics is, in this order: UTF-8 if it starts with a byte order mark; the one that
+is given for its language; the one of its XML declaration; UTF-8 if the whole file is UTF-8; Latin-1 if Latin-1 has the
+letters of its language. Other files are refused. So are topics with control characters, which are a sign of another
+encoding; documents with control characters are counted in the log.
 """
 
+import codecs
 import html
 import json
+import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import ExitStack
 from html.entities import html5
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
 from tqdm.auto import tqdm
-from transformers.utils import logging
 
 from .collections import write_queries
-from .files import new_folder, read_bytes, read_columns
+from .files import decode_lines, list_files, new_folder, read_bytes, read_columns
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
-# What becomes the text of a document, in this order: the fields that CLEF let automatic runs index. A name means the
-# same in all the sub-collections that have it, so one table serves all of them.
+# Fields of the text of a document, in this order: those that CLEF let automatic runs index. A name means the same in
+# all sub-collections, so they share one table.
 TEXT_FIELDS = (
     "TITLE",  # Frankfurter Rundschau, Spiegel, Le Monde, La Stampa, EFE
     "HEADLINE",  # Los Angeles Times, Glasgow Herald; in <P> in the former
-    "TI",  # SDA in German, French (ATS), Italian (AGZ); Algemeen Dagblad, NRC Handelsblad (in <BODYY>, and in <P>)
+    "TI",  # SDA in German, French (ATS), Italian (AGZ); Algemeen Dagblad, NRC Handelsblad (in <BODYY> and <P>)
     "LEAD",  # Spiegel
     "LEAD1",  # Le Monde
     "LD",  # SDA
     "LE",  # Algemeen Dagblad, NRC Handelsblad
     "ST",  # SDA
-    "TEXT",  # those with TITLE or HEADLINE
+    "TEXT",  # sub-collections with TITLE or HEADLINE
     "TX",  # SDA, often several
     "TE",  # Algemeen Dagblad, NRC Handelsblad
-    "OS",  # captions, of the same
+    "OS",  # captions in Algemeen Dagblad, NRC Handelsblad
 )
-# Fields that are not text even inside one that is: ids, and words of a controlled vocabulary, given by hand, which
-# CLEF did not let runs index. Outside, any field that is not in the table is left out, and counted in the log.
+# Fields that are left out even inside a field of text: ids, and keywords given by hand, which CLEF did not let runs
+# index. Outside a field of text, any field that is not in the table is left out and counted in the log.
 OTHER_FIELDS = frozenset(
     ("DOCNO", "DOCID", "KW", "KEYWORD", "KEYWORDS", "SUBJECT", "SUBJECTS", "CATEGORY", "CLASSIFICATION", "SECTION")
 )
-# Not fields, and often without an end tag.
+# Tags that are not fields, often without an end tag.
 MARKUP = frozenset(("P", "BR", "B", "I", "EM", "STRONG", "U", "Q", "HR", "LI"))
 
 TAG = re.compile(r"<!--.*?-->|<(?P<end>/?)(?P<name>[a-z][\w.:-]*)(?:\s[^<>]*)?/?>", re.IGNORECASE | re.DOTALL)
@@ -60,22 +67,80 @@ TOPIC = re.compile(r"<top(?:ic)?(?P<attributes>\s[^<>]*)?>", re.IGNORECASE)
 TOPIC_FIELD = re.compile(r"(?:(?P<language>[a-z]{1,2})-)?(?P<field>title|desc|narr)\w*", re.IGNORECASE)
 TOPIC_FIELDS = {"title": "title", "desc": "description", "narr": "narrative"}
 TOPIC_ID = re.compile(r"(?:10\.2452/)?C?0*([0-9]{1,3})(?:-AH)?", re.IGNORECASE)
-# How fields of topics name languages, where not by the code: the year 2000 took the letters of its file names.
+TOPIC_LANGUAGE = re.compile(rb"<(?:([a-z]{1,2})-(?:title|desc|narr)|topic\s[^<>]*?lang\W+(\w+))", re.IGNORECASE)
+# Names of languages in the fields of topics that are not the language's code (2000 took the letters of its file names).
 LANGUAGES = {"d": "nl", "du": "nl", "e": "en", "f": "fr", "g": "de", "i": "it", "sp": "es", "sw": "sv"}
 
-# What the log says was left out or is in doubt: name and number of each, by the kind.
+# Languages that are written in Latin-1.
+LATIN_1 = frozenset(
+    ("af", "ca", "da", "de", "en", "es", "eu", "fi", "fo", "fr", "ga", "gl", "id", "is", "it", "ms", "nb", "nl", "nn")
+    + ("no", "pt", "sq", "sv", "sw")
+)
+# Signs of another encoding: C1 controls (CP1252, UTF-8, Macintosh) and escapes (ISO 2022).
+CONTROL = re.compile("[\x1b\x80-\x9f]")
+DECLARATION = re.compile(rb"""\s*<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+)""")
+# The start of a document or topic, also in UTF-16.
+DOCUMENT_START = re.compile(rb"<\0?D\0?O\0?C", re.IGNORECASE)
+TOPIC_START = re.compile(rb"<\0?t\0?o\0?p", re.IGNORECASE)
+
+# What the log says is left out or in doubt: kind to name to number.
 Notes = dict[str, Counter]
 
 
-def list_files(path: Path) -> list[Path]:
-    """A file, or all files below a folder but hidden ones. Raises `FileNotFoundError`."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
-    return sorted(file for file in path.rglob("[!.]*") if file.is_file()) if path.is_dir() else [path]
+def holds(path: Path, start: re.Pattern) -> bool:
+    """Whether a file has a document or topic, rather than notes, a DTD or a picture."""
+    return any(start.search(line) for line in read_bytes(path))
+
+
+def check_encoding(name: str, where: str) -> str:
+    """Raises `ValueError` unless Python knows the encoding and ASCII is a part of the encoding."""
+    try:
+        if "<DOC>".encode(name) == b"<DOC>":
+            return name
+    except LookupError:
+        pass
+    raise ValueError(f"{where}: expected an encoding as utf-8, latin-1, cp1252, koi8-r, gb18030; got {name!r}")
+
+
+def find_encoding(path: Path, languages: Iterable[str], encodings: dict[str | None, str], option: str) -> str:
+    """
+    The encoding of a file of documents or topics, by the rule at the top.
+
+    Args:
+        path (`Path`): plain or `.gz`.
+        languages (`Iterable[str]`): the languages in the file.
+        encodings (`dict[str | None, str]`): language to encoding; under None that of all other languages.
+        option (`str`): the option that gives `encodings`, for errors.
+
+    Raises `ValueError` if nothing tells the encoding (with file and line), if the languages of a file have different
+    ones, and if its declaration names an unknown one.
+    """
+    lines = read_bytes(path)
+    first = next(lines, b"")
+    if first.startswith(codecs.BOM_UTF8):
+        return "utf-8"
+    given = {code: encodings.get(code, encodings.get(None)) for code in sorted(languages)}
+    if len(set(given.values())) > 1:
+        raise ValueError(f"{path} has topics in {', '.join(given)}, which have different encodings in {option}")
+    if encoding := next(iter(given.values()), encodings.get(None)):
+        return encoding
+    if declared := DECLARATION.match(first):
+        return check_encoding(declared[1].decode("ascii"), f"{path}:1")
+    for number, line in enumerate(chain([first], lines), start=1):
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError:
+            if other := [code for code in given if code not in LATIN_1]:
+                raise ValueError(
+                    f"{path}:{number}: not UTF-8, and {other[0]!r} is not written in Latin-1; name the encoding, "
+                    f"as {option} {other[0]}=ENCODING"
+                ) from None
+            return "latin-1"
+    return "utf-8"
 
 
 def unescape(text: str, notes: Notes) -> str:
-    """Replaces entities; ones that HTML does not know are counted, and stay."""
+    """Replaces entities. Entities that HTML does not know stay, and are counted."""
 
     def replace(match: re.Match) -> str:
         name = match[1] + match[2]
@@ -90,22 +155,18 @@ def unescape(text: str, notes: Notes) -> str:
 
 def split_documents(path: Path, encoding: str, notes: Notes) -> Iterator[tuple[str, str]]:
     """
-    `(where, markup)` of each `<DOC>` of a file, plain or `.gz`; one without `</DOC>` ends where the next begins, and
-    is counted. Raises `ValueError` for a line in another encoding, and for a damaged `.gz`.
+    `(where, markup)` of each `<DOC>` of a file, plain or `.gz`. A document without `</DOC>` ends where the next begins,
+    and is counted. Raises `ValueError` as [`decode_lines`].
     """
     start, parts = None, []
-    for number, line in enumerate(read_bytes(path), start=1):
-        try:
-            text = line.decode(encoding)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}:{number}: not {encoding} ({error}); see --encoding") from error
+    for where, text in decode_lines(path, encoding):
         position = 0
         for tag in BOUNDARY.finditer(text):
             if start:
                 if not tag["end"]:
                     notes["documents without </DOC>"][start] += 1
                 yield start, "".join([*parts, text[position : tag.start()]])
-            start, parts, position = None if tag["end"] else f"{path}:{number}", [], tag.end()
+            start, parts, position = None if tag["end"] else where, [], tag.end()
         if start:
             parts.append(text[position:])
     if start:
@@ -115,13 +176,13 @@ def split_documents(path: Path, encoding: str, notes: Notes) -> Iterator[tuple[s
 
 def document_text(markup: str, notes: Notes) -> str:
     """
-    The text of a `<DOC>`: what is in `TEXT_FIELDS`, one after the other. The innermost field that the tables above
-    name decides; one without an end tag goes to the next start of a field.
+    The text of a `<DOC>`: its `TEXT_FIELDS`, one after the other. The innermost field that the tables above name
+    decides. A field without an end tag ends where the next field starts.
     """
     tags = [tag for tag in TAG.finditer(markup) if (tag["name"] or "").upper() not in MARKUP]
     last_end = {tag["name"].upper(): tag.start() for tag in tags if tag["end"]}
     texts = defaultdict(list)
-    inside, position = [], 0  # the fields that are open, each with its start
+    inside, position = [], 0  # the open fields, each with its start
     for tag in [*tags, None]:
         text = TAG.sub(" ", markup[position : tag.start() if tag else None])
         names = [name for name, _ in inside]
@@ -146,30 +207,40 @@ def document_text(markup: str, notes: Notes) -> str:
 
 
 def read_clef_documents(
-    paths: list[Path], encoding: str, notes: Notes, wanted: Container[str] | None = None
+    paths: list[Path],
+    language: str,
+    encodings: dict[str | None, str],
+    notes: Notes,
+    wanted: Container[str] | None = None,
 ) -> Iterator[tuple[str, str, str]]:
     """
-    `(where, id, text)` of each document, in the order of the files; the text may be empty.
+    `(where, id, text)` of each document, in the order of the files. The text may be empty.
 
     Args:
-        paths (`list[Path]`): files, or folders of them, plain or `.gz`. Files without a `<DOC>` (of notes, DTDs) are
-            passed over and named in the log.
-        encoding (`str`).
+        paths (`list[Path]`): files, or folders of files, plain or `.gz`. Files without a `<DOC>` (notes, DTDs) are
+            skipped and named in the log.
+        language (`str`): of the documents.
+        encodings (`dict[str | None, str]`): see [`find_encoding`].
         notes (`Notes`): where to count what is left out or in doubt.
-        wanted (`Container[str]`, *optional*): ids; others are passed over. Defaults to all.
+        wanted (`Container[str]`, *optional*): the ids to read. Defaults to all.
 
-    Raises `FileNotFoundError` for a path that does not exist, `ValueError` with file and line for a document without
-    id or with the id of another, for a path without any document, and as [`split_documents`].
+    Raises `FileNotFoundError` for a path that does not exist. Raises `ValueError` with file and line for a document
+    without id or with the id of another, for a path without any document, and as [`find_encoding`] and
+    [`split_documents`].
     """
     seen = set()
     for path in paths:
         before = len(seen)
         for file in tqdm(list_files(path), desc=f"Documents of {path}", unit="file"):
-            here = len(seen)
             if file.name.endswith(ARCHIVES):
                 notes["files that cannot be read (unpack them)"][str(file)] += 1
                 continue
-            for where, markup in split_documents(file, encoding, notes):
+            here = len(seen)
+            documents = iter(())
+            if holds(file, DOCUMENT_START):
+                encoding = find_encoding(file, [language], encodings, "--encoding")
+                documents = split_documents(file, encoding, notes)
+            for where, markup in documents:
                 found = DOCNO.search(markup)
                 key = found[1].strip() if found else ""
                 if key.split() != [key]:
@@ -180,7 +251,7 @@ def read_clef_documents(
                     raise ValueError(f"{where}: the document {key!r} occurs more than once; is a file given twice?")
                 seen.add(key)
                 if wanted is None or key in wanted:
-                    if re.search("[\x80-\x9f]", markup):
+                    if CONTROL.search(markup):
                         notes[f"documents with control characters (is it {encoding}? see --encoding)"][key] += 1
                     yield where, key, document_text(markup, notes)
             if len(seen) == here:
@@ -198,20 +269,42 @@ def topic_id(text: str, where: str) -> str:
     return f"C{int(match[1]):03d}"
 
 
+def read_topic_file(path: Path, language: str | None, encodings: dict[str | None, str]) -> str:
+    """
+    The text of a file of topics. Raises `ValueError` with file and line for control characters, and as
+    [`find_encoding`] and [`decode_lines`].
+    """
+    tags = TOPIC_LANGUAGE.finditer(b"".join(read_bytes(path)))
+    codes = {(tag[1] or tag[2]).decode("latin-1").lower() for tag in tags}
+    languages = {language} if language else {LANGUAGES.get(code, code) for code in codes}
+    encoding = find_encoding(path, languages, encodings, "--topic_encoding")
+    lines = []
+    for where, line in decode_lines(path, encoding):
+        if CONTROL.search(line):
+            raise ValueError(
+                f"{where}: control characters in {encoding}: it is another encoding; name it, as "
+                f"--topic_encoding {next(iter(languages), 'en')}=cp1252"
+            )
+        lines.append(line)
+    return "".join(lines)
+
+
 def parse_topics(
-    path: Path, fields: tuple[str, ...], language: str | None = None
+    path: Path, fields: tuple[str, ...], language: str | None = None, encodings: dict[str | None, str] | None = None
 ) -> Iterator[tuple[str, str, str, str]]:
     """
-    `(where, language, id, text)` of each topic of a file, UTF-8 or else Latin-1, plain or `.gz`, in each language that
-    it is in; the text is that of `fields` (of `"title"`, `"description"`, `"narrative"`), one after the other.
-    `language` stands for what the file names. Raises `ValueError` with file and line for a topic without number or
-    language, and one that has a field twice, or not one of `fields`.
+    `(where, language, id, text)` of each topic of a file, plain or `.gz`, in each of its languages.
+
+    Args:
+        path (`Path`).
+        fields (`tuple[str, ...]`): of `"title"`, `"description"`, `"narrative"`; the text is these, joined.
+        language (`str`, *optional*): replaces the languages that the file names.
+        encodings (`dict[str | None, str]`, *optional*): see [`find_encoding`].
+
+    Raises `ValueError` with file and line for a topic without number or language, for a topic that has a field twice
+    or lacks one of `fields`, and as [`read_topic_file`].
     """
-    data = b"".join(read_bytes(path))
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")
+    text = read_topic_file(path, language, encodings or {})
     starts = list(TOPIC.finditer(text))
     for start, following in zip(starts, [*starts[1:], None]):
         where = f"{path}:{text.count(chr(10), 0, start.start()) + 1}"
@@ -248,18 +341,28 @@ def parse_topics(
 
 
 def read_clef_topics(
-    paths: list[tuple[str | None, Path]], fields: tuple[str, ...] = ("title", "description")
+    paths: list[tuple[str | None, Path]],
+    fields: tuple[str, ...] = ("title", "description"),
+    encodings: dict[str | None, str] | None = None,
 ) -> dict[str, dict[str, str]]:
     """
-    Language to topic to text, of files and folders of files, each with the language where its tags name none. Files
-    without a topic are passed over and named in the log. Raises `FileNotFoundError`, and `ValueError` as
-    [`parse_topics`], for a path without any topic, and one that occurs with two texts in a language.
+    Reads files and folders of topics: language to topic to text. Files without a topic are skipped and named in the
+    log.
+
+    Args:
+        paths (`list[tuple[str | None, Path]]`): each with its language, or None if its tags name the language.
+        fields (`tuple[str, ...]`): see [`parse_topics`].
+        encodings (`dict[str | None, str]`, *optional*): language to encoding, under None that of all other languages.
+            See the top of this file for what is not given.
+
+    Raises `FileNotFoundError` for a path that does not exist. Raises `ValueError` for a path without any topic, a topic
+    that occurs with two texts in a language, and as [`parse_topics`].
     """
     topics = defaultdict(dict)
     for language, path in paths:
         empty, files = [], list_files(path)
         for file in files:
-            found = list(parse_topics(file, fields, language))
+            found = list(parse_topics(file, fields, language, encodings)) if holds(file, TOPIC_START) else []
             if not found:
                 empty.append(str(file))
             for where, code, topic, text in found:
@@ -274,9 +377,9 @@ def read_clef_topics(
 
 def read_clef_qrels(paths: list[Path]) -> dict[str, dict[str, tuple[int, str]]]:
     """
-    Topic to document to relevance and `file:line`, of the files of several years, of documents in one language. A
-    judgement may occur twice. Raises `FileNotFoundError`, and `ValueError` with file and line for what does not parse,
-    and a document that is judged relevant in one line and not relevant in another.
+    Reads the qrels of several years for documents in one language: topic to document to relevance and `file:line`. A
+    judgement may occur twice. Raises `FileNotFoundError` for a path that does not exist. Raises `ValueError` with file
+    and line for what does not parse, and for a document that is relevant in one line and not relevant in another.
     """
     judgements = defaultdict(dict)
     for file in (file for path in paths for file in list_files(path)):
@@ -291,7 +394,7 @@ def read_clef_qrels(paths: list[Path]) -> dict[str, dict[str, tuple[int, str]]]:
 
 
 def with_relevant(judgements: dict[str, dict[str, tuple[int, str]]], language: str) -> dict:
-    """The topics that have a relevant document; CLEF does not evaluate others. Raises `ValueError` for none."""
+    """Keeps the topics with a relevant document: CLEF does not evaluate others. Raises `ValueError` if none is left."""
     kept = {topic: judged for topic, judged in judgements.items() if any(r for r, _ in judged.values())}
     if without := [topic for topic in judgements if topic not in kept]:
         logger.warning(f"{language}: topics without a relevant document, left out: {listed(without)}")
@@ -301,7 +404,7 @@ def with_relevant(judgements: dict[str, dict[str, tuple[int, str]]], language: s
 
 
 def listed(names: list[str] | Counter) -> str:
-    """The number of names and the first of them, as `"3 (a, b, c)"`; of a counter the most frequent, as `"a x 2"`."""
+    """The number of names and the first ten, as `"3 (a, b, c)"`; the most frequent ones of a counter, as `"a x 2"`."""
     number = sum(names.values()) if isinstance(names, Counter) else len(names)
     some = [f"{name} x {n}" if n > 1 else name for name, n in Counter(names).most_common(10)]
     return f"{number} ({', '.join(some)}{', ...' if len(names) > 10 else ''})"
@@ -312,16 +415,17 @@ def write_documents(
     paths: list[Path],
     judged: dict[str, str],
     language: str,
-    encoding: str,
+    encodings: dict[str | None, str],
     all_documents: bool,
     skip_missing: bool,
 ) -> set[str]:
     """
-    Writes the documents of a language to each of `files`, and returns their ids; `judged` has the judged ones and the
-    `file:line` of their judgement. The other arguments and errors are those of [`write_clef`].
+    Writes the documents of a language to each of `files`, and returns their ids. `judged` maps the id of each judged
+    document to the `file:line` of its judgement. See [`write_clef`] for the other arguments and for errors.
     """
     notes, written = defaultdict(Counter), set()
-    for where, key, text in read_clef_documents(paths, encoding, notes, None if all_documents else judged.keys()):
+    wanted = None if all_documents else judged.keys()
+    for where, key, text in read_clef_documents(paths, language, encodings, notes, wanted):
         if text:
             written.add(key)
             for file in files:
@@ -351,24 +455,28 @@ def write_clef(
     documents: dict[str, list[Path]],
     topics: dict[str, dict[str, str]],
     qrels: dict[str, list[Path]],
-    encoding: str = "latin-1",
+    encodings: dict[str | None, str] | None = None,
     all_documents: bool = False,
     skip_missing: bool = False,
 ) -> dict[str, dict[str, int]]:
     """
-    Writes a collection `output/{query language}-{document language}` for each of `pairs`, all or none. Its queries are
-    the topics that have a relevant document; `candidates.run` has the judged documents of each, by id.
+    Writes a collection `output/{query language}-{document language}` for each of `pairs`, all or none. The queries are
+    the topics with a relevant document. `candidates.run` has the judged documents of each query, by id.
 
     Args:
-        documents, qrels (`dict[str, list[Path]]`): of each language of documents, files or folders of them.
-        topics (`dict[str, dict[str, str]]`): of [`read_clef_topics`].
-        encoding (`str`, defaults to `"latin-1"`): of the documents.
-        all_documents (`bool`, defaults to `False`): also write the documents that are judged for no query.
-        skip_missing (`bool`, defaults to `False`): leave out, and count, judged documents that are in no file or have
-            no text, and judged topics that are not there in the language of the queries, rather than raise.
+        output (`Path`).
+        pairs (`list[tuple[str, str]]`): query language and document language.
+        documents, qrels (`dict[str, list[Path]]`): language of the documents to files or folders.
+        topics (`dict[str, dict[str, str]]`): from [`read_clef_topics`].
+        encodings (`dict[str | None, str]`, *optional*): of the documents: language to encoding, under None that of all
+            other languages. See the top of this file for what is not given.
+        all_documents (`bool`, defaults to `False`): also write documents that are judged for no query.
+        skip_missing (`bool`, defaults to `False`): leave out and count, instead of raising, judged documents that are
+            in no file or have no text, and judged topics that are missing in the language of the queries.
 
-    Raises `FileExistsError` where one of the folders exists, `FileNotFoundError`, and `ValueError` as the functions
-    above, for what is not there in a language, and for what `skip_missing` speaks of.
+    Raises `FileExistsError` if one of the folders exists, `FileNotFoundError` for a path that does not exist, and
+    `ValueError` as the functions above, for a language without topics, documents or qrels, and for what `skip_missing`
+    would leave out.
 
     Returns:
         `{pair: {"queries": number, "documents": number, "judgements": number}}`.
@@ -409,7 +517,7 @@ def write_clef(
                     for pair in pairs_here
                 ]
                 written = write_documents(
-                    files, documents[language], lines, language, encoding, all_documents, skip_missing
+                    files, documents[language], lines, language, encodings or {}, all_documents, skip_missing
                 )
             if not written.issuperset(lines):
                 there = {t: {d: j for d, j in of_topic.items() if d in written} for t, of_topic in judged.items()}
@@ -429,4 +537,4 @@ def write_clef(
     return counts
 
 
-__all__ = ["TEXT_FIELDS", "TOPIC_FIELDS", "read_clef_qrels", "read_clef_topics", "write_clef"]
+__all__ = ["TEXT_FIELDS", "TOPIC_FIELDS", "check_encoding", "read_clef_qrels", "read_clef_topics", "write_clef"]

@@ -1,14 +1,15 @@
 """
-A collection for cross-lingual retrieval, a folder:
+A collection for cross-lingual retrieval is a folder. Each file may be plain or `.gz`:
 
-    documents.jsonl[.gz]   id, text, optional title, a line each
-    queries.tsv            id, tab, text
-    qrels.txt              TREC: query id, 0, document id, relevance
-    candidates.run         optional; TREC run: query id, Q0, document id, rank, score, tag; what is to be reranked
-    folds.json             optional; a list of folds, each a list of query ids
+    documents.jsonl   a line per document: id, text, optional title
+    queries.tsv       query id, tab, text
+    qrels.txt         TREC qrels: query id, 0, document id, relevance
+    candidates.run    optional; TREC run to rerank: query id, Q0, document id, rank, score, tag
+    folds.json        optional; a list of folds, each a list of query ids
 """
 
 import json
+import logging
 import random
 import re
 from collections import defaultdict
@@ -16,25 +17,37 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers.utils import logging
-
-from .files import find_file, new_folder, read_columns, read_jsonl, refuse_existing
+from ..names import missing_path
+from .files import (
+    check_text,
+    find_file,
+    find_optional,
+    folder_name,
+    lookalikes,
+    new_folder,
+    read_columns,
+    read_json,
+    read_jsonl,
+    refuse_existing,
+)
 from .runs import Run, check_ids, read_run, write_run
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
+
+FILES = ("documents.jsonl", "queries.tsv", "qrels.txt", "candidates.run", "folds.json")
 
 
 @dataclass
 class Collection:
     """
     Attributes:
-        name (`str`): the folder's name, by custom query language-document language (`en-de`).
-        documents (`dict[str, str]`): id to text; a title stands before it.
+        name (`str`): the folder's name, usually query language-document language (`en-de`).
+        documents (`dict[str, str]`): id to text, with the title in front.
         queries (`dict[str, str]`): id to text.
-        qrels (`dict[str, dict[str, int]]`): query id to document id to relevance; relevant is > 0.
-        candidates (`dict[str, list[str]]`): query id to the documents to rank: of `candidates.run`, else all
-        documents.
+        qrels (`dict[str, dict[str, int]]`): query id to document id to relevance; above 0 is relevant.
+        candidates (`dict[str, list[str]]`): id of each judged query to the ids of the documents to rank, in the order
+            of `candidates.run`; all documents if there is no run.
         folds (`list[list[str]]`, *optional*): query ids.
     """
 
@@ -47,8 +60,9 @@ class Collection:
 
     def split(self, fold: int, seed: int = 0) -> tuple[list[str], list[str], list[str]]:
         """
-        Training, development and test queries where `fold` is the test fold: the next one is for development, the
-        others for training. Without `folds.json` five folds are made by `seed`.
+        Gives the training, development and test queries if `fold` is the test fold. The next fold is for development,
+        the others for training. Without `folds.json`, `seed` makes five folds. Raises `ValueError` for an unknown or
+        empty fold.
         """
         folds = self.folds
         if folds is None:
@@ -64,17 +78,29 @@ class Collection:
 
 def read_collection(folder: Path, candidates: Path | None = None) -> Collection:
     """
-    Reads and checks a collection folder; `candidates`, a TREC run, takes the place of its `candidates.run`. Raises
-    `FileNotFoundError` for a missing folder or file, `ValueError` with file and line for what does not parse, an id
-    that occurs twice or has a space, an empty text, an id in qrels, candidates or folds that no document or query has,
-    and for a judged query without candidates. Queries without a judgement, and judged ones without a relevant document or in no
-    fold, are counted in the log.
+    Reads and checks a collection folder.
+
+    Args:
+        folder (`Path`).
+        candidates (`Path`, *optional*): a TREC run that replaces the folder's `candidates.run`.
+
+    Raises `FileNotFoundError` for a missing folder or file. Raises `ValueError` with file and line for a file that is
+    there twice (plain and `.gz`), what does not parse, an id that occurs twice or has a space, an empty text, and an id
+    in qrels, candidates or folds that no document or query has; and if no judged query has candidates.
+
+    Logs as warnings: files that resemble those of a collection but are not read; how many pairs there are without
+    candidates; how many queries are not judged, have no relevant document, no candidates, or no fold.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"there is no folder {folder}; of an id of ir_datasets, or with --source hub of a data set of the Hub, "
-            f"one is made by: python scripts/prepare_collection.py FOLDER --queries {folder}"
-        )
+        reason = missing_path(folder)
+        if "did you mean" not in reason:
+            reason += (
+                "; of an id of ir_datasets, or with --source hub of a data set of the Hub, a collection is made by: "
+            )
+            reason += f"python scripts/prepare_collection.py FOLDER --queries {folder}"
+        raise FileNotFoundError(reason)
+    if unused := lookalikes(folder, FILES):
+        logger.warning(f"{folder}: not read: {', '.join(unused)}; a collection has {', '.join(FILES)} (plain or .gz)")
     documents = {}
     for where, record in read_jsonl(find_file(folder, "documents.jsonl"), required=("id", "text")):
         add_text(documents, "document", record["id"], record["text"], where)
@@ -83,11 +109,12 @@ def read_collection(folder: Path, candidates: Path | None = None) -> Collection:
     queries = read_queries(find_file(folder, "queries.tsv"))
 
     qrels = defaultdict(dict)
-    for where, query, document, relevance in read_qrels(find_file(folder, "qrels.txt")):
+    path = find_file(folder, "qrels.txt")
+    for where, query, document, relevance in read_qrels(path):
         check_ids(query, document, queries, documents, where)
         qrels[query][document] = relevance
     if not qrels:
-        raise ValueError(f"{folder}/qrels.txt has no judgement")
+        raise ValueError(f"{path} has no judgement")
     if unjudged := len(queries) - len(qrels):
         logger.warning(f"{folder}: {unjudged} of {len(queries)} queries have no judgement and are not ranked")
     if empty := [query for query, judged in qrels.items() if not any(r > 0 for r in judged.values())]:
@@ -95,23 +122,30 @@ def read_collection(folder: Path, candidates: Path | None = None) -> Collection:
             f"{folder}: {len(empty)} judged queries have no relevant document, {empty[0]!r} the first; they count 0"
         )
 
-    everything = list(documents)
-    ranked = dict.fromkeys(qrels, everything)
-    path = candidates or folder / "candidates.run"
-    if candidates or path.is_file():
+    path = candidates or find_optional(folder, "candidates.run")
+    if path:
         run = read_run(path, (queries, documents))
-        if missing := [query for query in qrels if query not in run]:
-            raise ValueError(f"{path} has no document for query {missing[0]!r} ({len(missing)} such)")
-        ranked = {query: list(run[query]) for query in qrels}
+        ranked = {query: list(run.get(query, ())) for query in qrels}
+        check_candidates(ranked, path)
+    else:
+        everything = list(documents)
+        ranked = dict.fromkeys(qrels, everything)
+        logger.warning(
+            f"{folder} has no candidates.run: {len(qrels)} judged queries with all {len(documents)} documents each "
+            f"are {len(qrels) * len(documents)} pairs to rank"
+        )
 
-    folds = read_folds(folder / "folds.json", qrels) if (folder / "folds.json").is_file() else None
-    if folds and (left_out := len(qrels) - sum(map(len, folds))):
-        logger.warning(f"{folder}/folds.json: {left_out} of {len(qrels)} judged queries are in no fold")
-    return Collection(folder.name, documents, queries, dict(qrels), ranked, folds)
+    folds = None
+    if path := find_optional(folder, "folds.json"):
+        folds = read_json(path)
+        check_folds(folds, qrels, path)
+        if left_out := len(qrels) - sum(map(len, folds)):
+            logger.warning(f"{path}: {left_out} of {len(qrels)} judged queries are in no fold")
+    return Collection(folder_name(folder), documents, queries, dict(qrels), ranked, folds)
 
 
 def make_folds(queries: Iterable[str], seed: int, number: int = 5) -> list[list[str]]:
-    """`number` folds of the queries, in an order that `seed` gives and that theirs does not change."""
+    """Parts the queries into `number` folds. Depends on `seed`, not on the order of the queries."""
     ids = sorted(queries)
     random.Random(seed).shuffle(ids)
     return [ids[i::number] for i in range(number)]
@@ -119,8 +153,8 @@ def make_folds(queries: Iterable[str], seed: int, number: int = 5) -> list[list[
 
 def assign_folds(collections: list[Collection], seed: int):
     """
-    Five folds, in place, for the collections that have none. A query id that several of them have, as that of a topic
-    in several languages, is in the same fold of each, so none trains on what another tests.
+    Makes five folds, in place, for the collections without folds. A query id that several collections have (a topic in
+    several languages) is in the same fold of each, so no collection trains on what another tests.
     """
     without = [collection for collection in collections if collection.folds is None]
     folds = make_folds({query for collection in without for query in collection.qrels}, seed)
@@ -129,7 +163,10 @@ def assign_folds(collections: list[Collection], seed: int):
 
 
 def read_queries(path: Path) -> dict[str, str]:
-    """Id to text of a file of queries, checked."""
+    """
+    Reads a file of queries, plain or `.gz`: id to text. Raises `ValueError` with file and line for an id that occurs
+    twice, is empty or has a space, and for an empty text.
+    """
     queries = {}
     for where, (query, text) in read_columns(path, 2, "\t"):
         add_text(queries, "query", query, text, where)
@@ -137,7 +174,10 @@ def read_queries(path: Path) -> dict[str, str]:
 
 
 def read_qrels(path: Path) -> Iterator[tuple[str, str, str, int]]:
-    """`(where, query, document, relevance)` of each line of TREC qrels, checked."""
+    """
+    `(where, query, document, relevance)` of each line of TREC qrels, plain or `.gz`. Raises `ValueError` with file and
+    line for a relevance that is not a whole number, and for a document that is judged twice for a query.
+    """
     seen = set()
     for where, (query, _, document, relevance) in read_columns(path, 4):
         if not re.fullmatch("-?[0-9]+", relevance):
@@ -148,27 +188,38 @@ def read_qrels(path: Path) -> Iterator[tuple[str, str, str, int]]:
         yield where, query, document, int(relevance)
 
 
-def read_folds(path: Path, qrels: dict[str, dict[str, int]]) -> list[list[str]]:
-    try:
-        folds = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
-    check_folds(folds, qrels, path)
-    return folds
-
-
 def add_text(texts: dict[str, str], kind: str, key: str, text: str, where: str | Path):
-    """Adds a document or query. Raises `ValueError` for one that a collection cannot hold."""
+    """
+    Adds a document or query. Raises `ValueError` if a collection cannot hold it: an id that occurs twice, is empty or
+    has a space; an empty text, or one with a NUL character or lone surrogate.
+    """
     if key in texts:
         raise ValueError(f"{where}: the {kind} id {key!r} occurs more than once")
     if key.split() != [key]:
-        raise ValueError(f"{where}: the {kind} id {key!r} is empty or has a space, which parts the columns of qrels")
+        raise ValueError(f"{where}: the {kind} id {key!r} is empty or has a space, which separates columns in qrels")
     if not text.strip():
         raise ValueError(f"{where}: the {kind} {key!r} has no text")
+    check_text(key + text, f"{where}: {kind} {key!a}")
     texts[key] = text
 
 
+def check_candidates(candidates: dict[str, list[str] | dict], where: str | Path):
+    """
+    Counts judged queries without candidates in the log: they count 0. Raises `ValueError` if no query has any.
+    """
+    if missing := [query for query, listed in candidates.items() if not listed]:
+        if len(missing) == len(candidates):
+            raise ValueError(f"{where} has no document for any judged query: do they belong together?")
+        logger.warning(
+            f"{where}: {len(missing)} of {len(candidates)} judged queries have no candidates, {missing[0]!r} the "
+            "first; they count 0"
+        )
+
+
 def check_folds(folds: list[list[str]], qrels: dict[str, dict[str, int]], where: str | Path):
+    """
+    Raises `ValueError` unless `folds` is a list of lists of judged query ids, none of them twice.
+    """
     if not isinstance(folds, list) or not all(isinstance(fold, list) and fold for fold in folds):
         raise ValueError(f"{where}: expected a list of folds, each a list of query ids")
     seen = set()
@@ -182,7 +233,7 @@ def check_folds(folds: list[list[str]], qrels: dict[str, dict[str, int]], where:
 
 def check_collection(folder: Path, documents: dict[str, str], queries: dict[str, str], *tables: dict[str, dict]):
     """
-    Raises `FileExistsError` or `ValueError` for what [`write_collection`] cannot write so that it can be read; `tables`
+    Raises `FileExistsError` if `folder` exists, and `ValueError` for what [`read_collection`] would refuse. `tables`
     are qrels and candidates.
     """
     refuse_existing(folder)
@@ -204,13 +255,14 @@ def write_collection(
     folds: list[list[str]] | None = None,
 ):
     """
-    Writes documents, queries and qrels in the format above, and `candidates` and `folds` where they are given, all or
-    nothing; the folder must not exist. Raises as [`check_collection`], for a judged query without candidates, and for
-    folds with a query that is not judged or that occurs twice.
+    Writes a collection folder, all or nothing, with `candidates.run` and `folds.json` if they are given. Line ends and
+    tabs in queries become spaces. Judged queries without candidates are counted in the log.
+
+    Raises as [`check_collection`], and `ValueError` for folds with a query that is not judged or occurs twice.
     """
     check_collection(folder, documents, queries, qrels, candidates or {})
-    if candidates is not None and (missing := [query for query in qrels if not candidates.get(query)]):
-        raise ValueError(f"{folder}: there are no candidates for query {missing[0]!r} ({len(missing)} such)")
+    if candidates is not None:
+        check_candidates({query: candidates.get(query, {}) for query in qrels}, folder)
     if folds is not None:
         check_folds(folds, qrels, folder)
     with new_folder(folder) as temporary:
@@ -225,6 +277,7 @@ def write_collection(
 
 
 def write_queries(folder: Path, queries: dict[str, str], qrels: dict[str, dict[str, int]]):
+    """Writes `queries.tsv` and `qrels.txt`."""
     with open(folder / "queries.tsv", "w", encoding="utf-8") as file:
         file.writelines(f"{query}\t{' '.join(text.split())}\n" for query, text in queries.items())
     with open(folder / "qrels.txt", "w", encoding="utf-8") as file:

@@ -1,79 +1,104 @@
-"""Building a pretraining corpus (`sections.py` says what it holds) from aligned documents and parallel SQuAD files."""
+"""Builds a pretraining corpus (see `sections.py`) from aligned documents and parallel SQuAD files."""
 
-import json
+import logging
 import random
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
-import bm25s
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
-from transformers.utils import logging
 
-from .files import find_file, new_folder, read_jsonl
+from .files import find_file, folder_name, new_folder, read_json, read_jsonl
+from .first_stage import score_bm25, top
+from .languages import warn_of_cards
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
+BM25 = {"k1": 1.5, "b": 0.75}  # bm25s' own values; the collections of results/ were judged with them
 SECTION_COLUMNS = ("id", "language", "article", "title", "heading", "text")
 
 
 @dataclass
 class Section:
-    """One section in all its languages."""
+    """
+    One section in all its languages. The dicts map a language to a text.
+
+    `key` is `folder/...`. Sections of an article are hard negatives of each other, and are held out together.
+    """
 
     key: str
-    article: str  # sections of an article are hard negatives of each other, and are held out together
+    article: str
     title: dict[str, str] = field(default_factory=dict)
     heading: dict[str, str] = field(default_factory=dict)
     text: dict[str, str] = field(default_factory=dict)
 
 
+class Paragraph(NamedTuple):
+    """A paragraph of a SQuAD file: number of its article, number in the article, texts, question id to question."""
+
+    article: int
+    part: int
+    title: str
+    text: str
+    questions: dict[str, str]
+
+
 def read_documents(folder: Path, languages: list[str], max_sentences: int | None = None) -> list[Section]:
     """
-    A folder of `{language}.jsonl[.gz]`, aligned by `id`: each line has `id`, `sentences` (a list) or `text`, and may
-    have `article` (else `title`, else the id serves), `title`, `heading`.
+    Reads a folder of `{language}.jsonl[.gz]`, aligned by `id`. Each line has `id`, `sentences` (a list) or `text`, and
+    optionally `article` (defaults to the title, then to the id), `title`, `heading`. Documents without text are left
+    out in the language where they have none, and counted in the log.
 
-    With `max_sentences`, a document whose sentences are parallel (as many, and the same `sentence_ids` where there
-    are any, in all its languages) is cut into sections of at most so many sentences; others stay whole, and their
-    number is logged.
+    Args:
+        folder (`Path`).
+        languages (`list[str]`).
+        max_sentences (`int`, *optional*): most sentences of a section. Longer documents are cut if they are
+            sentence-parallel: all languages have the same number of sentences, and the same `sentence_ids` if there are
+            any. Other documents stay whole, and are counted in the log.
 
-    Raises `FileNotFoundError` for a language without file; `ValueError` with file and line for what does not parse, a
-    missing key, an id that occurs twice, and an empty text.
+    Raises `FileNotFoundError` for a language without file. Raises `ValueError` with file and line for what does not
+    parse, a missing key, and an id that occurs twice.
     """
     if max_sentences is not None and max_sentences < 1:
         raise ValueError(f"max_sentences must be at least 1, got {max_sentences}")
+    name = folder_name(folder)
+    empty = []  # file:line of documents without text
     records = defaultdict(dict)  # id -> language -> record
     for language in languages:
         for where, record in read_jsonl(find_file(folder, f"{language}.jsonl"), required=("id",)):
-            if language in records[record["id"]]:
-                raise ValueError(f"{where}: the id {record['id']!r} occurs more than once")
             if record.get("sentences") is None:
                 if record.get("text") is None:
                     raise ValueError(f"{where}: neither 'sentences' nor 'text'")
                 record["sentences"] = [record["text"]]
             if not " ".join(record["sentences"]).strip():
-                raise ValueError(f"{where}: the text of {record['id']!r} is empty")
+                empty.append(where)
+                continue
+            if language in records[record["id"]]:
+                raise ValueError(f"{where}: the id {record['id']!r} occurs more than once")
             records[record["id"]][language] = record
-    sections, whole = [], 0
+    if empty:
+        logger.warning(f"{folder}: {len(empty)} documents have no text, {empty[0]} the first; left out")
+    sections, whole, cut = [], 0, []
     for key, versions in records.items():
         first = next(iter(versions.values()))
-        article = f"{folder.name}/{first.get('article') or first.get('title') or key}"
+        article = f"{name}/{first.get('article') or first.get('title') or key}"
         lengths = {len(record["sentences"]) for record in versions.values()}
         ids = {tuple(map(str, record.get("sentence_ids") or ())) for record in versions.values()}
         parallel = len(lengths) == 1 and len(ids) == 1
         whole += max_sentences is not None and not parallel
         number = max(lengths)
         step = max_sentences if max_sentences is not None and parallel else number
-        # Pieces of about equal length, rather than a short one at the end.
+        # Pieces of about equal length instead of a short one at the end.
         pieces = -(-number // step)
         bounds = [round(i * number / pieces) for i in range(pieces + 1)]
         for part, (start, end) in enumerate(pairwise(bounds), start=1):
-            section = Section(f"{folder.name}/{key}" + (f"#{part}" if pieces > 1 else ""), article)
+            section = Section(f"{name}/{key}" + (f"#{part}" if pieces > 1 else ""), article)
             for language, record in versions.items():
                 section.title[language] = record.get("title") or ""
                 section.heading[language] = record.get("heading") or ""
@@ -81,43 +106,43 @@ def read_documents(folder: Path, languages: list[str], max_sentences: int | None
             if all(section.text.values()):
                 sections.append(section)
             else:
-                logger.warning(f"{section.key}: the text of a part is empty in some language; left out")
+                cut.append(section.key)
+    if cut:
+        logger.warning(f"{folder}: {len(cut)} parts have no text in some language, {cut[0]!r} the first; left out")
     if whole:
         logger.warning(f"{folder}: {whole} of {len(records)} documents are not sentence-parallel and stay whole")
     return sections
 
 
-def parallel_squad(folder: Path, languages: list[str]) -> dict[str, list[dict]]:
+def parallel_squad(folder: Path, languages: list[str], articles: slice = slice(None)) -> dict[str, list[Paragraph]]:
     """
-    The articles of the SQuAD files `*.{language}.json` of a folder per language, checked to have the same paragraphs
-    and questions in the same order. Languages without a file are passed over, and logged.
+    Reads the SQuAD files `*.{language}.json[.gz]` of a folder, which have the same paragraphs and questions in the same
+    order: language to paragraphs of the chosen `articles`. Languages without a file are left out and logged. Paragraphs
+    and questions that are empty in one language are left out in all, and counted in the log.
 
-    Raises `FileNotFoundError` where no language has a file, `ValueError` for more than one file of a language, another
-    layout, files that are not parallel, an empty paragraph or question, and a question id that occurs twice.
+    Raises `FileNotFoundError` if no language has a file. Raises `ValueError` for more than one file of a language,
+    another layout, files that are not parallel, and a question id that occurs twice.
     """
-    articles, reference = {}, None
+    read, reference = {}, None
+    empty, unasked = set(), set()  # (article, part) of paragraphs; ids of questions
     for language in languages:
-        files = sorted(folder.glob(f"*.{language}.json"))
+        files = sorted(path for end in ("", ".gz") for path in folder.glob(f"*.{language}.json{end}"))
         if not files:
             logger.warning(f"{folder}: no file *.{language}.json; the language is left out")
             continue
         if len(files) > 1:
             raise ValueError(f"{folder} has more than one file *.{language}.json: {', '.join(f.name for f in files)}")
-        path = files[0]
+        path, data = files[0], read_json(files[0])
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))["data"]
+            data = data["data"]
             layout = [[[qa["id"] for qa in p["qas"]] for p in article["paragraphs"]] for article in data]
             ids = Counter(i for article in layout for paragraph in article for i in paragraph)
-            empty = [
-                number
-                for number, article in enumerate(data)
-                for p in article["paragraphs"]
-                if not all(text.strip() for text in [p["context"], *(qa["question"] for qa in p["qas"])])
-            ]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            for number, article in enumerate(data):
+                for part, paragraph in enumerate(article["paragraphs"]):
+                    empty |= set() if paragraph["context"].strip() else {(number, part)}
+                    unasked |= {qa["id"] for qa in paragraph["qas"] if not qa["question"].strip()}
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: not in SQuAD's layout ({error!r})") from error
-        if empty:
-            raise ValueError(f"{path}: article {empty[0]} has an empty paragraph or question")
         if twice := [i for i, number in ids.items() if number > 1]:
             raise ValueError(f"{path}: the question id {twice[0]!r} occurs more than once")
         reference = reference or (path, layout)
@@ -127,48 +152,61 @@ def parallel_squad(folder: Path, languages: list[str]) -> dict[str, list[dict]]:
             raise ValueError(
                 f"{path} is not parallel to {reference[0]}: article {at} has other paragraphs or questions"
             )
-        articles[language] = data
-    if not articles:
+        read[language] = data
+    if not read:
         raise FileNotFoundError(f"{folder}: none of the languages {', '.join(languages)} has a file *.LANGUAGE.json")
-    return articles
+    if empty or unasked:
+        logger.warning(
+            f"{folder}: {len(empty)} paragraphs and {len(unasked)} questions are empty in some language; left out"
+        )
+    return {
+        language: [
+            Paragraph(
+                number,
+                part,
+                str(data[number].get("title") or ""),
+                paragraph["context"],
+                {qa["id"]: qa["question"] for qa in paragraph["qas"] if qa["id"] not in unasked},
+            )
+            for number in range(len(data))[articles]
+            for part, paragraph in enumerate(data[number]["paragraphs"])
+            if (number, part) not in empty
+        ]
+        for language, data in read.items()
+    }
 
 
 def read_squad(folder: Path, languages: list[str], articles: slice = slice(None)) -> list[Section]:
-    """
-    Each paragraph of some articles of [`parallel_squad`] files is a section; its key is `folder/article.paragraph`.
-    """
-    sections = {}
-    for language, data in parallel_squad(folder, languages).items():
-        for number in range(len(data))[articles]:
-            for part, paragraph in enumerate(data[number]["paragraphs"]):
-                key = f"{folder.name}/{number}.{part}"
-                section = sections.setdefault(key, Section(key, f"{folder.name}/{number}"))
-                section.title[language] = str(data[number].get("title") or "")
-                section.heading[language] = ""
-                section.text[language] = paragraph["context"]
+    """A section for each paragraph of [`parallel_squad`]; its key is `folder/article.paragraph`."""
+    name, sections = folder_name(folder), {}
+    for language, paragraphs in parallel_squad(folder, languages, articles).items():
+        for paragraph in paragraphs:
+            key = f"{name}/{paragraph.article}.{paragraph.part}"
+            section = sections.setdefault(key, Section(key, f"{name}/{paragraph.article}"))
+            section.title[language] = paragraph.title
+            section.heading[language] = ""
+            section.text[language] = paragraph.text
     return list(sections.values())
 
 
 def read_questions(folder: Path, languages: list[str], articles: slice = slice(None)):
     """
-    The questions of the same articles, and for each the paragraph it was asked about.
+    The questions of [`parallel_squad`], with the paragraph of each as its relevant section.
 
     Returns:
         `{language: {question id: text}}` and `{question id: {section key: 1}}`.
     """
-    questions, relevant = {}, {}
-    for language, data in parallel_squad(folder, languages).items():
+    name, questions, relevant = folder_name(folder), {}, {}
+    for language, paragraphs in parallel_squad(folder, languages, articles).items():
         questions[language] = {}
-        for number in range(len(data))[articles]:
-            for part, paragraph in enumerate(data[number]["paragraphs"]):
-                for qa in paragraph["qas"]:
-                    questions[language][qa["id"]] = qa["question"]
-                    relevant[qa["id"]] = {f"{folder.name}/{number}.{part}": 1}
+        for paragraph in paragraphs:
+            questions[language] |= paragraph.questions
+            relevant |= {key: {f"{name}/{paragraph.article}.{paragraph.part}": 1} for key in paragraph.questions}
     return questions, relevant
 
 
 def parse_articles(text: str) -> slice:
-    """`"24:36"` to a slice; either end may be missing. Raises `ValueError` for anything else."""
+    """Turns `"24:36"` into a slice. Either end may be missing. Raises `ValueError` for anything else."""
     if not re.fullmatch(r"[0-9]*:[0-9]*", text):
         raise ValueError(f"articles are given as 24:36, 24: or :36 (--squad_articles); got {text!r}")
     return slice(*[int(number) if number else None for number in text.split(":")])
@@ -176,7 +214,8 @@ def parse_articles(text: str) -> slice:
 
 def hold_out(sections: list[Section], fraction: float, seed: int) -> tuple[list[Section], list[Section]]:
     """
-    Training and validation sections: whole articles of each source are held out, at least `fraction` of its sections.
+    Parts the sections into training and validation. Whole articles are held out: at least `fraction` of the sections of
+    each source (the folder in their key).
     """
     sources = defaultdict(lambda: defaultdict(list))
     for section in sections:
@@ -195,8 +234,8 @@ def hold_out(sections: list[Section], fraction: float, seed: int) -> tuple[list[
 
 def hard_negatives(sections: list[Section], language: str, number: int, seed: int) -> dict[str, list[str]]:
     """
-    Up to `number` hard negatives of each section in one language: other sections of its article, sampled; where it is
-    alone in its article, the nearest sections of others by BM25.
+    Finds up to `number` hard negatives of each section in one language. Other sections of its article are sampled. A
+    section that is alone in its article gets the nearest sections of other articles by BM25.
     """
     sections = [section for section in sections if language in section.text]
     articles = defaultdict(list)
@@ -208,16 +247,12 @@ def hard_negatives(sections: list[Section], language: str, number: int, seed: in
         rng = random.Random(f"{seed}-{language}-{section.key}")
         negatives[section.key] = rng.sample(others, min(number, len(others)))
     alone = [section for section in sections if not negatives[section.key]]
-    wanted = min(number, len(sections) - 1)
-    if alone and wanted > 0:
-        # Punctuation alone is a word too: BM25 needs one in each text.
-        words = {s.key: re.findall(r"\w+", s.text[language].lower()) or [s.text[language]] for s in sections}
-        index = bm25s.BM25()
-        index.index(list(words.values()), show_progress=False)
-        nearest, _ = index.retrieve([words[s.key] for s in alone], k=wanted + 1, show_progress=False)
-        for section, rows in zip(alone, nearest):
-            keys = [sections[row].key for row in rows if sections[row].key != section.key]
-            negatives[section.key] = keys[:wanted]
+    if alone and number > 0:
+        texts = [section.text[language] for section in sections]
+        scores_of_alone = score_bm25(texts, (section.text[language] for section in alone), **BM25)
+        for section, scores in zip(alone, scores_of_alone):
+            nearest = [sections[place].key for place in top(scores, number + 1)]
+            negatives[section.key] = [key for key in nearest if key != section.key][:number]
     return negatives
 
 
@@ -225,19 +260,14 @@ def judge_nearest(
     documents: dict[str, str], queries: dict[str, str], qrels: dict[str, dict[str, int]], number: int
 ) -> dict[str, dict[str, int]]:
     """
-    The qrels with relevance 0 for up to `number` documents of each query that were not judged: the nearest by BM25 of
-    a query in the documents' own language.
+    Adds to the qrels up to `number` documents of each query that nobody judged, with relevance 0: the nearest by BM25
+    of the query in the documents' own language.
     """
-    words = [re.findall(r"\w+", text.lower()) or [text] for text in documents.values()]
-    index = bm25s.BM25()
-    index.index(words, show_progress=False)
     keys, judged = list(documents), {}
-    for query, known in qrels.items():
-        asked = [re.findall(r"\w+", queries[query].lower()) or [queries[query]]]
-        wanted = min(len(keys), number + len(known))
-        rows = index.retrieve(asked, k=wanted, show_progress=False)[0][0]
-        nearest = [keys[row] for row in rows if keys[row] not in known][:number]
-        judged[query] = known | dict.fromkeys(nearest, 0)
+    scores_of_queries = score_bm25(documents.values(), (queries[query] for query in qrels), **BM25)
+    for (query, known), scores in zip(qrels.items(), scores_of_queries):
+        nearest = [keys[place] for place in top(scores, number + len(known))]
+        judged[query] = known | dict.fromkeys([key for key in nearest if key not in known][:number], 0)
     return judged
 
 
@@ -251,18 +281,30 @@ def write_corpus(
     seed: int = 0,
 ) -> dict[str, dict[str, int]]:
     """
-    Writes the corpus to the folder `output`, which must not exist, all or nothing. Raises `ValueError` for a bad
-    argument, and for two sections with the same key.
+    Writes a corpus folder, all or nothing.
+
+    Args:
+        output (`Path`): must not exist.
+        sections (`list[Section]`).
+        languages (`list[str]`): every two of them make a pair.
+        validation_fraction (`float`, defaults to 0.05): see [`hold_out`].
+        num_negatives (`int`, defaults to 5): see [`hard_negatives`].
+        same_language (`bool`, defaults to `False`): also pair each section with itself.
+        seed (`int`, defaults to 0).
 
     Returns:
         `{pair: {split: number of aligned sections}}`.
+
+    Raises `FileExistsError` if `output` exists. Raises `ValueError` for a bad argument, two sections with the same key,
+    and if no section is there in two languages. Languages that no model card can name are logged.
     """
     if not 0 <= validation_fraction < 1:
         raise ValueError(f"validation_fraction must be at least 0 and less than 1, got {validation_fraction}")
     if num_negatives < 0:
         raise ValueError(f"num_negatives must not be negative, got {num_negatives}")
     if hyphens := [language for language in languages if "-" in language]:
-        raise ValueError(f"a language must have no hyphen, which joins the two of a pair; got {hyphens[0]!r}")
+        raise ValueError(f"a language must have no hyphen (it joins the languages of a pair); got {hyphens[0]!r}")
+    warn_of_cards(languages)
     if twice := [key for key, number in Counter(section.key for section in sections).items() if number > 1]:
         raise ValueError(f"the section {twice[0]!r} occurs more than once: give the folders different names")
     splits = dict(zip(("train", "validation"), hold_out(sections, validation_fraction, seed)))

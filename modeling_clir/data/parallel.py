@@ -1,24 +1,24 @@
-"""Parallel texts: sentences or documents of two languages, a translation each."""
+"""Parallel texts: sentences or documents in two languages, translations of each other."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets import load_dataset
-from datasets.exceptions import DatasetGenerationError
-from transformers.utils import logging
-
-from .files import read_jsonl, read_lines
+from .files import check_text, read_jsonl, read_lines
+from .hub import read_split
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass
 class ParallelTexts:
     """
     Attributes:
-        source, target (`str`): names of the two sides, as their languages.
+        source, target (`str`): names of the two sides, usually languages.
         source_texts, target_texts (`list[str]`): of the same length; texts at the same place are translations.
+
+    Raises `ValueError` for fewer than two texts.
     """
 
     source: str
@@ -28,9 +28,7 @@ class ParallelTexts:
 
     def __post_init__(self):
         if len(self.source_texts) < 2:
-            raise ValueError(
-                f"{self.name}: {len(self.source_texts)} texts; the nearest is to be found among two or more"
-            )
+            raise ValueError(f"{self.name}: {len(self.source_texts)} texts; finding the nearest needs two or more")
 
     @property
     def name(self) -> str:
@@ -43,12 +41,14 @@ def is_jsonl(path: Path) -> bool:
 
 def read_texts(path: Path, document_ids: Path | None = None) -> dict[str, str]:
     """
-    The texts of a file, plain or `.gz`: a line each, by the number of the line; or, with `document_ids`, a file of as
-    many lines, those that have the same document id there joined, by this id; or the documents of a `.jsonl` with `id`
-    and `text` or `sentences`, by their id.
+    Reads the texts of a file, plain or `.gz`.
 
-    Raises `ValueError` with file and line for an empty text, an id that is missing or occurs twice, and where the lines
-    of the two files are not as many.
+    - Of a `.jsonl`: document id to text (`text`, or `sentences`, joined).
+    - Of a text file: number of the line to line.
+    - Of a text file with `document_ids`, a file with a document id for each line: document id to its lines, joined.
+
+    Raises `ValueError` with file and line for an empty text, and an id that is missing or occurs twice; and if the two
+    files have different numbers of lines.
     """
     texts = {}
     if is_jsonl(path):
@@ -80,6 +80,7 @@ def read_texts(path: Path, document_ids: Path | None = None) -> dict[str, str]:
 
 
 def checked(text: str, where: str) -> str:
+    """The text without spaces around it. Raises `ValueError` for an empty text."""
     if not text.strip():
         raise ValueError(f"{where}: the text is empty")
     return text.strip()
@@ -89,11 +90,11 @@ def read_parallel_files(
     source: Path, target: Path, names: tuple[str, str] | None = None, document_ids: Path | None = None
 ) -> ParallelTexts:
     """
-    Two files of [`read_texts`], parallel by line or aligned by id; `names` default to those of the files, with
-    their folders where they are the same. A document
-    that only one of them has is left out, and counted in the log.
+    Reads two files as [`read_texts`]: `.jsonl` files are aligned by id, text files by line (or by document id). Documents
+    that only one file has are left out and counted in the log. `names` default to the names of the files, with their
+    folders if they are the same.
 
-    Raises `ValueError` where the files have not the same number of lines, or no id in common.
+    Raises `ValueError` if text files have different numbers of lines, and if there is no id in common.
     """
     if is_jsonl(source) != is_jsonl(target):
         raise ValueError(f"{source} and {target}: give two .jsonl files, or two text files")
@@ -114,10 +115,10 @@ def read_parallel_files(
 
 def find_language(folder: Path, pair: str, language: str) -> Path:
     """
-    The file of a language in a folder, plain or `.gz`: `{language}.jsonl`, `{language}.txt`, `*.{language}.txt` (as of
-    NTREX), or `*.{pair}.{language}` with the languages of the pair in either order (as of Tatoeba in LASER, and OPUS).
+    The file of a language in a folder, plain or `.gz`: `{language}.jsonl`, `{language}.txt`, `*.{language}.txt` (NTREX),
+    or `*.{pair}.{language}` with the languages of the pair in either order (Tatoeba in LASER, OPUS).
 
-    Raises `FileNotFoundError` where there is none, `ValueError` where there are several.
+    Raises `FileNotFoundError` for none, `ValueError` for several.
     """
     reverse = "-".join(reversed(pair.split("-")))
     patterns = [f"{language}.jsonl", f"{language}.txt", f"*.{language}.txt"]
@@ -136,7 +137,7 @@ def find_language(folder: Path, pair: str, language: str) -> Path:
 
 
 def read_parallel_folder(folder: Path, pair: str, document_ids: Path | None = None) -> ParallelTexts:
-    """The files of [`find_language`] for a language pair as `"en-de"`, read by [`read_parallel_files`]."""
+    """Finds the files of a pair as `"en-de"` by [`find_language`], and reads them by [`read_parallel_files`]."""
     source, target = pair.split("-")
     paths = find_language(folder, pair, source), find_language(folder, pair, target)
     return read_parallel_files(*paths, (source, target), document_ids)
@@ -146,16 +147,17 @@ def read_parallel_dataset(
     name: str, columns: tuple[str, str], config: str | None = None, split: str = "test"
 ) -> ParallelTexts:
     """
-    Two columns of a dataset of the Hub, or of a local folder that `datasets` reads. Nested ones, as of `translation`,
-    are named `translation.en`.
+    Reads two columns of a dataset of the Hub, or of a local folder that `datasets` reads. A nested column is named
+    `translation.en`.
 
-    Raises `ValueError` for a dataset, config, split or column that is not there, and for a row without text.
+    Raises `ValueError` for a dataset, config, split or column that is not there, and for a row without text or with a
+    character that no text may have.
     """
     where = f"dataset {name}, config {config or 'default'}, split {split}"
     try:
-        dataset = load_dataset(name, config, split=split).flatten()
-    except (OSError, ValueError, DatasetGenerationError) as error:
-        raise ValueError(f"{where}: {error.__cause__ or error}") from error
+        dataset = read_split(name, config, split).flatten()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
     for column in columns:
         if column not in dataset.column_names:
             raise ValueError(f"{where}: there is no column {column!r}; there are {', '.join(dataset.column_names)}")
@@ -165,6 +167,7 @@ def read_parallel_dataset(
         for row, text in enumerate(texts[-1]):
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(f"{where}, row {row}: {column!r} must be a text that is not empty, got {text!r:.60}")
+            check_text(text, f"{where}, row {row}")
     return ParallelTexts(*columns, *texts)
 
 

@@ -1,29 +1,40 @@
 """Training examples from the judged queries of collections."""
 
 import random
+from collections.abc import Sequence
 
 from .collections import Collection
-from .sections import Example, ExampleKey, sample_negatives
+from .sections import Example, ExampleKey
 
 
 class QueryDataset:
     """
-    RR examples for finetuning: a query, one of its relevant documents, and negatives sampled from its documents that
-    are judged not relevant, else from the documents that are not judged for it.
+    RR examples for finetuning: a query, one of its relevant documents, and negatives. Negatives are drawn in this
+    order, each kind only after all documents of the kinds before it are used:
+
+    1. documents that are judged not relevant for the query;
+    2. candidates of the query (of the first stage) that are not judged;
+    3. other documents of the collection that are not judged.
+
+    Within a kind, every document is equally likely. No relevant document is a negative, and no document is drawn twice.
 
     Args:
         collections (`list[Collection]`).
-        queries (`dict[str, list[str]]`): of each collection's name, the ids of the training queries.
-        num_negatives (`int`).
+        queries (`dict[str, list[str]]`): collection name to the ids of the training queries.
+        num_negatives (`int`): negatives of an example.
         seed (`int`).
 
-    Indexed by [`ExampleKey`], whose pair is the collection's name. Raises `ValueError` where a collection's training
-    queries have no relevant document.
+    Indexed by [`ExampleKey`], whose pair is the collection's name. An example depends on `seed` and its key alone. Its
+    time and memory do not depend on the size of the collection.
+
+    Raises `ValueError` if a collection's training queries have no relevant document, or if a query has fewer than
+    `num_negatives` documents that are not relevant.
     """
 
     def __init__(self, collections: list[Collection], queries: dict[str, list[str]], num_negatives: int, seed: int):
         self.collections = {collection.name: collection for collection in collections}
         self.num_negatives, self.seed = num_negatives, seed
+        self.documents = {name: list(collection.documents) for name, collection in self.collections.items()}
         self.positives = {
             name: [(q, d) for q in queries[name] for d, relevance in collection.qrels[q].items() if relevance > 0]
             for name, collection in self.collections.items()
@@ -33,7 +44,7 @@ class QueryDataset:
                 raise ValueError(f"{name}: no training query has a relevant document")
             for query, _ in positives:
                 relevant = sum(relevance > 0 for relevance in self.collections[name].qrels[query].values())
-                if len(self.collections[name].documents) - relevant < num_negatives:
+                if len(self.documents[name]) - relevant < num_negatives:
                     raise ValueError(
                         f"{name}: query {query!r} has fewer than {num_negatives} documents that are not relevant"
                     )
@@ -49,11 +60,18 @@ class QueryDataset:
         query, positive = self.positives[key.pair][key.index]
         judged = collection.qrels[query]
         negatives = [document for document, relevance in judged.items() if relevance <= 0]
-        if len(negatives) < self.num_negatives:
-            negatives += [d for d in collection.documents if d not in judged]
-        chosen = sample_negatives(positive, [], negatives, self.num_negatives, rng)
-        texts = [collection.documents[document] for document in [positive, *chosen]]
+        negatives = draw(negatives, {positive}, self.num_negatives, rng)
+        for pool in (collection.candidates.get(query, ()), self.documents[key.pair]):
+            if missing := self.num_negatives - len(negatives):
+                negatives += draw(pool, {*judged, *negatives}, missing, rng)
+        texts = [collection.documents[document] for document in [positive, *negatives]]
         return Example("rr", key.pair, collection.queries[query], texts, seed, query_cut=False)
+
+
+def draw(pool: Sequence[str], excluded: set[str], number: int, rng: random.Random) -> list[str]:
+    """Draws `number` of the pool without the excluded ones, or all that are left. Never goes through a large pool."""
+    places = rng.sample(range(len(pool)), min(len(pool), number + len(excluded)))
+    return [pool[place] for place in places if pool[place] not in excluded][:number]
 
 
 __all__ = ["QueryDataset"]

@@ -1,27 +1,27 @@
 """
-Questions with the passage (context) that holds the answer, in the layouts of SQuAD, MLQA and XQuAD. What is asked in one
-language about a context in another has a key, `context-de.question-en`.
+Reads questions with their contexts (the passages that hold the answers), in the layouts of SQuAD, MLQA and XQuAD. A
+pair of languages has a key: `context-de.question-en` are questions in English on contexts in German.
 """
 
 import json
+import logging
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from datasets import get_dataset_config_names, get_dataset_split_names, load_dataset
-from transformers.utils import logging
+from .files import BAD_CHARACTER, local_dataset, read_text
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 KEY = re.compile(r"context-(?P<context>\w+)\.question-(?P<question>\w+)")
-MLQA_FILE = re.compile(r"(?P<role>dev|test)-context-(?P<context>\w+)-question-(?P<question>\w+)\.json")
+MLQA_FILE = re.compile(r"(?P<role>dev|test)-context-(?P<context>\w+)-question-(?P<question>\w+)\.json(\.gz)?")
 MLQA_CONFIG = re.compile(r"(mlqa|MLQA)\.(?P<context>\w+)\.(?P<question>\w+)")
-PARALLEL_FILE = re.compile(r"(?P<name>[^.]+)\.(?P<language>[a-z]{2})\.json")
+PARALLEL_FILE = re.compile(r"(?P<name>[^.]+)\.(?P<language>[a-z]{2})\.json(\.gz)?")
 XQUAD_CONFIG = re.compile(r"xquad\.(?P<language>\w+)")
 HUB_SPLITS = {"train": ("train",), "dev": ("validation", "dev"), "test": ("test", "validation")}
+SQUAD_V2 = re.compile(r"v?2(\.\d+)*")
 
 
 @dataclass
@@ -29,14 +29,18 @@ class Question:
     """
     Attributes:
         id, text, context (`str`).
-        answers (`list[tuple[str, int]]`): text and place of its first character in the context; none where the
-            context does not answer the question (SQuAD v2.0).
+        answers (`list[tuple[str, int]]`, *optional*): text of each answer, and the place of its first character in the
+            context. Empty if the context does not answer the question (SQuAD v2.0); `None` if the data set does not
+            give the answers (the test files of a leaderboard).
+        may_lack_answer (`bool`, defaults to `False`): the data set is in the layout of SQuAD v2.0, which marks the
+            questions that the context does not answer.
     """
 
     id: str
     text: str
     context: str
-    answers: list[tuple[str, int]]
+    answers: list[tuple[str, int]] | None
+    may_lack_answer: bool = False
 
 
 @dataclass
@@ -45,10 +49,10 @@ class QuestionSet:
     Questions in one language on contexts in one language.
 
     Attributes:
-        name (`str`): of the data set, as `mlqa`.
-        context_language, question_language (`str`): codes, as `de`.
+        name (`str`): of the data set, such as `mlqa`.
+        context_language, question_language (`str`): codes, such as `de`.
         questions (`list[Question]`).
-        answered_like (`str`): `"mlqa"` or `"squad"`, whose normalization of answers is the data set's own.
+        answered_like (`str`): `"mlqa"` or `"squad"`, whose rules normalize the answers of the data set.
     """
 
     name: str
@@ -63,12 +67,23 @@ class QuestionSet:
 
     @property
     def answers(self) -> dict[str, list[str]]:
-        """Question id to the texts of its answers."""
+        """Question id to the texts of its answers. Only for a set with `has_answers`."""
         return {question.id: [text for text, _ in question.answers] for question in self.questions}
 
     @property
+    def has_answers(self) -> bool:
+        """Whether the data set gives the answers. Without them predictions cannot be measured."""
+        return all(question.answers is not None for question in self.questions)
+
+    @property
     def unanswerable(self) -> int:
-        return sum(not question.answers for question in self.questions)
+        """Number of questions that the context does not answer."""
+        return sum(question.answers == [] for question in self.questions)
+
+    @property
+    def may_lack_answers(self) -> bool:
+        """Whether some questions are unanswerable, or may be if the answers are not given."""
+        return self.unanswerable > 0 or any(q.answers is None and q.may_lack_answer for q in self.questions)
 
 
 def language_key(context_language: str, question_language: str) -> str:
@@ -90,50 +105,93 @@ def parse_key(key: str) -> tuple[str, str]:
 @dataclass
 class QuestionReader:
     """
-    Collects checked questions.
+    Collects the questions of one file or split, and checks them.
+
+    A question without answers is unanswerable if the data says so: `is_impossible` is true, or, in a data set with
+    `empty_means_impossible`, its list of answers is empty. Other questions without answers are faults. In a test set
+    where no question has an answer or a mark, the answers are unknown: `Question.answers` is `None` (logged).
 
     Args:
         where (`str`): the file or data set, for errors.
-        training (`bool`): whether an answer must be where its offset says. In tests, which compare texts alone, one
-            that is not is reported and stays.
-        bad_data (`str`, defaults to `"stop"`): what to do about such answers in training, ids that occur twice,
-            contexts without a question, and empty texts: `"stop"` with an error that counts them and names the first of
-            each kind, or `"skip"` them, with a warning that does.
+        training (`bool`): whether an answer must be where its offset says. Tests compare texts alone: a misplaced
+            answer is kept and logged.
+        bad_data (`str`, defaults to `"stop"`): what to do about faults: misplaced answers in training, questions
+            without answers, ids that occur twice, contexts without a question, empty texts, and texts with a NUL
+            character or a lone surrogate. `"stop"` raises an error that counts them and names the first of each kind;
+            `"skip"` leaves them out and logs the same.
+        empty_means_impossible (`bool`, defaults to `False`): whether an empty list of answers marks a question as
+            unanswerable.
+
+    [`QuestionReader.add`] takes the questions, [`QuestionReader.finish`] gives those that stay.
     """
 
     where: str
     training: bool
     bad_data: str = "stop"
+    empty_means_impossible: bool = False
     questions: dict[str, Question] = field(default_factory=dict)
     faults: dict[str, list[str]] = field(default_factory=dict)
     misplaced: list[str] = field(default_factory=list)
+    unmarked: list[str] = field(default_factory=list)
+    marked: int = 0
 
     def fault(self, kind: str, name: str):
         self.faults.setdefault(kind, []).append(name)
 
-    def add(self, question: Question):
-        here = [
-            (text, at)
-            for text, at in question.answers
-            if text.strip() and at >= 0 and question.context[at : at + len(text)] == text
-        ]
+    def add(self, question: Question, impossible: bool | None, place: str):
+        """
+        Args:
+            question (`Question`).
+            impossible (`bool`, *optional*): its mark; `None` without one.
+            place (`str`): of the question in the file, for errors.
+        """
+        texts = (question.id, question.text, question.context, *(text for text, _ in question.answers))
+        if any(map(BAD_CHARACTER.search, texts)):
+            self.fault("questions with a NUL character or a lone surrogate", f"{place} (id {question.id!a})")
+            return
         if question.id in self.questions:
             self.fault("question ids that occur more than once", question.id)
             return
         if not question.text.strip() or not question.context.strip():
             self.fault("questions that are empty or have an empty context", question.id)
             return
+        if impossible:
+            self.marked += 1
+            question.answers = []
+        elif not question.answers:
+            question.answers = []
+            if impossible is not None or not self.empty_means_impossible:
+                self.unmarked.append(question.id)
+        elif not self.check_places(question):
+            return
+        self.questions[question.id] = question
+
+    def check_places(self, question: Question) -> bool:
+        """Whether the question stays. In training it keeps only the answers that are where their offset says."""
+        here = [
+            (text, at)
+            for text, at in question.answers
+            if text.strip() and at >= 0 and question.context[at : at + len(text)] == text
+        ]
         if len(here) < len(question.answers):
             text, at = next(answer for answer in question.answers if answer not in here)
             found = question.context[max(at, 0) : max(at, 0) + len(text)]
             self.misplaced.append(f"{question.id} ({text!r}, there: {found!r})")
-            if self.training and not here:
-                return
         if self.training:
             question.answers = here
-        self.questions[question.id] = question
+        return bool(here) or not self.training
 
     def finish(self) -> list[Question]:
+        """The questions that stay. Raises `ValueError` for faults that are not skipped, and without any question."""
+        questions = list(self.questions.values())
+        if questions and not (self.training or self.marked or any(question.answers for question in questions)):
+            logger.warning(f"{self.where}: no question has an answer; predictions are written, nothing is measured")
+            for question in questions:
+                question.answers = None
+        elif self.unmarked:
+            self.faults["questions without an answer that are not marked is_impossible"] = self.unmarked
+            unmarked = set(self.unmarked)
+            questions = [question for question in questions if question.id not in unmarked]
         misplaced = {"questions with an answer that is not where its offset says": self.misplaced}
         faults = self.faults | misplaced if self.training else self.faults
         if found := describe_faults(faults):
@@ -141,30 +199,42 @@ class QuestionReader:
                 raise ValueError(f"{self.where}: {found}. Mend the data, or leave these out with --bad_data skip")
             logger.warning(f"{self.where}: {found}; left out")
         if not self.training and self.misplaced:
-            logger.warning(f"{self.where}: {describe_faults(misplaced)}; it stays, as texts are compared")
-        if not self.questions:
+            logger.warning(f"{self.where}: {describe_faults(misplaced)}; kept, as tests compare texts")
+        if not questions:
             raise ValueError(f"{self.where} has no question")
-        return list(self.questions.values())
+        return questions
 
 
 def describe_faults(faults: dict[str, list[str]]) -> str:
     return "; ".join(f"{len(names)} {kind}, {names[0]} the first" for kind, names in faults.items() if names)
 
 
+def question_file(source: str) -> Path | None:
+    """The path of a JSON file, plain or `.gz`; `None` for a folder or Hub name. Raises `FileNotFoundError`."""
+    path = Path(source)
+    if not source.endswith((".json", ".json.gz")) or path.is_dir():
+        return None
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    return path
+
+
 def read_squad_file(path: Path, training: bool = False, bad_data: str = "stop") -> list[Question]:
     """
-    The questions of a JSON file in the layout of SQuAD v1.1 or v2.0. Raises `FileNotFoundError`, and `ValueError` for
-    another layout (naming the place in the file) and as [`QuestionReader`].
+    The questions of a JSON file, plain or `.gz`, in the layout of SQuAD v1.1 or v2.0. The `version` of the file
+    (`"v2.0"`), or `is_impossible` of a question, says that questions may be unanswerable.
+
+    Raises `ValueError` for a file that is not UTF-8 or not JSON, for another layout (naming the place in the file),
+    and as [`QuestionReader`].
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error}); convert the file") from error
-    except ValueError as error:
+        data = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
-    reader = QuestionReader(str(path), training, bad_data)
     place = "data"
     try:
+        is_v2 = bool(SQUAD_V2.fullmatch(str(data.get("version"))))
+        reader = QuestionReader(str(path), training, bad_data, empty_means_impossible=is_v2)
         for a, article in enumerate(data["data"]):
             place = f"data[{a}].paragraphs"
             for p, paragraph in enumerate(article["paragraphs"]):
@@ -174,23 +244,25 @@ def read_squad_file(path: Path, training: bool = False, bad_data: str = "stop") 
                     reader.fault("contexts without a question", place)
                 for q, qa in enumerate(asked):
                     place = f"data[{a}].paragraphs[{p}].qas[{q}]"
-                    answers = [] if qa.get("is_impossible") else qa["answers"]
-                    reader.add(
-                        make_question(
-                            qa["id"], qa["question"], context, [(a["text"], a["answer_start"]) for a in answers]
-                        )
-                    )
+                    answers = [(answer["text"], answer["answer_start"]) for answer in qa.get("answers") or []]
+                    impossible = qa.get("is_impossible")
+                    question = make_question(qa["id"], qa["question"], context, answers, impossible)
+                    question.may_lack_answer = is_v2 or impossible is not None
+                    reader.add(question, impossible, place)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not in SQuAD's layout at {place} ({error!r})") from error
     return reader.finish()
 
 
-def make_question(key: str | int, text: str, context: str, answers: list[tuple[str, int]]) -> Question:
+def make_question(
+    key: str | int, text: str, context: str, answers: list[tuple[str, int]], impossible: bool | None = None
+) -> Question:
     """Raises `TypeError` for fields of other types."""
     for what, value, types in (
         ("id", key, (str, int)),
         ("question", text, str),
         ("context", context, str),
+        ("is_impossible", impossible, (bool, type(None))),
         *(("text of an answer", answer, str) for answer, _ in answers),
         *(("answer_start", start, int) for _, start in answers),
     ):
@@ -203,28 +275,44 @@ def read_hub_split(
     name: str, config: str, role: str, training: bool = False, bad_data: str = "stop"
 ) -> list[Question]:
     """
-    The questions of a data set of the Hub, or of a local folder, in the layout of `rajpurkar/squad`: columns `id`,
-    `context`, `question`, `answers` (`text`, `answer_start`). `role` is `"train"`, `"dev"` or `"test"`; where there is
-    no test split the validation split serves. Raises `ValueError` for a split or column that is not there, and as
-    [`QuestionReader`].
+    The questions of a Hub data set, or of a local folder, in the layout of `rajpurkar/squad`: columns `id`, `context`,
+    `question`, `answers` (`text`, `answer_start`), and optionally `is_impossible`. Without the latter, empty `answers`
+    mark a question as unanswerable, as in `rajpurkar/squad_v2`. A test set may lack the column `answers`.
+
+    Args:
+        name, config (`str`): of the data set.
+        role (`str`): `"train"`, `"dev"` or `"test"`. Without a test split the validation split is read.
+        training (`bool`, defaults to `False`), bad_data (`str`, defaults to `"stop"`): see [`QuestionReader`].
+
+    Raises `ValueError` for a missing split or column, for files that do not parse, and as [`QuestionReader`].
     """
-    splits = get_dataset_split_names(name, config)
-    split = next((split for split in HUB_SPLITS[role] if split in splits), None)
-    if split is None:
-        raise ValueError(f"{name} has no split {HUB_SPLITS[role][0]} of {config}; it has {', '.join(splits)}")
-    where = f"{name}, {config}, {split}"
-    with TemporaryDirectory() as cache:
-        # `datasets` knows a folder by its name and README.md: it would give its rows of before they were mended.
-        options = {"cache_dir": cache, "keep_in_memory": True} if Path(name).is_dir() else {}
-        dataset = load_dataset(name, config, split=split, **options)
-    if missing := {"id", "context", "question", "answers"} - set(dataset.column_names):
+    from datasets import get_dataset_split_names, load_dataset  # here: a reader of files needs no datasets
+    from datasets.exceptions import DatasetGenerationError
+
+    with local_dataset(name) as (path, options):
+        splits = get_dataset_split_names(path, config)
+        split = next((split for split in HUB_SPLITS[role] if split in splits), None)
+        if split is None:
+            raise ValueError(f"{name} has no split {HUB_SPLITS[role][0]} of {config}; it has {', '.join(splits)}")
+        where = f"{name}, {config}, {split}"
+        try:
+            dataset = load_dataset(path, config, split=split, **options)
+        except DatasetGenerationError as error:
+            raise ValueError(f"{where}: the files do not parse ({error.__cause__ or error})") from error
+    columns = set(dataset.column_names)
+    if missing := {"id", "context", "question", *(["answers"] if role != "test" else [])} - columns:
         found = ", ".join(dataset.column_names)
         raise ValueError(f"{where}: not in SQuAD's layout: it lacks {', '.join(sorted(missing))} and has {found}")
-    reader = QuestionReader(where, training, bad_data)
+    has_marks = "is_impossible" in columns
+    reader = QuestionReader(where, training, bad_data, empty_means_impossible=not has_marks)
     for number, row in enumerate(dataset):
         try:
-            answers = list(zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True))
-            reader.add(make_question(row["id"], row["question"], row["context"], answers))
+            given = row.get("answers") or {"text": [], "answer_start": []}
+            answers = list(zip(given["text"], given["answer_start"], strict=True))
+            impossible = row.get("is_impossible")
+            question = make_question(row["id"], row["question"], row["context"], answers, impossible)
+            question.may_lack_answer = has_marks
+            reader.add(question, impossible, f"row {number}")
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{where}: not in SQuAD's layout in row {number} ({error!r})") from error
     return reader.finish()
@@ -237,27 +325,48 @@ def read_hub_split(
 
 def read_training_questions(sources: list[str], bad_data: str = "stop") -> list[Question]:
     """
-    The questions of all sources together: files in SQuAD's layout, or names of the Hub, of which the training split
-    is read. Raises as [`read_squad_file`] and [`read_hub_split`], and for a question id that two sources have.
+    The questions of all sources, one source after another. Two sources may have the same ids, as the translations of
+    one data set do; questions that are the same in two sources are counted in the log.
+
+    Args:
+        sources (`list[str]`): JSON files in SQuAD's layout, or Hub names, whose training split is read.
+        bad_data (`str`, defaults to `"stop"`): see [`QuestionReader`].
+
+    Raises `FileNotFoundError` for a missing file, `ValueError` for a source that is named twice, and as
+    [`read_squad_file`] and [`read_hub_split`].
     """
-    together = QuestionReader(", ".join(sources), training=True, bad_data=bad_data)
+    if twice := [source for source, number in Counter(sources).items() if number > 1]:
+        raise ValueError(f"--train_data names {twice[0]} more than once")
+    questions, seen, again = [], set(), 0
     for source in sources:
-        if source.endswith(".json"):
-            questions = read_squad_file(Path(source), True, bad_data)
+        if path := question_file(source):
+            found = read_squad_file(path, True, bad_data)
         else:
-            questions = read_hub_split(source, only_config(source), "train", True, bad_data)
-        for question in questions:
-            together.add(question)
-    return together.finish()
+            found = read_hub_split(source, only_config(source), "train", True, bad_data)
+        contents = {(question.text, question.context) for question in found}
+        again += len(contents & seen)
+        seen |= contents
+        questions += found
+    if again:
+        logger.warning(
+            f"{', '.join(sources)}: {again} questions are the same in two of them, and are trained on twice"
+        )
+    return questions
 
 
 def hub_configs(name: str) -> list[str]:
-    try:
-        return get_dataset_config_names(name)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{name}: {error}; take a copy of it as Parquet (google/xtreme has MLQA's), or the files themselves"
-        ) from error
+    from datasets import get_dataset_config_names
+
+    with local_dataset(name) as (path, _):
+        try:
+            return get_dataset_config_names(path)
+        except (RuntimeError, FileNotFoundError) as error:  # a script, or no such name; a folder without data
+            if isinstance(error, FileNotFoundError) and path == name:
+                raise
+            raise ValueError(
+                f"{name}: {str(error).replace(path, name)}; take a copy of the data set as Parquet (google/xtreme has "
+                "MLQA's), or the files themselves"
+            ) from error
 
 
 def only_config(name: str) -> str:
@@ -278,25 +387,26 @@ def read_question_sets(
     The questions of a data set, by pairs of languages.
 
     Args:
-        source (`str`): one of
+        source (`str`): one of the following; files may be plain or `.gz`.
 
-            - the folder `MLQA_V1`, or one that holds it: files `{role}-context-{language}-question-{language}.json`; or
-              its folder `dev` or `test`, or one of these files, of whatever role
-            - a folder of parallel files `{name}.{language}.json`, as XQuAD's: questions of one, contexts of another,
-              paired by the question's id; or one of these files
-            - a file in SQuAD's layout, which is English
-            - a name of the Hub (or a local folder of a data set): with configs `mlqa.{context}.{question}`, as
-              `facebook/mlqa`, or with `MLQA`, as `google/xtreme`; `xquad.{language}`, as `google/xquad`; or one config,
-              as `rajpurkar/squad`, in English
+            - the folder `MLQA_V1`, or one that holds it: files `{role}-context-{language}-question-{language}.json`.
+              Its folder `dev` or `test`, or one of these files, is read for either role.
+            - a folder of parallel files `{name}.{language}.json`, such as XQuAD's. Questions in one language are
+              paired with contexts in another by the question's id. Or one of these files.
+            - a file in SQuAD's layout, in English
+            - a Hub name, or the local folder of such a data set: with configs `mlqa.{context}.{question}`, as
+              `facebook/mlqa`, or `MLQA...`, as `google/xtreme`; `xquad.{language}`, as `google/xquad`; or with one
+              config, as `rajpurkar/squad`, in English
         role (`str`): `"dev"` or `"test"`.
-        languages (`list[str]`, *optional*): all pairs of these.
-        pairs (`list[str]`, *optional*): these, as `context-de.question-en`. Without either all that are there.
-        bad_data (`str`): see [`QuestionReader`]; of parallel files also what to do about questions that one of them
-            lacks.
+        languages (`list[str]`, *optional*): read all pairs of these.
+        pairs (`list[str]`, *optional*): read these, as `context-de.question-en`. Without `languages` and `pairs` all
+            pairs are read.
+        bad_data (`str`, defaults to `"stop"`): see [`QuestionReader`]. A question that only one of two parallel files
+            has is a fault too.
 
-    Raises `FileNotFoundError` for a file that is not there; `ValueError` for a pair of languages that is not there, a
-    folder of another layout, files that are not parallel, and as [`read_squad_file`]; as `datasets` for a folder or name
-    without data.
+    Raises `FileNotFoundError` for a missing file; `ValueError` for a missing pair of languages, a folder of another
+    layout, files that are not parallel, development questions without answers, and as [`read_squad_file`]; and the
+    errors of `datasets` for a folder or name without data.
     """
     if languages and pairs:
         raise ValueError("pass --languages or --pairs, not both")
@@ -309,71 +419,91 @@ def read_question_sets(
             f"{source} has no {role} questions of {listed}; it has {', '.join(language_key(*pair) for pair in there)}"
         )
     chosen = list(dict.fromkeys(wanted)) or list(there)
-    return [QuestionSet(name, *pair, there[pair](bad_data), style) for pair in chosen]
+    sets = [QuestionSet(name, *pair, there[pair](bad_data), style) for pair in chosen]
+    if role == "dev" and (without := [one for one in sets if not one.has_answers]):
+        raise ValueError(f"{source}: the questions of {without[0].key} have no answers, which development needs")
+    return sets
 
 
 def open_source(source: str, role: str):
     """
-    Name of a data set, whose normalization it has, and for each pair (context language, question language) a
-    function that reads it.
+    Gives the name of a data set, the style of its normalization, and for each pair (context language, question
+    language) a function that reads it.
     """
     path = Path(source)
     name = path.resolve().name
     if path.is_dir():
-        files = [file for depth in ("*", "*/*", "*/*/*") for file in sorted(path.glob(f"{depth}.json"))]
+        files = json_files(path)
         if mlqa := [(file, match) for file in files if (match := MLQA_FILE.fullmatch(file.name))]:
             of_role = [(file, m) for file, m in mlqa if m["role"] == role]
             of_role = of_role or [(file, m) for file, m in mlqa if file.parent == path]
-            found = {(m["context"], m["question"]): file_reader(file) for file, m in of_role}
-            if not found:
+            readers = {}
+            for file, match in of_role:
+                pair = (match["context"], match["question"])
+                if pair in readers:
+                    raise ValueError(
+                        f"{source} has several {role} files of {language_key(*pair)}, {file} for instance"
+                    )
+                readers[pair] = file_reader(file)
+            if not readers:
                 raise ValueError(f"{source} has no file {role}-context-LANGUAGE-question-LANGUAGE.json")
-            return "mlqa", "mlqa", found
+            return "mlqa", "mlqa", readers
         files = [file for file in files if file.parent == path]
         if parallel := {m["language"]: file for file in files if (m := PARALLEL_FILE.fullmatch(file.name))}:
             if len({file.name.split(".")[0] for file in files}) > 1 or len(files) > len(parallel):
                 raise ValueError(f"{path} has files of several data sets: {', '.join(file.name for file in files)}")
-            name = files[0].name.split(".")[0]
-            return (
-                name,
-                "squad",
-                parallel_readers(parallel, lambda file, bad_data: read_squad_file(file, bad_data=bad_data)),
-            )
+            return files[0].name.split(".")[0], "squad", parallel_readers(parallel, read_file)
         if files and not (path / "README.md").is_file():
             raise ValueError(
                 f"{path}: neither MLQA_V1 (dev and test) nor parallel files *.LANGUAGE.json: name one of its files"
             )
-    elif path.suffix == ".json":
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no file {path}")
-        if match := MLQA_FILE.fullmatch(path.name):
-            return "mlqa", "mlqa", {(match["context"], match["question"]): file_reader(path)}
-        match = PARALLEL_FILE.fullmatch(path.name)
-        name, language = (match["name"], match["language"]) if match else (path.stem, "en")
-        return name, "squad", {(language, language): file_reader(path)}
+    elif file := question_file(source):
+        if match := MLQA_FILE.fullmatch(file.name):
+            return "mlqa", "mlqa", {(match["context"], match["question"]): file_reader(file)}
+        match = PARALLEL_FILE.fullmatch(file.name)
+        name, language = match.group("name", "language") if match else (file.name.split(".json")[0], "en")
+        return name, "squad", {(language, language): file_reader(file)}
 
     configs = hub_configs(source)
 
-    def hub_reader(config):
-        return lambda bad_data: read_hub_split(source, config, role, bad_data=bad_data)
+    def read_config(config, bad_data):
+        return read_hub_split(source, config, role, bad_data=bad_data)
+
+    def config_reader(config):
+        return lambda bad_data: read_config(config, bad_data)
 
     if found := {config: match for config in configs if (match := MLQA_CONFIG.fullmatch(config))}:
-        readers = {(match["context"], match["question"]): hub_reader(config) for config, match in found.items()}
+        readers = {(match["context"], match["question"]): config_reader(config) for config, match in found.items()}
         return name, "mlqa", readers
     if found := {match["language"]: config for config in configs if (match := XQUAD_CONFIG.fullmatch(config))}:
-        return (
-            name,
-            "squad",
-            parallel_readers(found, lambda config, bad_data: read_hub_split(source, config, role, bad_data=bad_data)),
-        )
-    return name, "squad", {("en", "en"): hub_reader(only_config(source))}
+        return name, "squad", parallel_readers(found, read_config)
+    return name, "squad", {("en", "en"): config_reader(only_config(source))}
+
+
+def json_files(folder: Path) -> list[Path]:
+    """The JSON files of a folder and of two levels below it. Raises `ValueError` for a file that is plain and `.gz`."""
+    depths = ("*", "*/*", "*/*/*")
+    files = [
+        file for depth in depths for file in sorted([*folder.glob(f"{depth}.json"), *folder.glob(f"{depth}.json.gz")])
+    ]
+    if both := [file for file in files if file.with_name(f"{file.name}.gz") in files]:
+        raise ValueError(f"{both[0].parent} has both {both[0].name} and {both[0].name}.gz; remove one")
+    return files
+
+
+def read_file(path: Path, bad_data: str) -> list[Question]:
+    return read_squad_file(path, bad_data=bad_data)
 
 
 def file_reader(path: Path):
-    return lambda bad_data: read_squad_file(path, bad_data=bad_data)
+    return lambda bad_data: read_file(path, bad_data)
 
 
 def parallel_readers(sources: dict, read):
-    """Of the sources of each language, which `read` reads, questions of one on contexts of another, paired by id."""
+    """
+    For each pair of languages a function that reads it: questions in one language and contexts in the other, paired by
+    the question's id. `read` reads one of the `sources`, which are given by language.
+    """
     kept = {}
 
     def reader(context, question):
@@ -390,8 +520,7 @@ def parallel_readers(sources: dict, read):
                 if bad_data == "stop":
                     raise ValueError(f"{said}. Mend the data, or leave these out with --bad_data skip")
                 logger.warning(f"{said}; left out")
-            both = [one for one in here.values() if one.id in other]
-            return [Question(one.id, other[one.id].text, one.context, one.answers) for one in both]
+            return [replace(one, text=other[one.id].text) for one in here.values() if one.id in other]
 
         return read_pair
 
@@ -399,7 +528,7 @@ def parallel_readers(sources: dict, read):
 
 
 def describe(sets: list[QuestionSet]) -> str:
-    """How many questions there are, in a line."""
+    """One line with the number of pairs and questions of each data set."""
     counts = Counter()
     for one in sets:
         counts[one.name] += len(one.questions)

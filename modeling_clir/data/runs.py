@@ -1,4 +1,4 @@
-"""TREC runs: of each query the documents that were ranked, and their scores."""
+"""TREC runs: the ranked documents of each query, with their scores."""
 
 import math
 from collections.abc import Container
@@ -16,7 +16,7 @@ def ranking(scores: dict[str, float]) -> list[str]:
 
 
 def write_run(run: Run, path: Path, tag: str):
-    """Writes a TREC run; ties are ordered by descending document id, as trec_eval reads them."""
+    """Writes a TREC run. Ties are ordered by descending document id, as trec_eval orders them."""
     with new_file(path) as file:
         for query, scores in run.items():
             file.writelines(
@@ -27,9 +27,9 @@ def write_run(run: Run, path: Path, tag: str):
 
 def read_run(path: Path, known: tuple[Container[str], Container[str]] | None = None) -> Run:
     """
-    A TREC run, plain or `.gz`, in the order of the file. Raises `ValueError` with file and line for what does not
-    parse, a document that is listed twice, a score that is not a finite number, and a query or document that is not
-    among the `known` ones: `(queries, documents)`.
+    Reads a TREC run, plain or `.gz`, in the order of the file. `known` are the ids of `(queries, documents)`, if they
+    are to be checked. Raises `ValueError` with file and line for another number of columns, a document that is listed
+    twice for a query, a score that is not a finite number, and a query or document that is not known.
     """
     run: Run = {}
     for where, (query, _, document, _, score, _) in read_columns(path, 6):
@@ -48,7 +48,7 @@ def read_run(path: Path, known: tuple[Container[str], Container[str]] | None = N
 
 
 def check_ids(query: str, document: str, queries: Container[str], documents: Container[str], where: str | Path):
-    """Raises `ValueError` for a query or document that is not there."""
+    """Raises `ValueError` for an unknown query or document."""
     if query not in queries:
         raise ValueError(f"{where}: no query has the id {query!r}")
     if document not in documents:

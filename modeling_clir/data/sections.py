@@ -5,11 +5,12 @@ The pretraining corpus: sections of multilingual documents and which of them are
     pairs/{source}-{target}/{train,validation}.parquet
                                                     source_id, target_id, source_negatives, target_negatives
 
-in a local folder or a dataset repository of the Hub. It is read through `datasets`, so memory-mapped; in memory are
-only row numbers. `scripts/build_corpus.py` writes it.
+in a local folder or a dataset repository of the Hub. `datasets` maps the files into memory; only row numbers are held
+in memory. `scripts/build_corpus.py` writes a corpus.
 """
 
 import glob
+import logging
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,13 @@ from datasets import Dataset, Features, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import list_repo_files
 from sentencex import segment
-from transformers.utils import logging
+
+from ..names import check_name, missing_path
+from .files import list_files
+from .languages import warn_of_cards
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 MAX_QUERY_WORDS = 64
 
@@ -40,30 +44,17 @@ PAIRS = Features(
 )
 
 
-def parse_pairs(text: str) -> list[str]:
-    """
-    `"en-de,de-fr"` to `["en-de", "de-fr"]`. Raises `ValueError` for anything that is not two languages joined by a
-    hyphen, and for a pair that is given twice (in either order).
-    """
-    pairs = [pair.strip() for pair in text.split(",") if pair.strip()]
-    seen = set()
-    for pair in pairs:
-        languages = pair.split("-")
-        if len(languages) != 2 or not all(languages):
-            raise ValueError(f"a language pair is two languages joined by a hyphen, as en-de; got {pair!r}")
-        if frozenset(languages) in seen:
-            raise ValueError(f"the language pair {pair!r} is given twice (a pair stands for both directions)")
-        seen.add(frozenset(languages))
-    return pairs
-
-
 def corpus_files(corpus: str) -> set[str]:
-    """The names of a corpus' files. Raises `FileNotFoundError` for what is neither a folder nor a dataset of the Hub."""
+    """
+    The names of a corpus' files. Linked subfolders are followed. Raises `FileNotFoundError` for what is neither a folder
+    nor a dataset of the Hub.
+    """
     folder = Path(corpus)
     if folder.is_dir():
-        return {path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet")}
-    if corpus.startswith((".", "/")) or corpus.count("/") != 1:
-        raise FileNotFoundError(f"{corpus} is neither a folder nor the name of a dataset on the Hub")
+        return {path.relative_to(folder).as_posix() for path in list_files(folder) if path.suffix == ".parquet"}
+    if "/" not in corpus:  # no such name on the Hub is a corpus
+        raise FileNotFoundError(missing_path(corpus))
+    check_name(corpus, "corpus")
     try:
         return set(list_repo_files(corpus, repo_type="dataset"))
     except OSError as error:
@@ -72,13 +63,13 @@ def corpus_files(corpus: str) -> set[str]:
 
 def load_parquet(corpus: str, files: set[str], name: str, features: Features) -> Dataset:
     """
-    These columns of the file `name`. Raises `FileNotFoundError` where it is not among the corpus' `files`,
-    `ValueError` where it cannot be read or has no row.
+    Reads the columns `features` of the file `name`. Raises `FileNotFoundError` if it is not among the corpus' `files`,
+    and `ValueError` if it cannot be read or has no row.
     """
     if name not in files:
         raise FileNotFoundError(f"the corpus {corpus} has no {name}; scripts/build_corpus.py writes it")
     path, data_files = corpus, name
-    if Path(corpus).is_dir():  # `datasets` would take its name for a pattern
+    if Path(corpus).is_dir():  # `datasets` takes brackets in a path for a pattern
         path, data_files = "parquet", glob.escape(f"{corpus}/{name}")
     columns = {"features": features, "columns": list(features)}
     try:
@@ -91,7 +82,7 @@ def load_parquet(corpus: str, files: set[str], name: str, features: Features) ->
 
 
 def row_numbers(ids: pa.ChunkedArray, sections: Dataset, where: str) -> np.ndarray:
-    """The rows of `sections` that have these ids. Raises `ValueError` that names an id that no section has."""
+    """The numbers of the rows with these ids. Raises `ValueError` if no section has an id."""
     rows = pc.index_in(ids, value_set=sections.data["id"].combine_chunks())
     if rows.null_count:
         unknown = ids.filter(pc.is_null(rows))
@@ -108,10 +99,11 @@ class SectionPairs:
         files (`set[str]`): the names of its files.
         pair (`str`): `"en-de"`; the corpus may hold it as `de-en`. `"en-en"` pairs every section with itself.
         split (`str`): `"train"` or `"validation"`.
-        sections (`dict[str, Dataset]`): the sections per language.
-        max_pairs (`int`, *optional*): sample so many of the aligned pairs, by `seed`.
+        sections (`dict[str, Dataset]`): language to its sections.
+        max_pairs (`int`, *optional*): sample this many of the aligned pairs, by `seed`.
+        seed (`int`, defaults to 0).
 
-    Side 0 is the pair's first language, side 1 its second; `rows[side]` and `negatives[side]` are of that language.
+    Side 0 is the pair's first language, side 1 its second. `rows[side]` and `negatives[side]` are in that language.
     """
 
     def __init__(self, corpus, files, pair, split, sections, max_pairs=None, seed=0):
@@ -141,17 +133,18 @@ class SectionPairs:
         return len(self.rows[0])
 
     def hard_negatives(self, side: int, index: int) -> np.ndarray:
+        """Row numbers of the hard negatives of a pair, `(negatives,)`."""
         return self.negatives[side][self.offsets[side][index] : self.offsets[side][index + 1]]
 
 
 def sample_negatives(positive, hard_negatives, pool, number: int, rng: random.Random) -> list:
     """
-    With h hard negatives each draw is a random one of the pool with probability (3/4)^h, else a random hard one (Yu,
-    Fei, Li 2021, released code). Never the positive, and nothing twice; where the one kind is used up the other
-    serves. Raises `ValueError` where both are.
+    Draws negatives. With h hard negatives, each draw is a random one of the pool with probability (3/4)^h, else a random
+    hard one (Yu, Fei, Li 2021, released code). If one kind is used up, the other is drawn. The positive is never drawn,
+    and nothing twice. Raises `ValueError` if both kinds are used up.
     """
     hard = [negative for negative in dict.fromkeys(hard_negatives) if negative != positive]
-    # The pool in random order, as far as it can be needed: at most the positive and the hard ones are passed over.
+    # As much of the pool in random order as can be needed: at most the positive and the hard ones are skipped.
     places = rng.sample(range(len(pool)), min(len(pool), number + len(hard) + 1))
     easy = (pool[place] for place in places)
     chosen = []
@@ -167,7 +160,7 @@ def sample_negatives(positive, hard_negatives, pool, number: int, rng: random.Ra
 
 
 class ExampleKey(NamedTuple):
-    """What one example is made of: everything random in it follows from this and the seed."""
+    """Names an example. Everything random in the example follows from its key and the seed."""
 
     task: str  # "qlm" or "rr"
     pair: str
@@ -184,28 +177,29 @@ class Example:
     pair: str  # "query language-document language"
     query: str
     documents: list[str]
-    seed: str  # of what is still to be drawn: the masks
-    query_cut: bool  # was the sentence longer than MAX_QUERY_WORDS?
+    seed: str  # for the masks, which the collator draws
+    query_cut: bool  # whether the sentence was longer than MAX_QUERY_WORDS
 
 
 class PretrainingDataset:
     """
-    Examples of QLM and RR: the query is one random sentence of a section, the document the aligned section in the
-    other language (Yu, Fei, Li 2021, section 3). In a same-language pair the sentence is taken out of the document,
-    wherever it occurs, unless it is all of it.
+    Examples of QLM and RR: the query is one random sentence of a section, the document is the aligned section in the
+    other language (Yu, Fei, Li 2021, section 3). In a same-language pair, the sentence is removed from the document
+    wherever it occurs, unless the document is that sentence alone.
 
     Args:
         corpus (`str`): folder or Hub name of the corpus.
         pairs (`dict[str, list[str]]`): the language pairs of each task, `{"qlm": ["en-de"], "rr": ["en-de"]}`.
         split (`str`, defaults to `"train"`): `"train"` or `"validation"`.
         num_negatives (`int`, defaults to 1): negatives of an RR example.
-        max_pairs (`int`, *optional*): at most so many aligned pairs per language pair, sampled.
+        max_pairs (`int`, *optional*): most aligned pairs of a language pair; they are sampled.
         seed (`int`, defaults to 0).
 
-    `dataset[ExampleKey(...)]` is an [`Example`]; the same key gives the same example in every process and every run.
+    `dataset[ExampleKey(...)]` is an [`Example`]. The same key gives the same example in every process and every run.
+    Languages that no model card can name are logged.
 
-    Raises `FileNotFoundError` for a missing file or pair, `ValueError` for a file without rows, an id without section,
-    a section without text, an id that occurs twice, and a pool too small for `num_negatives`.
+    Raises `FileNotFoundError` for a missing file or pair. Raises `ValueError` for a file without rows, an id without
+    section, a section without text, an id that occurs twice, and a pool that is too small for `num_negatives`.
     """
 
     def __init__(self, corpus, pairs, split="train", num_negatives=1, max_pairs=None, seed=0):
@@ -219,7 +213,8 @@ class PretrainingDataset:
             if not {name, "-".join(reversed(name.split("-")))} & present:
                 known = ", ".join(sorted(present)) or "none"
                 raise FileNotFoundError(f"the corpus {corpus} has no language pair {name}; it has {known}")
-        languages = dict.fromkeys(language for name in names for language in name.split("-"))
+        languages = list(dict.fromkeys(language for name in names for language in name.split("-")))
+        warn_of_cards(languages)
         self.sections = {language: load_sections(corpus, files, language) for language in languages}
         self.pairs = {name: SectionPairs(corpus, files, name, split, self.sections, max_pairs, seed) for name in names}
         for name, aligned in self.pairs.items():
@@ -258,7 +253,7 @@ class PretrainingDataset:
 
 
 def load_sections(corpus: str, files: set[str], language: str) -> Dataset:
-    """The sections of a language, checked."""
+    """The sections of a language. Raises `ValueError` for a section without text and an id that occurs twice."""
     name = f"sections/{language}.parquet"
     sections = load_parquet(corpus, files, name, SECTIONS)
     ids, texts = sections.data["id"], sections.data["text"]
@@ -273,8 +268,9 @@ def load_sections(corpus: str, files: set[str], language: str) -> Dataset:
 
 
 def split_sentences(text: str, language: str) -> list[str]:
+    """The sentences of a text, at least one."""
     sentences = [sentence.strip() for sentence in segment(language, text)]
     return [sentence for sentence in sentences if sentence] or [text.strip()]
 
 
-__all__ = ["Example", "ExampleKey", "PretrainingDataset", "parse_pairs", "sample_negatives"]
+__all__ = ["Example", "ExampleKey", "PretrainingDataset", "sample_negatives"]

@@ -1,8 +1,9 @@
 """
-Collections of other sources: ids of `ir_datasets`, datasets in the layouts of BEIR and of MTEB's reranking tasks.
+Collections of other sources: ids of `ir_datasets`, BEIR's archives, and data sets in the Hub's layouts.
 
-A source has `documents()`, `queries()`, `qrels()` and `candidates()`, generators of `(document, text)`,
-`(query, text)`, `(query, document, relevance)` and `(query, document, score)`; [`gather`] puts them together.
+A source has four generators: `documents()` of `(where, document id, text)`, `queries()` of `(where, query id, text)`,
+`qrels()` of `(query id, document id, relevance)`, and `candidates()` of `(query id, document id, score)`. `where` names
+the place, for errors. [`gather`] puts a collection together.
 """
 
 import hashlib
@@ -10,18 +11,32 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets import Dataset, get_dataset_config_names, get_dataset_split_names, load_dataset
+from datasets import Dataset
 
 from .collections import add_text
 from .files import find_file, read_columns, read_jsonl
+from .hub import read_configs, read_split, read_splits
+
+
+# Names of a column in the data sets of BEIR, MTEB, MIRACL, NeuCLIR and CLIRudit; the first that is there is taken.
+DOCUMENT = ("_id", "id", "docid", "doc_id")
+QUERY = ("_id", "id", "qid", "query_id")
+DOCUMENT_TEXT = ("text", "abstract")
+QUERY_TEXT = ("query", "text")
+JUDGED_QUERY = ("query-id", "query_id", "qid", "id")
+JUDGED_DOCUMENT = ("corpus-id", "corpus_id", "docid", "doc_id")
+RELEVANCE = ("score", "relevance", "rel")
+TITLES = ("title", "subtitle")  # stand before the text of a document
 
 
 class IrDataset:
     """
-    An id of `ir_datasets`, as `clirmatrix/de/bi139-base/en/test1`. A document or query is its `default_text()`;
-    candidates are its `scoreddocs`, else its `docpairs`, where the first of a pair scores 1, the second 0. Raises
-    `ImportError` where `ir_datasets` is not installed, `ValueError` for an unknown id and for one without what is asked
-    for.
+    An id of `ir_datasets`, as `clirmatrix/de/bi139-base/en/test1`. The text of a document or query is its
+    `default_text()`. Candidates are the id's `scoreddocs`, else its `docpairs`: the first document of a pair scores 1,
+    the second 0.
+
+    Raises `ImportError` if `ir_datasets` is not installed; `ValueError` for an unknown id, and if the id lacks what is
+    asked for.
     """
 
     def __init__(self, name: str):
@@ -39,13 +54,13 @@ class IrDataset:
         if not self.dataset.has(kind):
             raise ValueError(f"the id {self.name!r} of ir_datasets has no {kind}; name another one for them")
 
-    def documents(self) -> Iterator[tuple[str, str]]:
+    def documents(self) -> Iterator[tuple[str, str, str]]:
         self.require("docs")
-        return ((document.doc_id, document.default_text()) for document in self.dataset.docs_iter())
+        return ((self.name, document.doc_id, document.default_text()) for document in self.dataset.docs_iter())
 
-    def queries(self) -> Iterator[tuple[str, str]]:
+    def queries(self) -> Iterator[tuple[str, str, str]]:
         self.require("queries")
-        return ((query.query_id, query.default_text()) for query in self.dataset.queries_iter())
+        return ((self.name, query.query_id, query.default_text()) for query in self.dataset.queries_iter())
 
     def qrels(self) -> Iterator[tuple[str, str, int]]:
         self.require("qrels")
@@ -72,13 +87,13 @@ class BeirFolder:
     def __init__(self, folder: Path, split: str = "test"):
         self.name, self.folder, self.split = str(folder), folder, split
 
-    def documents(self) -> Iterator[tuple[str, str]]:
+    def documents(self) -> Iterator[tuple[str, str, str]]:
         for where, record in read_jsonl(find_file(self.folder, "corpus.jsonl"), required=("_id", "text")):
-            yield str(record["_id"]), titled(record, where)
+            yield where, str(record["_id"]), join_texts(record.get("title"), record["text"], where=where)
 
-    def queries(self) -> Iterator[tuple[str, str]]:
-        for _, record in read_jsonl(find_file(self.folder, "queries.jsonl"), required=("_id", "text")):
-            yield str(record["_id"]), record["text"]
+    def queries(self) -> Iterator[tuple[str, str, str]]:
+        for where, record in read_jsonl(find_file(self.folder, "queries.jsonl"), required=("_id", "text")):
+            yield where, str(record["_id"]), record["text"]
 
     def qrels(self) -> Iterator[tuple[str, str, int]]:
         path = find_file(self.folder / "qrels", f"{self.split}.tsv")
@@ -92,83 +107,101 @@ class BeirFolder:
 
 class HubDataset:
     """
-    A dataset of the Hub, or a folder that `datasets` reads in the same way, in the layout of BEIR and MTEB: the configs
-    `corpus` (`_id` or `id`, `text`, optional `title`), `queries` (`_id` or `id`, `text`), `qrels` or `default`
-    (`query-id`, `corpus-id`, `score`) and, in reranking, `top_ranked` (`query-id`, `corpus-ids`), each after
-    `{subset}-` where there are several. What is listed in `top_ranked` scores 0: it has no order.
+    A data set of the Hub, or a folder in the Hub's layout, with a config for each part:
+
+    | part | config, or `default` | columns |
+    |---|---|---|
+    | documents | `corpus` or `docs` | id; text or abstract; optional title, subtitle |
+    | queries | `queries` | id; query or text |
+    | judgements | `qrels` | ids of query and document; relevance |
+    | candidates | `top_ranked` | `query-id`, `corpus-ids`; all score 0, as they have no order |
+
+    With a subset the configs are `{subset}-corpus` or `corpus-{subset}`, and `{subset}` in place of `default`. The
+    lists above the classes hold the names that columns may have.
 
     Args:
         name (`str`): Hub name or folder.
-        subset (`str`, *optional*): as `de-en`.
-        split (`str`, defaults to `"test"`): where a config has one split only, that one is taken.
+        subset (`str`, *optional*): as `de-en` or `fas`.
+        split (`str`, defaults to `"test"`): a config with only one split gives that one.
 
     Raises `ValueError` for a config, split or column that is not there.
     """
 
     def __init__(self, name: str, subset: str | None = None, split: str = "test"):
         self.name, self.subset, self.split = name, subset, split
-        self.configs = get_dataset_config_names(name)
+        self.configs = read_configs(name)
 
     def load(self, *kinds: str) -> Dataset:
         """The rows of the first of these configs that is there."""
-        wanted = [f"{self.subset}-{kind}" if self.subset else kind for kind in kinds]
+        wanted = list(kinds)
+        if self.subset:
+            names = ((f"{self.subset}-{kind}", f"{kind}-{self.subset}") for kind in kinds if kind != "default")
+            wanted = [name for pair in names for name in pair] + [self.subset] * ("default" in kinds)
         config = next((config for config in wanted if config in self.configs), None)
         if config is None:
-            raise ValueError(f"{self.name} has no config {' or '.join(wanted)}; it has {', '.join(self.configs)}")
+            raise ValueError(
+                f"{self.name} has no config {' or '.join(wanted)}; it has {', '.join(self.configs)}. Choose with "
+                "--subset (de-en: de-en-corpus, corpus-de-en or de-en), or name another source for this part"
+            )
         return load_split(self.name, config, self.split)
 
-    def rows(self, dataset: Dataset, *columns: str) -> Iterator[tuple]:
-        for column in columns:
-            if column not in dataset.column_names:
-                raise ValueError(f"{self.name} has no column {column!r} but {', '.join(dataset.column_names)}")
-        return (tuple(row[column] for column in columns) for row in dataset.select_columns(list(columns)))
+    def rows(self, dataset: Dataset, *columns: tuple[str, ...]) -> Iterator[tuple]:
+        """Each row's values in these columns; of several names of a column the first that is there is taken."""
+        found = [next((name for name in names if name in dataset.column_names), None) for names in columns]
+        if None in found:
+            lacking = " or ".join(map(repr, columns[found.index(None)]))
+            raise ValueError(
+                f"{self.name} has no column {lacking} but {', '.join(dataset.column_names)}. Choose another config "
+                "with --subset, or name another source for this part"
+            )
+        return (tuple(row[column] for column in found) for row in dataset.select_columns(list(dict.fromkeys(found))))
 
-    def texts(self, kind: str) -> Iterator[tuple[str, str]]:
-        dataset = self.load(kind)
-        key = "_id" if "_id" in dataset.column_names else "id"
-        columns = ["title", "text"] if kind == "corpus" and "title" in dataset.column_names else ["text"]
-        for name, *texts in self.rows(dataset, key, *columns):
-            yield str(name), titled(dict(zip(columns, texts)), f"{self.name}: {kind} {name!r}")
+    def documents(self) -> Iterator[tuple[str, str, str]]:
+        dataset = self.load("corpus", "docs", "default")
+        titles = [(title,) for title in TITLES if title in dataset.column_names]
+        for number, (key, *texts) in enumerate(self.rows(dataset, DOCUMENT, *titles, DOCUMENT_TEXT)):
+            where = f"{self.name}: row {number} of the documents, {key!r}"
+            yield where, str(key), join_texts(*texts, where=where)
 
-    def documents(self) -> Iterator[tuple[str, str]]:
-        return self.texts("corpus")
-
-    def queries(self) -> Iterator[tuple[str, str]]:
-        return self.texts("queries")
+    def queries(self) -> Iterator[tuple[str, str, str]]:
+        for number, (key, text) in enumerate(self.rows(self.load("queries", "default"), QUERY, QUERY_TEXT)):
+            where = f"{self.name}: row {number} of the queries, {key!r}"
+            yield where, str(key), join_texts(text, where=where)
 
     def qrels(self) -> Iterator[tuple[str, str, int]]:
-        for query, document, score in self.rows(self.load("qrels", "default"), "query-id", "corpus-id", "score"):
+        judged = self.rows(self.load("qrels", "default"), JUDGED_QUERY, JUDGED_DOCUMENT, RELEVANCE)
+        for query, document, relevance in judged:
             where = f"{self.name}: judgement of document {document!r} for query {query!r}"
-            yield str(query), str(document), required_number(score, where)
+            yield str(query), str(document), required_number(relevance, where)
 
     def candidates(self) -> Iterator[tuple[str, str, float]]:
-        for query, documents in self.rows(self.load("top_ranked"), "query-id", "corpus-ids"):
+        for query, documents in self.rows(self.load("top_ranked"), ("query-id",), ("corpus-ids",)):
             yield from ((str(query), str(document), 0.0) for document in documents)
 
 
 class RerankingLists:
     """
-    A dataset in MTEB's first layout of reranking: a row for each query, with `query`, `positive` and `negative`, lists
-    of texts. Queries are numbered; a document has a digest of its text for an id, which tells nothing of its relevance,
-    and all candidates of a query score 0. A text that is both positive and negative counts as positive.
+    A data set in MTEB's first layout for reranking: a row per query, with `query`, `positive` and `negative`, lists of
+    texts. The queries' ids are numbers. A document's id is a digest of its text, which tells nothing of its relevance.
+    All candidates of a query score 0. A text that is both positive and negative counts as positive.
     """
 
     def __init__(self, name: str, dataset: Dataset):
         self.name, self.dataset = name, dataset
 
-    def documents(self) -> Iterator[tuple[str, str]]:
+    def documents(self) -> Iterator[tuple[str, str, str]]:
         seen = set()
         for row in self.dataset:
             for text in [*row["positive"], *row["negative"]]:
                 if (key := digest(text)) not in seen:
                     seen.add(key)
-                    yield key, text
+                    yield self.name, key, text
 
-    def queries(self) -> Iterator[tuple[str, str]]:
+    def queries(self) -> Iterator[tuple[str, str, str]]:
         for number, row in enumerate(self.dataset):
             if not isinstance(row["query"], str):
                 raise ValueError(f"{self.name}: the query of row {number} is not one text but {row['query']!r}")
-            yield f"q{number}", row["query"]
+            yield f"{self.name}: row {number}", f"q{number}", row["query"]
 
     def qrels(self) -> Iterator[tuple[str, str, int]]:
         for number, row in enumerate(self.dataset):
@@ -185,10 +218,8 @@ Source = IrDataset | BeirFolder | HubDataset | RerankingLists
 
 
 def open_hub(name: str, subset: str | None = None, split: str = "test") -> Source:
-    """
-    The source that a Hub name or a folder is, by its layout: [`BeirFolder`], [`RerankingLists`] or [`HubDataset`].
-    """
-    if (Path(name) / "qrels").is_dir():
+    """Opens a Hub name or a folder, by its layout, as [`BeirFolder`], [`RerankingLists`] or [`HubDataset`]."""
+    if any((Path(name) / "qrels").glob("*.tsv*")):
         return BeirFolder(Path(name), split)
     source = HubDataset(name, subset, split)
     config = subset or "default"
@@ -200,21 +231,23 @@ def open_hub(name: str, subset: str | None = None, split: str = "test") -> Sourc
 
 
 def load_split(name: str, config: str, split: str) -> Dataset:
-    """A split of a config, or the only one. Raises `ValueError` where there are others."""
-    splits = get_dataset_split_names(name, config)
+    """A split of a config, or its only one. Raises `ValueError` if there are only others."""
+    splits = read_splits(name, config)
     if split not in splits:
         if len(splits) != 1:
-            raise ValueError(f"{name} has no split {split} of {config}; it has {', '.join(splits)}")
+            raise ValueError(
+                f"{name} has no split {split} of {config}; it has {', '.join(splits)}. Choose with --split, or for one "
+                "part with --documents_split, --queries_split or --qrels_split"
+            )
         split = splits[0]
-    return load_dataset(name, config, split=split)
+    return read_split(name, config, split)
 
 
-def titled(record: dict, where: str) -> str:
-    """The text of a record, after its title; nothing for a null."""
-    texts = [record.get("title") or "", record["text"] or ""]
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"{where}: title and text must be strings, got {texts!r}")
-    return " ".join(text for text in texts if text.strip())
+def join_texts(*texts: str | None, where: str) -> str:
+    """The texts one after another, with spaces between; without those that are null or empty."""
+    if not all(isinstance(text, str | None) for text in texts):
+        raise ValueError(f"{where}: title and text must be strings, got {list(texts)!r}")
+    return " ".join(text for text in texts if (text or "").strip())
 
 
 def whole_number(value: str | int | float) -> int | None:
@@ -239,21 +272,21 @@ def gather(
     documents: Source, queries: Source, qrels: Source, candidates: Source | None = None, judged_only: bool = False
 ) -> tuple[dict, dict, dict, dict | None, dict[str, int]]:
     """
-    Puts together a collection, of one source or several.
+    Puts a collection together from one source or several.
 
     Args:
-        documents, queries, qrels (`Source`): where each is from.
+        documents, queries, qrels (`Source`): where each part is from.
         candidates (`Source`, *optional*): where the documents to rerank are from.
-        judged_only (`bool`, defaults to `False`): keep only documents that are judged or candidates.
+        judged_only (`bool`, defaults to `False`): keeps only documents that are judged or candidates.
 
     Returns:
         What [`write_collection`] takes: `documents` and `queries` (id to text), `qrels` (query id to document id to
-        relevance), `candidates` (query id to document id to score, or `None`); and how many were left out, by reason:
-        texts that are empty, what is said of documents and queries that are not there, repeated judgements, queries
-        without judgement.
+        relevance), `candidates` (query id to document id to score, or `None`). And how many of each kind were left
+        out: empty texts, repeated documents and queries (same id and text), repeated judgements, judgements and
+        candidates of unknown documents and queries, queries without judgement.
 
-    Raises `ValueError`, naming the source and the id, for an id that occurs twice or has a space, for two judgements
-    that contradict each other, and where nothing is left.
+    Raises `ValueError` that names the source and the id for an id with two texts (naming both places), an id with a
+    space, and two judgements that contradict each other; and if nothing is left.
     """
     dropped = Counter()
     judged, scored = {}, {}
@@ -269,14 +302,20 @@ def gather(
 
     wanted = {document for table in (judged, scored) for listed in table.values() for document in listed}
     texts = {"queries": {}, "documents": {}}
-    for kind, source in (("queries", queries), ("documents", documents)):
-        for key, text in getattr(source, kind)():
+    for kind, one, source in (("queries", "query", queries), ("documents", "document", documents)):
+        for where, key, text in getattr(source, kind)():
             if kind == "documents" and judged_only and key not in wanted:
                 dropped["documents that are not judged"] += 1
             elif not (text or "").strip():
                 dropped[f"{kind} without text"] += 1
+            elif texts[kind].get(key, text) != text:
+                rows = getattr(source, kind)()
+                first = next(place for place, other, there in rows if other == key and there == texts[kind][key])
+                raise ValueError(f"{where}: the {one} {key!r} has another text at {first}; keep one of the two")
+            elif key in texts[kind]:
+                dropped[f"repeated {kind}"] += 1
             else:
-                add_text(texts[kind], "document" if kind == "documents" else "query", key, text, source.name)
+                add_text(texts[kind], one, key, text, source.name)
 
     def known(table: dict, what: str) -> dict:
         kept = {}

@@ -1,21 +1,24 @@
-"""Questions and their contexts as the model's inputs: a long context in several windows, which overlap."""
+"""Encodes questions and contexts as inputs of the model. A long context becomes several windows, which overlap."""
 
+import logging
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from tokenizers import Encoding
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from ..spans_bertlong import are_text, attach_marks
 from .pairs import PairEncoder, pad_rows
 from .questions import Question
-from .sections import ExampleKey
 
 
-logger = logging.get_logger(__name__)
+if TYPE_CHECKING:  # brings in datasets, which a reader does not need
+    from .sections import ExampleKey
+
+logger = logging.getLogger(__name__)
 
 QUESTIONS_AT_ONCE = 256  # tokenized together
 
@@ -26,12 +29,14 @@ class Window:
     `[CLS] question [SEP] part of the context [SEP]`.
 
     Attributes:
-        question (`int`): its place among the questions.
+        question (`int`): index among the questions.
         ids, types (`np.ndarray` of shape `(tokens,)`): token ids and segments; the question is segment 0.
-        first (`int`): place of the first token of the context.
-        offsets (`np.ndarray` of shape `(context tokens, 2)`): where each is in the context, in characters.
-        allowed (`np.ndarray` of shape `(context tokens,)`): whether an answer may begin or end there: no space alone.
-        is_first, is_last (`bool`): whether the context begins and ends in this window.
+        first (`int`): index of the first token of the context.
+        offsets (`np.ndarray` of shape `(context tokens, 2)`): start and end of each token in the context, in
+            characters.
+        allowed (`np.ndarray` of shape `(context tokens,)`): whether an answer may begin or end at the token; a token
+            of nothing but space is not allowed.
+        is_first, is_last (`bool`): whether this is the first and the last window of the context.
     """
 
     question: int
@@ -45,8 +50,12 @@ class Window:
 
     def span(self, text: str, start: int) -> tuple[int, int] | None:
         """
-        First and last token, counted from the first of the context, of the shortest span that holds an answer but for
-        spaces at its ends; `None` where the answer is not wholly in this window.
+        First and last token of the shortest span that holds an answer, without the spaces at its ends. `None` if the
+        window does not hold the whole answer. Tokens are counted from the first one of the context.
+
+        Args:
+            text (`str`): the answer.
+            start (`int`): place of its first character in the context.
         """
         start, end = start + len(text) - len(text.lstrip()), start + len(text.rstrip())
         if not len(self.offsets) or (start < self.offsets[0, 0] and not self.is_first):
@@ -63,10 +72,10 @@ class WindowEncoder:
     Args:
         tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer.
         max_length (`int`): longest window in tokens, with question and special tokens.
-        doc_stride (`int`, defaults to 128): tokens that a window has in common with the next.
-        max_question_length (`int`, defaults to 64): longest question in tokens; the end of a longer one is cut off.
+        doc_stride (`int`, defaults to 128): tokens that a window shares with the next one.
+        max_question_length (`int`, defaults to 64): longest question in tokens; longer ones are cut at the end.
 
-    Raises `ValueError` where the lengths leave no room for a context.
+    Raises `ValueError` if the lengths leave no room for a context.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -84,7 +93,7 @@ class WindowEncoder:
             )
 
     def __call__(self, questions: list[Question], progress: bool = True, name: str = "windows") -> list[Window]:
-        """The windows of each question, one after another. Cut questions are counted in the log."""
+        """The windows of the first question, then of the second, and so on. Logs how many questions were cut."""
         windows, cut = [], 0
         with tqdm(total=len(questions), desc=name, unit="question", disable=not progress) as bar:
             for start in range(0, len(questions), QUESTIONS_AT_ONCE):
@@ -121,22 +130,26 @@ class WindowEncoder:
 
     def batch(self, windows: list[Window]) -> dict[str, torch.Tensor]:
         """
-        The model's inputs, each of shape `(windows, longest window)`, padded on the right: many encoders count positions
-        from the first column.
+        The model's inputs, each of shape `(windows, longest window)`. Padded on the right, since many encoders count
+        positions from the first column.
         """
         ids, types = [window.ids for window in windows], [window.types for window in windows]
         return pad_rows(self.tokenizer, ids, types, "right")
 
     def no_answer_place(self, window: Window) -> int:
-        """The token whose logits stand for "no answer in this window": [CLS], or the first."""
+        """Index of the token whose logits stand for "no answer in this window": [CLS], else the first token."""
         at = np.flatnonzero(window.ids == self.tokenizer.cls_token_id)
         return int(at[0]) if len(at) else 0
 
 
 class TrainingWindows:
     """
-    The windows of the training questions, and in each the first and last token of the answer: [CLS] where it does not
-    hold the whole answer. Of several answers the first is used.
+    The windows of the training questions, with the first and last token of the answer; both are [CLS] if the window
+    does not hold the whole answer. Only the first answer of a question is used.
+
+    Dataset and collator in one: `windows[ExampleKey(...)]` is a [`Window`]; calling it with a list of them gives a
+    batch: the model's inputs, each of shape `(windows, longest window)`, `start_positions` and `end_positions`, each
+    of shape `(windows,)`, `task` (`"qa"`) and `pairs` (`"train"` for each window).
 
     Args:
         questions (`list[Question]`).
@@ -144,10 +157,10 @@ class TrainingWindows:
         progress (`bool`, defaults to `True`): show a bar on stderr.
 
     Attributes:
-        sizes (`dict[tuple[str, str], int]`), lengths (`dict[tuple[str, str], np.ndarray]`): number of windows and
-        tokens of each, for the samplers.
+        sizes (`dict[tuple[str, str], int]`), lengths (`dict[tuple[str, str], np.ndarray]`): number of windows, and
+            tokens of each, for the samplers.
 
-    Indexed by [`ExampleKey`], calling it makes a batch. Answers that are whole in no window are counted in the log.
+    Logs how many answers no window holds whole.
     """
 
     def __init__(self, questions: list[Question], encoder: WindowEncoder, progress: bool = True):
@@ -160,7 +173,7 @@ class TrainingWindows:
         if lost := len(answerable - found):
             logger.warning(
                 f"{lost} of {len(answerable)} training answers are whole in no window of {encoder.max_length} tokens, "
-                f"{questions[min(answerable - found)].id} the first; their windows count as without an answer"
+                f"{questions[min(answerable - found)].id} the first; these are trained as without an answer"
             )
 
     def span(self, window: Window) -> tuple[int, int] | None:
@@ -170,7 +183,7 @@ class TrainingWindows:
     def __len__(self) -> int:
         return len(self.windows)
 
-    def __getitem__(self, key: ExampleKey) -> Window:
+    def __getitem__(self, key: "ExampleKey") -> Window:
         return self.windows[key.index]
 
     def __call__(self, windows: list[Window]) -> dict:
@@ -182,7 +195,8 @@ class TrainingWindows:
             else:
                 places.append([self.encoder.no_answer_place(window)] * 2)
         start, end = torch.tensor(places).unbind(1)
-        return batch | {"start_positions": start, "end_positions": end}
+        batch |= {"start_positions": start, "end_positions": end}
+        return batch | {"task": "qa", "pairs": ["train"] * len(windows)}
 
 
 __all__ = ["TrainingWindows", "Window", "WindowEncoder"]

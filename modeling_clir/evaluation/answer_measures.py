@@ -1,4 +1,4 @@
-"""How good answers to questions are: exact match and F1 of tokens, as SQuAD, MLQA and SQuAD v2.0 measure them."""
+"""Measures answers to questions: exact match and F1 of tokens, by the rules of SQuAD v1.1, SQuAD v2.0 and MLQA."""
 
 import math
 import re
@@ -14,8 +14,8 @@ def whole_words(words: str) -> re.Pattern:
     return re.compile(rf"\b(?:{'|'.join(words.split())})\b")
 
 
-# What MLQA takes for articles, by language. The Arabic one goes wherever its letters are, inside words too: of the two
-# alternatives in MLQA's expression the one with a space before them never matches.
+# The articles that MLQA's script removes, by language. The Arabic one is removed inside words too: of the two
+# alternatives in MLQA's expression, the one with a space before the article never matches.
 ARTICLES = {
     "ar": re.compile("ال"),
     "de": whole_words("der die das dem den des ein eine einem einen einer eines"),
@@ -32,23 +32,23 @@ Measured = dict[str, dict[str, float]]
 
 def normalize_answer(text: str, language: str | None = None) -> str:
     """
-    Lower case, without punctuation, then without articles, the tokens set apart by single spaces.
+    Lowercases an answer, removes punctuation, then articles, and separates the tokens by single spaces.
 
     Args:
         text (`str`): an answer.
         language (`str`, *optional*): of the answer, for the rules of MLQA: "ar", "de", "en", "es", "hi", "vi" or "zh".
-            Without it the rules are SQuAD's: English articles, and of punctuation that of ASCII alone.
+            Without a language the rules are SQuAD's: English articles, and only the punctuation of ASCII.
 
-    Punctuation is removed without leaving a space, articles leave one. A token is what stands between spaces; in
-    Chinese each ideograph (U+4E00 to U+9FA5) is a token too.
+    Removed punctuation leaves no space, a removed article leaves one. Tokens are separated by spaces; with "zh" each
+    ideograph (U+4E00 to U+9FA5) is a token too.
 
-    Source: the evaluation scripts of SQuAD v1.1 and v2.0 (Rajpurkar et al. 2016, 2018), which agree in this, and of
+    Source: the evaluation scripts of SQuAD v1.1 and v2.0 (Rajpurkar et al. 2016, 2018), which normalize alike, and of
     MLQA (Lewis et al. 2020). Raises `ValueError` for another language.
     """
     if language is not None and language not in ARTICLES:
         raise ValueError(
-            f"there are no rules for answers in {language!r}: MLQA's are for {', '.join(ARTICLES)}, and SQuAD's go by "
-            "no language (None)"
+            f"there are no rules for answers in {language!r}: MLQA's are for {', '.join(ARTICLES)}; for SQuAD's rules "
+            "pass no language (None)"
         )
     text = "".join(character for character in text.lower() if not is_punctuation(character, language))
     if articles := ARTICLES["en" if language is None else language]:
@@ -59,7 +59,7 @@ def normalize_answer(text: str, language: str | None = None) -> str:
 
 
 def is_punctuation(character: str, language: str | None) -> bool:
-    """In ASCII's punctuation, which has signs such as "$" and "+"; with a language, also what Unicode calls so."""
+    """Whether ASCII has it as punctuation, which includes "$" and "+"; with a language also Unicode's punctuation."""
     return character in string.punctuation or (language is not None and unicodedata.category(character)[0] == "P")
 
 
@@ -70,16 +70,17 @@ def exact_match(prediction: str, answers: list[str], language: str | None = None
 
 def token_f1(prediction: str, answers: list[str], language: str | None = None, unanswerable: bool = False) -> float:
     """
-    The harmonic mean of precision and recall of the prediction's tokens, each counted as often as it is there; the
-    largest one over the answers.
+    F1 of a prediction: the harmonic mean of precision and recall of its tokens, the largest one over the answers. A
+    token that occurs several times counts as often.
 
     Args:
-        prediction (`str`): "" for none.
-        answers (`list[str]`): the gold ones; none where the question has no answer.
+        prediction (`str`): "" for no answer.
+        answers (`list[str]`): the gold answers; empty if the question has no answer.
         language (`str`, *optional*): see [`normalize_answer`].
-        unanswerable (`bool`, defaults to `False`): the rules of SQuAD v2.0 for all questions, not just for those
-            without answers: answers of which normalizing leaves nothing do not count, where none is left the answer is
-            "", and "" agrees with "". SQuAD v1.1 and MLQA compare every answer, and F1 is 0 where no token is shared.
+        unanswerable (`bool`, defaults to `False`): whether the rules of SQuAD v2.0 hold although there are answers. By
+            these rules gold answers that normalization empties do not count, the gold answer is "" if no other is
+            left, and the F1 of "" and "" is 1. By the rules of SQuAD v1.1 and MLQA every gold answer counts, and F1 is
+            0 if no token is shared.
 
     Returns:
         From 0 to 1. Raises `ValueError` for an unknown language.
@@ -109,20 +110,21 @@ def evaluate_answers(
     predictions: dict[str, str], answers: dict[str, list[str]], language: str | None = None
 ) -> Measured:
     """
-    F1 and EM of each question. The rules are those of SQuAD v2.0 where a question has no answer, else those of SQuAD
-    v1.1 (which is how XQuAD is measured too) or, with a language, of MLQA: see [`token_f1`].
+    F1 and EM of each question. If any question has no answer, empty answers are compared by the rules of SQuAD v2.0,
+    else by those of SQuAD v1.1 and MLQA, see [`token_f1`]. Answers are normalized by the rules of MLQA with a
+    language, else by those of SQuAD, which are XQuAD's too.
 
     Args:
-        predictions (`dict[str, str]`): question id to the predicted answer, "" for none.
-        answers (`dict[str, list[str]]`): question id to the gold answers, an empty list where there is none.
-        language (`str`, *optional*): of the answers, which is that of the documents; see [`normalize_answer`].
+        predictions (`dict[str, str]`): question id to the predicted answer, "" for no answer.
+        answers (`dict[str, list[str]]`): question id to the gold answers, an empty list for an unanswerable question.
+        language (`str`, *optional*): of the answers, which is the language of the contexts; see [`normalize_answer`].
 
     Returns:
-        Question id, in the order of `answers`, to `F1` and `EM`, from 0 to 1 ([`mean_answers`] gives per cent); where
-        the set has unanswerable questions, also `answerable`, 1 or 0.
+        Question id, in the order of `answers`, to `F1` and `EM`, from 0 to 1 ([`mean_answers`] gives per cent). If the
+        set has unanswerable questions also to `answerable`, 1 or 0.
 
-    Raises `ValueError` for a question without a prediction (the official scripts count it 0 and go on), for a
-    prediction to no question of these, and for an unknown language.
+    Raises `ValueError` for a question without a prediction (which the official scripts count as 0), for a prediction
+    to no question of `answers`, and for an unknown language.
     """
     check_questions(predictions, answers, "answers")
     unanswerable = not all(answers.values())
@@ -146,20 +148,20 @@ def check_questions(predictions: dict[str, str], others: dict, name: str):
         )
     if unknown := [question for question in predictions if question not in others]:
         raise ValueError(
-            f"the {name} have no question {unknown[0]!r}, which there is a prediction for ({len(unknown)} of "
+            f"the {name} have no question {unknown[0]!r}, which has a prediction ({len(unknown)} of "
             f"{len(predictions)}): are these the {name} of another question set?"
         )
 
 
 def mean_answers(measured: Measured) -> dict[str, float]:
     """
-    The means over the questions of [`evaluate_answers`].
+    The means over the questions, from the values of [`evaluate_answers`].
 
     Returns:
-        `F1` and `EM` in per cent, from 0 to 100, as the official scripts print them, and the number of `questions`.
-        Where there are unanswerable questions, the same of the questions that have an answer (`HasAns_F1`,
-        `HasAns_EM`, `HasAns_questions`) and of those that have none (`NoAns_F1`, ...), parts named by SQuAD v2.0; a
-        part without questions is left out. Raises `ValueError` for no question.
+        `F1` and `EM` in per cent, from 0 to 100, as the official scripts print them, and the number of `questions`. If
+        some questions are unanswerable, the same of the questions with an answer (`HasAns_F1`, `HasAns_EM`,
+        `HasAns_questions`) and of those without (`NoAns_F1`, ...), names of SQuAD v2.0; a part without questions is
+        left out. Raises `ValueError` without questions.
     """
     if not measured:
         raise ValueError("there are no questions")
@@ -171,7 +173,7 @@ def mean_answers(measured: Measured) -> dict[str, float]:
     for name, part in parts.items():
         if part:
             for measure in ("F1", "EM"):
-                # One by one, as in the scripts; sum() has other last digits from Python 3.12 on.
+                # Added one by one as in the scripts; the last digits of sum() differ from Python 3.12 on.
                 means[name + measure] = 100 * reduce(add, (one[measure] for one in part)) / len(part)
             means[f"{name}questions"] = len(part)
     return means
@@ -185,8 +187,8 @@ def apply_threshold(
     predictions: dict[str, str], no_answer_scores: dict[str, float], threshold: float
 ) -> dict[str, str]:
     """
-    The predictions, "" for a question whose score of having no answer is more than the threshold. Raises `ValueError`
-    for a question without prediction or score, and for a score that is NaN.
+    The predictions, with "" for each question whose no-answer score is above the threshold. Raises `ValueError` for a
+    question without prediction or score, and for a score that is NaN.
     """
     check_scores(predictions, no_answer_scores)
     return {
@@ -199,28 +201,28 @@ def best_threshold(
     measured: Measured, predictions: dict[str, str], no_answer_scores: dict[str, float], measure: str = "F1"
 ) -> tuple[float, float]:
     """
-    The threshold for [`apply_threshold`] under which the mean is largest, equal to that of the script of SQuAD v2.0:
-    questions are answered in the order of their scores, the lowest first, and the best place to stop is found, the
-    first one of several.
+    The threshold for [`apply_threshold`] with the largest mean, equal to that of the script of SQuAD v2.0: questions
+    are answered by ascending score, and the best place to stop is found, the first one of several.
 
     Args:
         measured (`dict[str, dict[str, float]]`): from [`evaluate_answers`].
         predictions (`dict[str, str]`): those that were measured, before any threshold.
-        no_answer_scores (`dict[str, float]`): question id to a score, the higher the less likely an answer is; meant
-            for a probability. Equal scores go in the order of the dict, and the best place may lie between them.
+        no_answer_scores (`dict[str, float]`): question id to a score, such as a probability; the higher, the less
+            likely the question has an answer. Equal scores stay in the order of the dict, and the best place may lie
+            between them.
         measure (`str`, defaults to `"F1"`): or `"EM"`.
 
     Returns:
-        The mean in per cent and the threshold, which is the score of the last question that is answered, and 0.0 where
-        it is best to answer none, which it gives where all scores are above 0. Raises `ValueError` for no question, a
-        question without prediction, measures or score, and a score that is NaN.
+        The mean in per cent, and the threshold: the score of the last question that is answered, or 0.0 if it is best
+        to answer none (which 0.0 does only if all scores are above 0). Raises `ValueError` without questions, for a
+        question without prediction, measures or score, and for a score that is NaN.
     """
     if not measured:
         raise ValueError("there are no questions")
     check_questions(predictions, measured, "measures")
     check_scores(predictions, no_answer_scores)
     order = sorted(no_answer_scores, key=no_answer_scores.__getitem__)
-    # An answer to a question that has none, right before, makes it wrong.
+    # Answering an unanswerable question turns it from right to wrong.
     gains = (measured[q][measure] if answerable(measured[q]) else -bool(predictions[q]) for q in order)
     sums = list(accumulate(gains, initial=sum(not answerable(one) for one in measured.values())))
     best = max(range(len(sums)), key=sums.__getitem__)

@@ -1,4 +1,4 @@
-"""Answers to the questions of several pairs of languages: measured, written, and shown as matrices."""
+"""Answers questions in several pairs of languages; measures and writes the answers, and shows results as matrices."""
 
 import csv
 import json
@@ -15,11 +15,11 @@ from .answer_measures import ARTICLES, apply_threshold, best_threshold, evaluate
 
 def given_answers(questions: QuestionSet, predictions: dict[str, Prediction], threshold: float) -> dict[str, str]:
     """
-    Question id to answer. Where the set has questions without an answer, it is empty if the probability of "no answer" is
-    above the threshold.
+    Question id to answer. If questions of the set may lack an answer, the answer is empty where the probability of "no
+    answer" is above the threshold.
     """
     answers = {question: prediction.answer for question, prediction in predictions.items()}
-    if questions.unanswerable:
+    if questions.may_lack_answers:
         answers = apply_threshold(answers, no_answer_probabilities(predictions), threshold)
     return answers
 
@@ -30,12 +30,20 @@ def no_answer_probabilities(predictions: dict[str, Prediction]) -> dict[str, flo
 
 def measure_answers(questions: QuestionSet, answers: dict[str, str]) -> dict[str, float]:
     """
-    F1 and EM in per cent, by the normalization of the data set: MLQA's for the language of the context, or SQuAD's; see
-    [`mean_answers`]. By the other one `squad_F1` and `squad_EM`, or `mlqa_F1` and `mlqa_EM` where MLQA has the language.
-    Raises `ValueError` for a set of MLQA in a language that it does not have.
+    F1 and EM in per cent, see [`mean_answers`].
+
+    Args:
+        questions (`QuestionSet`): with answers.
+        answers (`dict[str, str]`): question id to the predicted answer.
+
+    Returns:
+        The means by the rules of the data set: MLQA's for the language of the context, or SQuAD's. Also F1 and EM by
+        the rules of the other one: `squad_F1` and `squad_EM`, or `mlqa_F1` and `mlqa_EM` if MLQA has the language.
+
+    Raises `ValueError` for a set of MLQA in a language that MLQA does not have.
     """
     language = questions.context_language
-    has_rules = language in ARTICLES or questions.answered_like == "mlqa"  # or says that it has none
+    has_rules = language in ARTICLES or questions.answered_like == "mlqa"  # without rules evaluate_answers raises
     languages = {"squad": None} | ({"mlqa": language} if has_rules else {})
     found = {style: mean_answers(evaluate_answers(answers, questions.answers, by)) for style, by in languages.items()}
     own = found.pop(questions.answered_like)
@@ -44,9 +52,18 @@ def measure_answers(questions: QuestionSet, answers: dict[str, str]) -> dict[str
 
 def evaluate_development(reader: Reader, sets: list[QuestionSet]) -> dict[str, float]:
     """
-    F1 and EM of each pair of languages, as `F1_context-de.question-en`, over all sets that have it; their means `F1`
-    and `EM`; and the `threshold` of "no answer" with the best F1 of all questions of the sets that have unanswerable
-    ones (0.5 where none has).
+    Measures a model on development questions, and tunes the threshold of "no answer".
+
+    Args:
+        reader (`Reader`).
+        sets (`list[QuestionSet]`): with answers; may be empty.
+
+    Returns:
+        - `F1_context-de.question-en`, `EM_context-de.question-en` and so on: of each pair of languages, in per cent,
+          the mean over the sets that have the pair
+        - `F1`, `EM`: the means over the pairs, missing without sets
+        - `threshold`: the probability of "no answer" with the best F1 over all questions of the sets that have
+          unanswerable questions; 0.5 without such sets
     """
     predictions = [reader.answer(one.questions, 1, name=f"{one.name} {one.key}", distributed=True) for one in sets]
     threshold = tune_threshold(sets, predictions)
@@ -78,14 +95,14 @@ def tune_threshold(sets: list[QuestionSet], predictions: list[dict[str, Predicti
 
 def write_answers(folder: Path, questions: QuestionSet, predictions: dict[str, Prediction], answers: dict[str, str]):
     """
-    Writes `{pair}.json` (question id to answer, which the official scripts read), `{pair}.nbest.json`, and where there are
-    unanswerable questions `{pair}.no_answer.json` (question id to the probability).
+    Writes `{pair}.json` (question id to answer, the format of the official scripts) and `{pair}.nbest.json`. If
+    questions may lack an answer, also `{pair}.no_answer.json` (question id to the probability of "no answer").
     """
     contents = {
         "json": answers,
         "nbest.json": {question: prediction.n_best for question, prediction in predictions.items()},
     }
-    if questions.unanswerable:
+    if questions.may_lack_answers:
         contents["no_answer.json"] = no_answer_probabilities(predictions)
     for ending, content in contents.items():
         with new_file(folder / f"{questions.key}.{ending}") as file:
@@ -102,12 +119,12 @@ def answer_set(
         reader (`Reader`).
         questions (`QuestionSet`).
         threshold (`float`): of "no answer", see [`given_answers`].
-        n_best (`int`, defaults to 20): answers of a question that are written.
+        n_best (`int`, defaults to 20): number of answers that are written for each question.
         folder (`Path`, *optional*): where [`write_answers`] writes.
 
     Returns:
-        `context` and `question` (their languages), what [`measure_answers`] gives, and the `threshold` where there are
-        unanswerable questions.
+        `context` and `question` (their languages), the measures of [`measure_answers`] if the set has answers, and the
+        `threshold` if it was applied.
     """
     name = f"{questions.name} {questions.key}"
     predictions = reader.answer(questions.questions, n_best, name=name, distributed=True)
@@ -115,8 +132,9 @@ def answer_set(
     if folder is not None:
         write_answers(folder, questions, predictions, answers)
     result = {"context": questions.context_language, "question": questions.question_language}
-    result |= measure_answers(questions, answers)
-    return result | ({"threshold": threshold} if questions.unanswerable else {})
+    if questions.has_answers:
+        result |= measure_answers(questions, answers)
+    return result | ({"threshold": threshold} if questions.may_lack_answers else {})
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -130,7 +148,7 @@ def matrix(results: list[dict], measure: str) -> tuple[list[str], list[str], dic
 
     Args:
         results (`list[dict]`): of one data set; each has `context`, `question` and the measures.
-        measure (`str`): as `"F1"`.
+        measure (`str`): such as `"F1"`.
     """
     questions, contexts = ({result[side]: None for result in results} for side in ("question", "context"))
     values = {(result["question"], result["context"]): result[measure] for result in results}
@@ -138,7 +156,7 @@ def matrix(results: list[dict], measure: str) -> tuple[list[str], list[str], dic
 
 
 def markdown(results: list[dict]) -> str:
-    """Two tables, F1 and EM in per cent, a row for each language of questions; with the means of rows and columns."""
+    """Tables of F1 and EM in per cent: a row per question language, a column per context language, and their means."""
     tables = []
     for measure in ("F1", "EM"):
         rows, columns, values = matrix(results, measure)
@@ -152,13 +170,13 @@ def markdown(results: list[dict]) -> str:
 
 
 def values_of(values: dict[tuple[str, str], float], places: list[tuple[str, str]]) -> list[str]:
-    """The values as text, "-" for none, and their mean."""
+    """The values as text, "-" for a missing one, and their mean."""
     there = [values[place] for place in places if place in values]
     return [f"{values[p]:.1f}" if p in values else "-" for p in places] + [f"{sum(there) / len(there):.1f}"]
 
 
 def plot_matrices(results: dict[str, list[dict]], path: Path):
-    """Heat maps of F1 and EM of each data set, and writes a PNG."""
+    """Writes a PNG with heat maps of F1 and EM of each data set."""
     figure = Figure(figsize=(9, 4 * len(results)), layout="constrained")
     grid = figure.subplots(len(results), 2, squeeze=False)
     for row, (name, of_set) in zip(grid, results.items()):
@@ -183,7 +201,8 @@ def write_results(results: dict[str, list[dict]], folder: Path):
     Writes `{set}.md`, `results.csv` and `results.png`.
 
     Args:
-        results (`dict[str, list[dict]]`): of each data set, those of its pairs of languages, from [`answer_set`].
+        results (`dict[str, list[dict]]`): name of the data set to the measured results of its pairs of languages, from
+            [`answer_set`].
         folder (`Path`).
     """
     for name, of_set in results.items():

@@ -1,26 +1,33 @@
-"""Comparing runs: measures of each query, a significance test, tables and a plot."""
+"""
+Compares runs: measures of each query, a significance test, tables and a plot.
 
+Values of queries go by the names of `ir_measures` (`AP`, `RR`), means by the names of [`evaluate_run`] (`MAP`, `MRR`).
+"""
+
+import logging
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from transformers.utils import logging
 
 from ..data.collections import read_collection, read_qrels
 from ..data.runs import Run, read_run
 from .ranking import MEASURES, evaluate_queries
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
+MEAN_NAMES = {str(measure): name for name, measure in MEASURES.items()}  # AP to MAP, RR to MRR
 PERMUTATIONS = 100_000
 SIGNS_AT_ONCE = 2**22
 
 
 def read_judgements(path: Path) -> tuple[dict[str, dict[str, int]], tuple[dict, dict] | None]:
     """
-    The qrels of a TREC file or a collection folder, and of a folder its queries and documents too. Queries without a
-    relevant document are counted in the log: they stay, and count 0 in every run, as trec_eval has it.
+    The qrels of a TREC file or a collection folder; for a folder also its queries and documents. Queries without a
+    relevant document stay and count 0 in every run, as in trec_eval; their number is logged. Raises
+    `FileNotFoundError` for a missing file, `ValueError` for a file without judgements, and as [`read_qrels`] or
+    [`read_collection`].
     """
     if path.is_dir():
         collection = read_collection(path)
@@ -37,17 +44,17 @@ def read_judgements(path: Path) -> tuple[dict[str, dict[str, int]], tuple[dict, 
 
 def read_judged_run(path: Path, qrels: dict[str, dict[str, int]], known: tuple[dict, dict] | None = None) -> Run:
     """
-    A TREC run, of which the queries in `qrels` are kept.
+    The judged queries of a TREC run.
 
     Args:
         path (`Path`): the file, plain or `.gz`.
         qrels (`dict[str, dict[str, int]]`): query id to document id to relevance.
-        known (`tuple[dict, dict]`, *optional*): all queries and documents, by id; without them those that are not
-            judged cannot be told from unknown ones.
+        known (`tuple[dict, dict]`, *optional*): all queries and documents, by id. With them, unknown ids are errors;
+            without them, an id that is not judged may be any.
 
-    Queries that are not judged, and judged ones that the run lacks (they count 0), are counted in the log. Raises
-    `ValueError` as [`read_run`], and for a run with no query of the qrels, or with none of the documents that they
-    judge.
+    Logs the number of queries of the run that are not judged (left out), and of judged queries that the run lacks
+    (they count 0). Raises `FileNotFoundError` for a missing file, `ValueError` as [`read_run`], and for a run without
+    any query of the qrels or without any document that is judged for its query.
     """
     run = read_run(path, known)
     kept = {query: listed for query, listed in run.items() if query in qrels}
@@ -64,11 +71,10 @@ def read_judged_run(path: Path, qrels: dict[str, dict[str, int]], known: tuple[d
 
 def query_values(run: Run, qrels: dict[str, dict[str, int]]) -> dict[str, np.ndarray]:
     """
-    AP, nDCG@20, P@10, R@100, RR and Judged@20 of each query, by `ir_measures`.
+    AP, nDCG@20, P@10, R@100, RR and Judged@20 of each query, see [`evaluate_queries`], which raises the same errors.
 
     Returns:
-        Name of the measure to its values, `(queries,)`, in the order of `qrels`; 0 for a query that the run lacks or
-        that has no relevant document.
+        Name of the measure to its values, `(queries,)`, in the order of `qrels`.
     """
     measured = evaluate_queries(run, qrels).values()
     return {str(measure): np.array([one[name] for one in measured]) for name, measure in MEASURES.items()}
@@ -76,22 +82,23 @@ def query_values(run: Run, qrels: dict[str, dict[str, int]]) -> dict[str, np.nda
 
 def randomization_test(differences: np.ndarray, permutations: int = PERMUTATIONS, seed: int = 0) -> float:
     """
-    The two-sided p-value of a paired randomization test (Fisher 1935; Smucker, Allan and Carterette 2007, "A comparison
-    of statistical significance tests for information retrieval evaluation"): how often the mean of `differences` with
-    random signs is at least as far from 0 as with theirs.
+    The two-sided p-value of a paired randomization test (Fisher 1935; Smucker, Allan and Carterette 2007, "A
+    comparison of statistical significance tests for information retrieval evaluation"): how often the mean of
+    `differences` is at least as far from 0 if their signs are random.
 
     Args:
-        differences (`np.ndarray` of shape `(queries,)`): of two runs; those that are 0 change nothing.
-        permutations (`int`, defaults to 100,000): where there are no more than so many ways to choose signs, all are
-        gone through and the value is exact; else so many are drawn, and the observed one counts among them (Phipson and
-        Smyth 2010).
+        differences (`np.ndarray` of shape `(queries,)`): values of one run minus values of another; zeros change
+            nothing.
+        permutations (`int`, defaults to 100,000): if there are at most so many choices of signs, all of them are tried
+            and the value is exact. Else so many are drawn, and the observed signs count as one more (Phipson and Smyth
+            2010).
         seed (`int`, defaults to 0): of the draw.
     """
     sizes = np.abs(differences[differences != 0])
     number = len(sizes)
     exact = number < 63 and 2**number <= permutations
     total = 2**number if exact else permutations
-    observed = abs(differences.sum()) - 1e-9 * sizes.sum()  # a sum in another order differs in its last digits
+    observed = abs(differences.sum()) - 1e-9 * sizes.sum()  # sums in another order differ in their last digits
     generator, extreme = np.random.default_rng(seed), 0
     step = max(1, SIGNS_AT_ONCE // max(number, 1))
     for start in range(0, total, step):
@@ -100,13 +107,13 @@ def randomization_test(differences: np.ndarray, permutations: int = PERMUTATIONS
             signs = (rows[:, None] >> np.arange(number)) & 1
         else:
             signs = generator.integers(0, 2, (len(rows), number), dtype=np.int8)
-        # A sum with signs is that of the positive ones twice, less all.
+        # A signed sum is twice the sum of the positive sizes minus the sum of all sizes.
         extreme += int((np.abs(2 * (signs @ sizes) - sizes.sum()) >= observed).sum())
     return extreme / total if exact else (extreme + 1) / (total + 1)
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """p-values adjusted for their number (Holm 1979), in the order given: less than alpha where Holm rejects at alpha."""
+    """p-values adjusted for their number, in the given order. Holm (1979) rejects at alpha if one is below alpha."""
     adjusted, largest = [1.0] * len(p_values), 0.0
     for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         largest = max(largest, (len(p_values) - rank) * p_values[place])
@@ -116,13 +123,15 @@ def holm(p_values: list[float]) -> list[float]:
 
 def compare(runs: dict[str, Run], qrels: dict[str, dict[str, int]]) -> dict[str, dict[str, dict]]:
     """
+    Compares runs with the first of them.
+
     Args:
-        runs (`dict[str, Run]`): by name; the others are compared with the first.
+        runs (`dict[str, Run]`): by name.
         qrels (`dict[str, dict[str, int]]`): query id to document id to relevance.
 
     Returns:
-        Name of the measure to name of the run to its `values`, `(queries,)`, their `mean`, and `p`, the p-value of the
-        difference from the first run, adjusted by Holm over the runs of this measure; `None` for the first.
+        Name of the measure (`AP`, ...) to name of the run to `values`, `(queries,)`, their `mean`, and `p`, the
+        p-value of the difference from the first run, adjusted by Holm over the runs; `None` for the first.
     """
     values = {name: query_values(run, qrels) for name, run in runs.items()}
     first, *others = runs
@@ -137,8 +146,8 @@ def compare(runs: dict[str, Run], qrels: dict[str, dict[str, int]]) -> dict[str,
 
 
 def cells(results: dict[str, dict[str, dict]]) -> list[list[str]]:
-    """A row for each run: its name, and per measure mean and p-value."""
-    rows = []
+    """The header and a row for each run: its name, and the mean and p-value of each measure."""
+    rows = [["run", *(MEAN_NAMES[measure] for measure in results)]]
     for name in next(iter(results.values())):
         cell = (results[measure][name] for measure in results)
         rows.append([name] + [f"{c['mean']:.4f}" + ("" if c["p"] is None else f" ({c['p']:.3g})") for c in cell])
@@ -147,7 +156,8 @@ def cells(results: dict[str, dict[str, dict]]) -> list[list[str]]:
 
 def markdown_table(results: dict[str, dict[str, dict]]) -> str:
     """Means, with p-values in parentheses, for Markdown."""
-    lines = [["run", *results], ["---", *("---:" for _ in results)], *cells(results)]
+    header, *rows = cells(results)
+    lines = [header, ["---", *("---:" for _ in results)], *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
@@ -155,17 +165,14 @@ def latex_table(results: dict[str, dict[str, dict]]) -> str:
     """Means, with p-values in parentheses, for LaTeX with the package `booktabs`."""
     special = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}"})
     special |= str.maketrans({"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"})
-    header, *rows = (
-        " & ".join(cell.translate(special) for cell in line) + " \\\\\n"
-        for line in [["run", *results], *cells(results)]
-    )
+    header, *rows = (" & ".join(cell.translate(special) for cell in line) + " \\\\\n" for line in cells(results))
     columns = "l" + "r" * len(results)
     body = f"\\toprule\n{header}\\midrule\n{''.join(rows)}\\bottomrule\n"
     return f"\\begin{{tabular}}{{{columns}}}\n{body}\\end{{tabular}}\n"
 
 
 def plot_differences(results: dict[str, dict[str, dict]], measure: str, path: Path):
-    """A picture of the differences of each query from the first run in one measure, sorted, one part for each run."""
+    """Draws the differences of the queries from the first run in one measure, sorted, a panel for each other run."""
     (first, reference), *others = results[measure].items()
     figure = Figure(figsize=(8, 0.6 + 2.2 * len(others)), layout="constrained")
     parts = figure.subplots(len(others), sharex=True, sharey=True, squeeze=False)[:, 0]

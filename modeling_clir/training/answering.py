@@ -1,10 +1,11 @@
 """
-Finetuning for question answering, after Yu, Fei, Li (2021), section 5: trained in one language, and for each pair of
-languages the epoch with the best development F1 gives the test.
+Finetunes a reader for question answering (Yu, Fei, Li 2021, section 5): trained in one language, tested in pairs of
+languages. The epoch with the best development F1 of a pair answers the test questions of that pair.
 """
 
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,15 @@ import torch.nn.functional as F
 from transformers import AutoModelForQuestionAnswering, PreTrainedModel, SchedulerType
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from ..data.questions import QuestionSet
+from ..configuration_bertlong import BertLongConfig
+from ..data.questions import QuestionSet, parse_key
 from ..data.windows import TrainingWindows
-from ..evaluation.answering import evaluate_development, markdown
+from ..evaluation.answering import answer_set, evaluate_development, markdown
 from ..model_card import write_question_answering_card
 from ..pipeline_bertlong import QuestionAnsweringPipeline
 from ..reader import Reader
 from .layers import finetune_last_layers
-from .resuming import train_to_the_end
+from .resuming import last_complete_checkpoint, train_to_the_end
 from .trainer import BatchFacts, XLRetrievalTrainer, XLRetrievalTrainingArguments
 
 
@@ -36,8 +38,8 @@ def save_reader(reader: Reader, folder: Path):
 
 def freeze(model: PreTrainedModel, num_finetuned_layers: int | None, freeze_embeddings: bool):
     """
-    Freezes, in place, all but the last layers and the head, or the embeddings. Raises `ValueError` for more layers than
-    there are.
+    Freezes, in place, all but the last `num_finetuned_layers` layers and the head; without this number, the embeddings
+    if `freeze_embeddings`. Raises `ValueError` if the model has fewer layers.
     """
     if num_finetuned_layers is not None:
         finetune_last_layers(model, num_finetuned_layers)
@@ -49,14 +51,14 @@ class AnsweringTrainer(XLRetrievalTrainer):
     """
     Trains the model of a [`Reader`]. The loss of a window is the mean cross entropy of the first and the last token of the
     answer, over all tokens but padding (Devlin et al. 2019, BERT, section 4.2). `evaluate`, after each epoch, gives
-    F1 and EM of the development sets and saves the model; with the checkpoint, models are removed that are best for no
-    pair of languages, and not for their mean.
+    F1 and EM of the development sets and saves the model in `epoch-{number}`. Saving a checkpoint removes the models of
+    epochs that are the best for no pair of languages and not for the mean over the pairs.
 
     Args:
-        reader (`Reader`).
+        reader (`Reader`): its model is trained in place.
         development (`list[QuestionSet]`): may be empty.
-        train_dataset (`TrainingWindows`).
-        select (`str`, defaults to `"best"`): `"best"` or `"last"` epoch.
+        train_dataset (`TrainingWindows`): windows with the places of their answers.
+        select (`str`, defaults to `"best"`): see [`chosen_epochs`].
 
     The other arguments are [`XLRetrievalTrainer`]'s, without `weights`.
     """
@@ -69,12 +71,12 @@ class AnsweringTrainer(XLRetrievalTrainer):
             model=reader.model,
             eval_dataset=development,
             train_dataset=train_dataset,
-            data_collator=lambda windows: train_dataset(windows) | {"task": "qa", "pairs": ["train"] * len(windows)},
+            data_collator=train_dataset,
             processing_class=reader.encoder.tokenizer,
             weights={"qa": 1.0},
             **kwargs,
         )
-        self.model_accepts_loss_kwargs = True  # a loss over a counted number of windows is not divided once more
+        self.model_accepts_loss_kwargs = True  # `compute_loss` divides by the windows
 
     def example_lengths(self) -> dict[tuple[str, str], np.ndarray]:
         return self.train_dataset.lengths
@@ -99,19 +101,17 @@ class AnsweringTrainer(XLRetrievalTrainer):
 
     def _save_checkpoint(self, *args, **kwargs):
         super()._save_checkpoint(*args, **kwargs)
-        if self.is_world_process_zero():  # only now: what is killed before goes on from the checkpoint before
+        if self.is_world_process_zero():  # last: a run that is killed before this goes on from the checkpoint before
             chosen = chosen_epochs(read_history(self.state.log_history), self.select)
             keep_epochs(Path(self.args.output_dir), set(chosen.values()))
 
 
 def read_history(log_history: list[dict], prefix: str = "eval") -> list[dict[str, float]]:
-    """
-    What [`evaluate_development`] found after each epoch, of `trainer.state.log_history`.
-    """
+    """Takes what [`evaluate_development`] found after each epoch from `trainer.state.log_history`."""
     return [
         {
             name.removeprefix(f"{prefix}_"): value
-            for name, value in sorted(record.items())  # as in a log that was read again
+            for name, value in sorted(record.items())  # the order of a log that was read from a file
             if name.startswith(f"{prefix}_")
         }
         for record in log_history
@@ -121,13 +121,13 @@ def read_history(log_history: list[dict], prefix: str = "eval") -> list[dict[str
 
 def chosen_epochs(history: list[dict[str, float]], select: str = "best") -> dict[str | None, int]:
     """
-    Which epoch, from 1, gives the test of each pair of languages: the one with its best development F1, the earliest of
-    equals. `None` is for pairs without development questions: the best mean over the pairs, or the last where there
-    are none at all.
+    Chooses the epoch, counted from 1, that answers the test questions of each pair of languages: the one with the best
+    development F1 of the pair (the earliest if several are equal). The key `None` is for pairs without development
+    questions: the epoch with the best mean over the pairs, or the last if there are no development questions.
 
     Args:
-        history (`list[dict[str, float]]`): after each epoch, `F1_context-de.question-en` and so on, and the mean, `F1`.
-        select (`str`): `"best"`, or `"last"` for the last epoch throughout.
+        history (`list[dict[str, float]]`): for each epoch `F1_context-de.question-en` and so on, and their mean `F1`.
+        select (`str`, defaults to `"best"`): `"best"`; or `"last"`, the last epoch for all pairs.
     """
     keys = [name for name in history[0] if name == "F1" or name.startswith("F1_")]
     chosen = {None: len(history)}
@@ -143,7 +143,7 @@ def epoch_folder(output: Path, epoch: int) -> Path:
 
 
 def keep_epochs(output: Path, epochs: set[int]):
-    """Removes the models of other epochs."""
+    """Removes the models of all other epochs."""
     for folder in output.glob("epoch-*"):
         if folder not in {epoch_folder(output, epoch) for epoch in epochs}:
             shutil.rmtree(folder, ignore_errors=True)
@@ -158,12 +158,12 @@ def train_reader(
     max_tokens_per_batch: int | None = None,
 ) -> list[dict[str, float]]:
     """
-    Trains in `args.output_dir`, going on from the last checkpoint there, and leaves the models of the chosen epochs in
+    Trains in `args.output_dir`; goes on from the last checkpoint there. Leaves the models of the chosen epochs in
     `epoch-{number}`.
 
     Args:
         reader (`Reader`): its model is trained in place.
-        train_dataset (`TrainingWindows`).
+        train_dataset (`TrainingWindows`): windows with the places of their answers.
         development (`list[QuestionSet]`): may be empty.
         args (`XLRetrievalTrainingArguments`): its strategies of evaluating and saving are not used.
         select (`str`, defaults to `"best"`): see [`chosen_epochs`].
@@ -178,13 +178,59 @@ def train_reader(
     trainer = AnsweringTrainer(
         reader, development, train_dataset, select, args=args, max_tokens_per_batch=max_tokens_per_batch
     )
-    return read_history(train_to_the_end(trainer, Path(args.output_dir)).log_history)
+    checkpoint = last_complete_checkpoint(Path(args.output_dir), args)
+    return read_history(train_to_the_end(trainer, checkpoint).log_history)
+
+
+def answer_by_epochs(
+    open_reader: Callable[[int], Reader],
+    tests: list[QuestionSet],
+    development: list[QuestionSet],
+    history: list[dict[str, float]],
+    select: str = "best",
+    n_best: int = 20,
+    output: Path | None = None,
+) -> tuple[dict[str, list[dict]], list[dict[str, float]]]:
+    """
+    Answers the test questions of each pair of languages by the model of the epoch that [`chosen_epochs`] gives, with the
+    threshold of "no answer" of that epoch. Opens each model once; all processes share the work.
+
+    Args:
+        open_reader (`Callable[[int], Reader]`): opens the model of an epoch; epoch 0 is the model before training.
+        tests (`list[QuestionSet]`): may be empty; no two have the same name and languages.
+        development (`list[QuestionSet]`): tunes the threshold of epoch 0; not used if there is a `history`.
+        history (`list[dict[str, float]]`): from [`train_reader`]; empty without training.
+        select (`str`, defaults to `"best"`): see [`chosen_epochs`].
+        n_best (`int`, defaults to 20): answers of a question that are written.
+        output (`Path`, *optional*): writes answers to `output/{set}`; writes nothing by default.
+
+    Returns:
+        For each test set the results of [`answer_set`] and the `epoch`, in the order of its pairs, without the sets that
+        have no answers to compare with; and the history, which without training holds the measures of epoch 0.
+    """
+    chosen = chosen_epochs(history, select) if history else {None: 0}
+    epochs = [chosen.get(one.key, chosen[None]) for one in tests]
+    found = {}
+    for epoch in sorted(set(epochs)):
+        reader = open_reader(epoch)
+        history = history or [evaluate_development(reader, development)]
+        threshold = history[max(epoch, 1) - 1]["threshold"]
+        for one, answered_by in zip(tests, epochs):
+            if answered_by == epoch:
+                folder = output and output / one.name
+                found[one.name, one.key] = answer_set(reader, one, threshold, n_best, folder) | {"epoch": epoch}
+    results = {}
+    for one in tests:
+        if one.has_answers:
+            results.setdefault(one.name, []).append(found[one.name, one.key])
+    return results, history
 
 
 def write_card(
     folder: Path,
     reader: Reader,
     results: dict[str, list[dict]],
+    history: list[dict[str, float]],
     epoch: int,
     number_of_questions: int,
     options: object,
@@ -194,24 +240,28 @@ def write_card(
     Writes `README.md` for the model in `folder`.
 
     Args:
-        folder (`Path`): of the model.
-        reader (`Reader`): with the lengths that were used.
-        results (`dict[str, list[dict]]`): of each test set, those of its pairs of languages.
-        epoch (`int`): which one the model is of.
-        number_of_questions (`int`): trained on.
-        options (`Arguments`): those of `run_mlqa.py`.
-        args (`XLRetrievalTrainingArguments`).
+        folder (`Path`): folder of the model.
+        reader (`Reader`): the model with its lengths.
+        results (`dict[str, list[dict]]`): test set to the results of its pairs of languages, see [`answer_by_epochs`].
+        history (`list[dict[str, float]]`): measures of the development sets after each epoch.
+        epoch (`int`): epoch of the model.
+        number_of_questions (`int`): questions that the model was trained on.
+        options (`Arguments`): options of `run_mlqa.py`.
+        args (`XLRetrievalTrainingArguments`): training arguments.
     """
     batches = args.gradient_accumulation_steps * args.world_size
     batch = {"batch (windows)": args.per_device_train_batch_size * batches}
     if options.max_tokens_per_batch is not None:
         batch = {"batch (tokens)": options.max_tokens_per_batch * batches}
+    pairs = [(result["context"], result["question"]) for of_set in results.values() for result in of_set]
+    pairs += [parse_key(name.removeprefix("F1_")) for name in history[0] if name.startswith("F1_")]
     frozen = options.freeze_embeddings or options.num_finetuned_layers is not None
     layers = options.num_finetuned_layers
     write_question_answering_card(
         folder,
         name=args.hub_model_id or folder.resolve().name,
         base_model=options.model_name_or_path,
+        languages=sorted({language for pair in pairs for language in pair}),
         results=results,
         tables={name: markdown(of_set) for name, of_set in results.items()},
         data=f"{number_of_questions} questions of {', '.join(Path(name).name for name in options.train_data)}.",
@@ -221,23 +271,24 @@ def write_card(
             "learning rate": f"{args.learning_rate:g}, {SchedulerType(args.lr_scheduler_type).value}",
             "embeddings": "frozen" if frozen else "trained",
             "layers": "all" if layers is None else f"the last {layers}",
-            "longest window": f"{reader.encoder.max_length} tokens, {reader.encoder.doc_stride} of them in the next too",
-            "precision": "bf16" if args.bf16 else "fp32",
+            "longest window": f"{reader.encoder.max_length} tokens, {reader.encoder.doc_stride} of them shared with the next",
+            "precision": args.precision,
             "seed": args.seed,
         },
-        selection=f"These weights are of epoch {epoch}"
+        selection=f"These weights are those of epoch {epoch}"
         + (
-            "; each pair of languages was measured with the epoch that was best for it on development questions."
+            "; each pair of languages was tested with its best epoch on development questions."
             if options.select == "best" and options.dev_data
             else ", the last."
         ),
         max_length=reader.encoder.max_length,
-        tags=["bertlong"] * hasattr(reader.model.config, "attention_window"),
+        tags=["bertlong"] * (reader.model.config.model_type == BertLongConfig.model_type),
     )
 
 
 __all__ = [
     "AnsweringTrainer",
+    "answer_by_epochs",
     "chosen_epochs",
     "epoch_folder",
     "freeze",

@@ -1,4 +1,4 @@
-"""Folds of queries rotate through training, development and test (Yu, Fei, Li 2021, section 5); the results of each."""
+"""Folds of queries rotate through training, development and test (Yu, Fei, Li 2021, section 5); their results."""
 
 import json
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ logger = logging.get_logger(__name__)
 class Fold:
     """
     Attributes:
-        name (`str`): of its folder.
-        train, development, test (`dict[str, list[str]]`): of each collection's name, query ids.
+        name (`str`): name of its folder: `fold-{number}`, `transfer` or `zero-shot`.
+        train, development, test (`dict[str, list[str]]`): collection name to query ids.
     """
 
     name: str
@@ -35,18 +35,18 @@ def plan_folds(
     collections: list[Collection], train_collections: list[Collection] | None = None, fold: int | None = None
 ) -> list[Fold]:
     """
-    What is trained and tested: each fold of the queries once as the test fold, the next one for development, the
-    others for training. One model for all collections, which have their own test queries.
+    Plans what is trained and tested. Each fold of the queries is the test fold once; the next fold is for development,
+    the others are for training. A fold has one model for all collections.
 
     Args:
-        collections (`list[Collection]`): what is tested; with `folds`, see [`assign_folds`].
-        train_collections (`list[Collection]`, *optional*): what is trained on, `collections` by default. With others,
-            there is one model for all queries of `collections`; the second fold of these is for development.
-        fold (`int`, *optional*): this test fold only, with other `train_collections` too.
+        collections (`list[Collection]`): collections to test, with `folds`; see [`assign_folds`].
+        train_collections (`list[Collection]`, *optional*): collections to train on; `collections` by default. If given,
+            one model tests all queries of `collections`, and the second fold of `train_collections` is for development.
+        fold (`int`, *optional*): plans this test fold only, also with `train_collections`.
 
-    Raises `ValueError` for different numbers of folds, a fold that is not there, and training or development queries
-    without a relevant document. Test queries with the id of a training query of another collection are counted in the
-    log.
+    Raises `ValueError` for different numbers of folds, for a fold that does not exist, and for training or development
+    queries without a relevant document. Counts test queries that share their id with a training query of another
+    collection (logged).
     """
     sources = train_collections or collections
     if train_collections and fold is None:
@@ -82,7 +82,7 @@ def check_fold(fold: Fold, sources: dict[str, Collection]):
         if shared := [query for query in ids if query in seen]:
             logger.warning(
                 f"{fold.name}: {len(shared)} test queries of {name} have the id of a training query, as {shared[0]!r} of "
-                f"{seen[shared[0]]}; where they are the same topic, they are not unseen"
+                f"{seen[shared[0]]}; if they are the same topic, the model has seen it"
             )
 
 
@@ -90,9 +90,9 @@ def check_fold(fold: Fold, sources: dict[str, Collection]):
 class FoldResult:
     """
     Attributes:
-        runs (`dict[str, Run]`): of each collection's test queries.
-        counts (`dict[str, dict[str, int]]`): of each collection's pairs.
-        development (`list[float]`): the MAP after each epoch; empty without training.
+        runs (`dict[str, Run]`): collection name to the run of its test queries.
+        counts (`dict[str, dict[str, int]]`): collection name to the counts of its pairs, see [`rank_collection`].
+        development (`list[float]`): development MAP after each epoch; empty without training.
     """
 
     runs: dict[str, Run]
@@ -101,12 +101,12 @@ class FoldResult:
 
     @property
     def best_epoch(self) -> int | None:
-        """The first epoch, from 1, with the best development MAP."""
+        """The first epoch with the best development MAP, counted from 1."""
         return 1 + self.development.index(max(self.development)) if self.development else None
 
 
 def rank_fold(reranker: Reranker, fold: Fold, collections: list[Collection], development: list[float]) -> FoldResult:
-    """Ranks the test queries of a fold, on all processes together."""
+    """Ranks the test queries of a fold; all processes share the work."""
     runs, counts = {}, {}
     for collection in collections:
         queries = fold.test[collection.name]
@@ -117,7 +117,7 @@ def rank_fold(reranker: Reranker, fold: Fold, collections: list[Collection], dev
 
 
 def write_result(result: FoldResult, folder: Path):
-    """Writes `{collection}.run` and at last `result.json`, which says that the fold is finished; removes checkpoints."""
+    """Writes `{collection}.run`, then `result.json`, which marks the fold as finished; then removes the checkpoints."""
     for name, run in result.runs.items():
         write_run(run, folder / f"{name}.run", tag="modeling_clir")
     with new_file(folder / "result.json") as file:
@@ -126,21 +126,43 @@ def write_result(result: FoldResult, folder: Path):
 
 
 def read_result(folder: Path, collections: list[Collection]) -> FoldResult | None:
-    """What [`write_result`] wrote; `None` where the fold is not finished."""
+    """Reads what [`write_result`] wrote; `None` if the fold is not finished."""
     if not (folder / "result.json").is_file():
         return None
-    remove_checkpoints(folder)  # where their removal was cut off
+    remove_checkpoints(folder)  # left over if the run was killed while removing them
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     return FoldResult({c.name: read_run(folder / f"{c.name}.run") for c in collections}, **result)
 
 
+def with_finished(
+    folds: list[Fold], results: list[FoldResult], collections: list[Collection], output: Path
+) -> tuple[list[Fold], list[FoldResult]]:
+    """
+    Adds the folds that earlier runs of one fold have finished in `output`, in the order of their numbers: a run of one
+    fold does not replace the results of others. Names the folds that are not finished (logged).
+    """
+    results = {fold.name: result for fold, result in zip(folds, results)}
+    if folds[0].name == "transfer":
+        return folds, list(results.values())
+    names = [f"fold-{k}" for k in range(len(collections[0].folds))]
+    for name in names:
+        if name not in results and (result := read_result(output / name, collections)):
+            results[name] = result
+    if missing := [name for name in names if name not in results]:
+        logger.warning(f"{output} has the results of {', '.join(sorted(results))}; missing: {', '.join(missing)}")
+    tests = {name: {c.name: c.folds[k] for c in collections} for k, name in enumerate(names)}
+    chosen = [name for name in names if name in results]
+    return [Fold(name, {}, {}, tests[name]) for name in chosen], [results[name] for name in chosen]
+
+
 def measure_folds(collection: Collection, folds: list[Fold], results: list[FoldResult]) -> tuple[Run, dict, dict]:
     """
-    The results of all folds as one run, in which each query is tested once.
+    Joins the results of all folds to one run, in which each query is tested once.
 
     Returns:
-        The run; the measures of each query; and their means with the numbers of queries, pairs and cuts, and under
-        `"folds"` those of each trained fold. The mean over the queries is that of the folds, weighted by their queries.
+        The run; the measures of each query; and a dictionary of their means, the numbers of queries, pairs and cuts, and
+        under `"folds"` the means of each trained fold. The mean over all queries equals the mean over the folds,
+        weighted by their numbers of queries.
     """
     name = collection.name
     scores = {query: ranked for result in results for query, ranked in result.runs[name].items()}
@@ -159,4 +181,13 @@ def measure_folds(collection: Collection, folds: list[Fold], results: list[FoldR
     return run, measured, metrics
 
 
-__all__ = ["Fold", "FoldResult", "measure_folds", "plan_folds", "rank_fold", "read_result", "write_result"]
+__all__ = [
+    "Fold",
+    "FoldResult",
+    "measure_folds",
+    "plan_folds",
+    "rank_fold",
+    "read_result",
+    "with_finished",
+    "write_result",
+]

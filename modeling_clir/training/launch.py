@@ -1,32 +1,64 @@
 """Starting the processes of a distributed run on CPUs."""
 
 import os
+import re
 import sys
+from pathlib import Path
 
-import psutil
-from accelerate.commands.launch import launch_command_parser
+from ..program import share_cores
+
+
+LAUNCHER = re.compile(r"accelerate(-launch|\.commands\.\w+)?")  # a program, or a module after -m
 
 
 def start_all_processes():
     """
+    Called first in a runner, before torch is imported.
+
     `accelerate launch --cpu --num_processes N` starts a single process unless it is given an MPI host file. This makes
-    N of it, by `torch.distributed.run`, and does nothing in any other case. Called first in a runner.
+    N of it, by `torch.distributed.run`, waits for them and ends. In any other case it sets the threads of this process
+    ([`share_cores`]).
     """
+    number = 1
     alone = "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ  # what accelerate leaves for N > 1
-    if not alone or os.environ.get("ACCELERATE_USE_CPU", "").lower() != "true" or "PMI_SIZE" in os.environ:
+    if alone and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "PMI_SIZE" not in os.environ:
+        import psutil
+
+        number = requested_processes(psutil.Process(os.getppid()).cmdline())
+    if number == 1:
+        share_cores()
         return
-    command = psutil.Process(os.getppid()).cmdline()
-    number = None
-    if any("accelerate" in part for part in command):
-        start = next(i for i, part in enumerate(command) if "accelerate" in part) + 1
-        options = [part for part in command[start:] if part != "launch"]
-        number = launch_command_parser().parse_known_args(options)[0].num_processes
-    if number is None:
-        raise ValueError(
-            "accelerate launch --cpu started one process: pass it --num_processes, or use torchrun --nproc_per_node N"
-        )
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(number)]
-    os.execv(sys.executable, [sys.executable, *launcher, *sys.argv])
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        run(parse_args(["--standalone", "--nproc_per_node", str(number), *sys.argv]))
+    except ChildFailedError as error:  # the process that failed has said why
+        sys.exit(error.get_first_failure()[1].exitcode)
+    sys.exit()
+
+
+def requested_processes(command: list[str]) -> int:
+    """
+    The processes that an `accelerate launch` with this command line is to start; 1 for any other command.
+
+    Raises `ValueError` for several machines, on each of which accelerate would start a training of its own.
+    """
+    at = next((i for i, part in enumerate(command) if i and LAUNCHER.fullmatch(Path(part).name)), None)
+    if at is None:
+        return 1
+    from accelerate.commands.config.config_args import default_config_file, load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+
+    options = command[at + 1 :]
+    options = launch_command_parser().parse_known_args(options[options[:1] == ["launch"] :])[0]
+    if (options.num_machines or 1) > 1:
+        raise ValueError("accelerate launch --cpu is for one machine; on several use torchrun")
+    number = options.num_processes
+    if number is None and (options.config_file or (Path(default_config_file).is_file() and not options.cpu)):
+        number = load_config_from_file(options.config_file).num_processes
+    return number or 1
 
 
 __all__ = ["start_all_processes"]

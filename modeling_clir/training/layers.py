@@ -1,4 +1,4 @@
-"""Which layers of an encoder are trained, and which start anew."""
+"""Chooses the layers of an encoder that are trained, and those that are drawn anew."""
 
 import torch
 from torch import nn
@@ -6,13 +6,13 @@ from transformers import PreTrainedModel
 
 
 def head_parameters(model: PreTrainedModel) -> list[tuple[str, nn.Parameter]]:
-    """What is not the encoder's; a pooler is."""
+    """Parameters outside the base model (the head). The pooler is inside it."""
     encoder = set(model.base_model.parameters())
     return [(name, parameter) for name, parameter in model.named_parameters() if parameter not in encoder]
 
 
 def encoder_layers(model: PreTrainedModel) -> list[tuple[nn.Module, ...]]:
-    """The modules of each layer, first to last. XLM keeps the parts of its layers in several lists."""
+    """The modules of each layer, first to last; several a layer in XLM, which lists its sublayers separately."""
     number = model.config.num_hidden_layers
     lists = {}
     for name, module in model.base_model.named_modules():
@@ -30,7 +30,7 @@ def last_layers(model: PreTrainedModel, number: int, option: str) -> list[nn.Mod
 
 
 def finetune_last_layers(model: PreTrainedModel, number: int):
-    """Freezes, in place, all but the last `number` layers, the pooler and the head."""
+    """Freezes all but the last `number` layers, the pooler and the head, in place."""
     chosen = last_layers(model, number, "num_finetuned_layers")
     model.base_model.requires_grad_(False)
     for module in chosen:
@@ -48,7 +48,7 @@ def reinitialize_layers(model: PreTrainedModel, number: int, seed: int):
         torch.default_generator.manual_seed(seed)
         for layer in chosen:
             for parameter in layer.parameters():
-                parameter._is_hf_initialized = False  # else it would be left as it was loaded
+                parameter._is_hf_initialized = False  # else `_init_weights` skips it
             for module in layer.modules():
                 model._init_weights(module)
 

@@ -1,4 +1,4 @@
-"""Pretraining with QLM and RR."""
+"""Pretrains with query language modelling (QLM) and relevance ranking (RR)."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import SchedulerType
 
+from ..configuration_bertlong import BertLongConfig
 from ..data.sections import ExampleKey
 from ..losses import ranking_loss, relevance_scores
 from ..model_card import write_model_card
@@ -17,11 +18,12 @@ from .trainer import BatchFacts, XLRetrievalTrainer
 class PretrainingTrainer(XLRetrievalTrainer):
     """
     Trains `BertLongForXLRetrieval` or `BertForXLRetrieval` on a [`PretrainingDataset`] with QLM and RR (Yu, Fei, Li
-    2021, section 3). `evaluate` gives the loss and accuracy of QLM and the accuracy and mean reciprocal rank of RR: per
-    direction (query language-document language), and their means over the directions between two languages (over all
-    directions where there is none).
+    2021, section 3). `evaluate` gives the loss and accuracy of QLM and the accuracy and mean reciprocal rank of RR: for
+    each direction (query language-document language), and their means over the directions between two languages (over
+    all directions if each is within one language).
 
-    The arguments are [`XLRetrievalTrainer`]'s, without `weights`: they are `args.qlm_weight` and `args.rr_weight`.
+    The arguments are [`XLRetrievalTrainer`]'s, without `weights`: the weights are `args.qlm_weight` and
+    `args.rr_weight`.
     """
 
     def __init__(self, *, args, **kwargs):
@@ -62,7 +64,7 @@ class PretrainingTrainer(XLRetrievalTrainer):
         return self.report(metrics)
 
     def evaluate_examples(self, model, dataset, task, keys) -> dict[str, float]:
-        """Each process takes its share; the sums are gathered, so the numbers do not depend on how many there are."""
+        """Each process takes a share; sums are gathered, so the result does not depend on the number of processes."""
         size = self.args.per_device_eval_batch_size
         keys = keys[self.args.process_index :: self.args.world_size]
         batches = [keys[start : start + size] for start in range(0, len(keys), size)]
@@ -110,12 +112,12 @@ class PretrainingTrainer(XLRetrievalTrainer):
                 **({"QLM masks": f"{collator.mask_mode}, p = {collator.mask_probability}"} if "qlm" in tasks else {}),
                 "longest pair": f"{collator.encoder.max_length} tokens",
                 "attention window": getattr(config, "attention_window", "none"),
-                "precision": "bf16" if args.bf16 else "fp32",
+                "precision": args.precision,
                 "seed": args.seed,
             },
             metrics={k: v for k, v in (evaluations[-1] if evaluations else {}).items() if k.startswith("eval_")},
             max_length=config.max_position_embeddings,
-            long=hasattr(config, "attention_window"),
+            long=config.model_type == BertLongConfig.model_type,
         )
 
 

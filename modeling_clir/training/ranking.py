@@ -1,6 +1,6 @@
 """
-Finetuning a reranker on judged queries (Yu, Fei, Li 2021, section 5): the epoch with the best MAP on the development
-queries is kept.
+Finetunes a reranker on judged queries (Yu, Fei, Li 2021, section 5). Keeps the epoch with the best MAP on the
+development queries.
 """
 
 from copy import copy
@@ -18,7 +18,7 @@ from ..losses import ranking_loss
 from ..reranker import Reranker
 from .folds import Fold
 from .layers import head_parameters
-from .resuming import train_to_the_end
+from .resuming import last_complete_checkpoint, train_to_the_end
 from .trainer import BatchFacts, XLRetrievalTrainer, XLRetrievalTrainingArguments
 
 
@@ -30,14 +30,15 @@ def save_reranker(reranker: Reranker, folder: Path):
 
 class RankingTrainer(XLRetrievalTrainer):
     """
-    Trains the model of a [`Reranker`] with RR alone, on a [`QueryDataset`]; `evaluate` gives the MAP of the development
+    Trains the model of a [`Reranker`] with RR alone, on a [`QueryDataset`]. `evaluate` gives the MAP over the development
     queries of all collections together.
 
     Args:
-        reranker (`Reranker`).
-        collections (`dict[str, Collection]`): by name.
-        development (`dict[str, list[str]]`): of each collection's name, query ids.
-        head_learning_rate (`float`, *optional*): of what is not the encoder's; `args.learning_rate` by default.
+        reranker (`Reranker`): its model is trained in place.
+        collections (`dict[str, Collection]`): collections by name.
+        development (`dict[str, list[str]]`): collection name to query ids.
+        head_learning_rate (`float`, *optional*): learning rate of the parameters outside the base model;
+            `args.learning_rate` by default.
 
     The other arguments are [`XLRetrievalTrainer`]'s, without `weights`: RR has `args.rr_weight`.
     """
@@ -94,20 +95,20 @@ def finetune(
     head_learning_rate: float | None = None,
 ) -> tuple[Path, list[float]]:
     """
-    Trains on the training queries of a fold, with a checkpoint after each epoch in `args.output_dir/{fold}`; goes on
-    from the last one there. Everything random follows from `args.seed`, the epoch and the example, so a run that was
-    killed gives what an uninterrupted one gives.
+    Trains on the training queries of a fold. Saves a checkpoint in `args.output_dir/{fold}` after each epoch; goes on
+    from the last one there. Everything random follows from `args.seed`, the epoch and the example, so a killed and
+    resumed run gives the same as an uninterrupted one.
 
     Args:
         reranker (`Reranker`): its model is trained in place.
         fold (`Fold`): queries for training and development.
-        collections (`list[Collection]`): what they are of.
+        collections (`list[Collection]`): the collections of these queries.
         args (`XLRetrievalTrainingArguments`): its strategies of evaluating and saving are not used.
-        num_negatives (`int`, defaults to 1): of a training query.
-        head_learning_rate (`float`, *optional*): `args.learning_rate` by default.
+        num_negatives (`int`, defaults to 1): negatives of a training query.
+        head_learning_rate (`float`, *optional*): see [`RankingTrainer`].
 
     Returns:
-        The checkpoint with the best development MAP, the earliest of equals, and this MAP after each epoch.
+        The checkpoint with the best development MAP (the earliest if several are equal), and the MAP after each epoch.
     """
     folder = Path(args.output_dir) / fold.name
     args = copy(args)
@@ -124,7 +125,7 @@ def finetune(
         args=args,
         train_dataset=QueryDataset(collections, fold.train, num_negatives, args.seed),
     )
-    state = train_to_the_end(trainer, folder)
+    state = train_to_the_end(trainer, last_complete_checkpoint(folder, args))
     history = [record["eval_MAP"] for record in state.log_history if "eval_MAP" in record]
     return folder / f"checkpoint-{state.best_global_step}", history
 

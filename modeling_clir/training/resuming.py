@@ -1,4 +1,7 @@
-"""Going on with a run that was cut off: the settings it began with, its checkpoints, its end."""
+"""
+Output folders of the runners. A folder belongs to one command: the same command goes on where it was cut off, and does
+nothing if it is finished; another command is refused.
+"""
 
 import json
 import shutil
@@ -14,72 +17,187 @@ from .trainer import XLRetrievalTrainingArguments
 
 logger = logging.get_logger(__name__)
 
-# The training arguments on which results depend.
-SETTINGS = ("seed", "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "weight_decay",
-            "gradient_accumulation_steps", "lr_scheduler_type", "warmup_steps", "max_grad_norm", "optim", "rr_loss",
-            "rr_margin", "bf16", "fp16")  # fmt: skip
+# Training arguments that change no result. All others are compared, also those of later versions of Transformers.
+WITHOUT_EFFECT = {
+    # what to do, and where
+    "output_dir", "do_train", "do_eval", "do_predict", "resume_from_checkpoint",
+    # logs
+    "logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter", "log_on_each_node", "log_level",
+    "log_level_replica", "disable_tqdm", "report_to", "run_name", "project", "trackio_space_id", "trackio_bucket_id",
+    "trackio_static_space_id", "include_num_input_tokens_seen", "skip_memory_metrics", "debug",
+    # evaluating and saving on the way
+    "eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "eval_accumulation_steps", "eval_do_concat_batches",
+    "eval_use_gather_object", "per_device_eval_batch_size", "batch_eval_metrics", "include_for_metrics",
+    "prediction_loss_only", "save_strategy", "save_steps", "save_total_limit", "save_only_model", "save_on_each_node",
+    "enable_jit_checkpoint",
+    # the Hub
+    "push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "hub_strategy", "hub_always_push", "hub_revision",
+    # loading data: a batch follows from seed, epoch and index
+    "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor",
+    "dataloader_multiprocessing_context", "dataloader_in_order", "accelerator_config", "remove_unused_columns",
+    # memory, and how processes talk; their number is compared
+    "gradient_checkpointing", "gradient_checkpointing_kwargs", "activation_checkpointing",
+    "activation_checkpointing_kwargs", "torch_empty_cache_steps", "ddp_backend", "ddp_timeout", "ddp_bucket_cap_mb",
+    "ddp_broadcast_buffers", "ddp_find_unused_parameters", "ddp_static_graph", "local_rank",
+}  # fmt: skip
+
+# Files of a command that has something to lose: a checkpoint, a finished fold or training, measures.
+BEGUN = ("checkpoint-*", "metrics.json", "trainer_state.json", "eval_results.json",
+         *(f"{fold}/{name}" for fold in ("fold-*", "transfer") for name in ("checkpoint-*", "result.json")))  # fmt: skip
 
 
-def prepare_output(output: Path, options: dict, args: XLRetrievalTrainingArguments, collections: list[Collection]):
+def check_output(
+    output: Path, runner: str, options: dict, args: XLRetrievalTrainingArguments, collections: list[Collection] = ()
+) -> dict[str, dict | list]:
     """
-    Writes `settings.json`, on which the results depend, and the folds of each collection, `{collection}.folds.json`.
+    Checks that a folder is this command's.
 
     Args:
-        output (`Path`): a folder.
-        options (`dict`): the runner's own; JSON.
-        args (`XLRetrievalTrainingArguments`).
-        collections (`list[Collection]`): with folds.
+        output (`Path`): the folder; it need not exist.
+        runner (`str`): file name of the runner. With and without `--do_train` are two commands.
+        options (`dict`): the runner's own options; JSON.
+        args (`XLRetrievalTrainingArguments`): with `--do_train` all but `WITHOUT_EFFECT` are compared, and the number of
+            processes; else only the seed.
+        collections (`list[Collection]`, *optional*): with folds.
 
-    Raises `ValueError` that names an option or file in which a fold that was begun in `output` differs.
+    Returns:
+        Name to content of the JSON files that [`claim_output`] writes: `settings.json`, all that the results depend on,
+        and `{collection}.folds.json`.
+
+    Raises `ValueError` if `output` is a file, or if it holds something of another command; names each setting that
+    differs, with both values. Settings that an older `settings.json` lacks are not compared (logged).
     """
-    begun = any(output.glob("*/checkpoint-*")) or any(output.glob("*/result.json"))
-    files = {f"{collection.name}.folds.json": collection.folds for collection in collections}
-    settings = options | {name: getattr(args, name) for name in SETTINGS}
-    keep_settings(output, {**files, "settings.json": settings}, begun)
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"--output_dir {output} is a file: name a folder")
+    used = {"seed": args.seed}
+    if args.do_train:
+        used = {name: value for name, value in args.to_dict().items() if name not in WITHOUT_EFFECT}
+        used["num_processes"] = args.world_size
+    settings = {"command": f"{runner} {'--do_train' if args.do_train else 'without training'}"}
+    settings = json.loads(json.dumps(settings | options | used))
+    folds = {f"{collection.name}.folds.json": collection.folds for collection in collections}
+    if any(path for pattern in BEGUN for path in output.glob(pattern)):
+        compare_settings(output, settings)
+        for name, content in folds.items():
+            if (output / name).is_file() and read_json(output / name) != content:
+                raise ValueError(f"{output} holds results of other folds, {name}: pass another --output_dir")
+    return folds | {"settings.json": settings}
 
 
-def keep_settings(output: Path, files: dict[str, dict | list], begun: bool):
-    """
-    Writes JSON files of a name and content. Raises `ValueError` that names an option or file in which what was `begun` in
-    `output` differs.
-    """
-    for name, content in files.items():
-        found = json.loads((output / name).read_text(encoding="utf-8")) if (output / name).is_file() else content
-        if begun and found != content:
-            what = f"other folds in {name}"
-            if name == "settings.json":
-                differing = [f"--{key} {found.get(key)}" for key in content if found.get(key) != content[key]]
-                what = f"results of {', '.join(differing)}"
-            raise ValueError(f"{output} holds {what}: pass the same options to go on, or another --output_dir")
-        with new_file(output / name) as file:
-            json.dump(content, file, indent=1)
+def claim_output(output: Path, files: dict[str, dict | list], args: XLRetrievalTrainingArguments):
+    """Writes the files of [`check_output`] on the first process; the others wait."""
+    with args.main_process_first():
+        for name, content in files.items() if args.process_index == 0 else ():
+            if not (output / name).is_file() or read_json(output / name) != content:
+                with new_file(output / name) as file:
+                    json.dump(content, file, indent=1)
 
 
-def last_complete_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint whose state, which the Trainer writes after all else, is complete; later ones are removed."""
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
-        try:
-            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-            return checkpoint
-        except (OSError, ValueError):
-            logger.warning(f"{checkpoint} is incomplete and removed")
-            shutil.rmtree(checkpoint)
+def compare_settings(output: Path, settings: dict):
+    """Raises `ValueError` if what was begun in `output` has other settings."""
+    command = settings["command"]
+    if (output / "settings.json").is_file():
+        found, older = read_json(output / "settings.json"), "--do_train"
+    else:
+        found, older = {}, "run_pretraining.py --do_train" if is_pretraining(output) else "without training"
+    if "command" not in found:  # older versions wrote none, and settings.json only for finetuning
+        found["command"] = command if command.endswith(older) else f"a command of an older version, {older}"
+    if found["command"] != command:
+        raise ValueError(f"{output} holds results of {found['command']}: pass another --output_dir for {command}")
+    if unknown := [name for name in settings if name not in found]:
+        logger.warning(f"{output}/settings.json lacks {', '.join(unknown)} (an older version): not compared")
+    if differing := [name for name in settings if found.get(name, settings[name]) != settings[name]]:
+        listed = ", ".join(f"--{name} {found[name]} (now {settings[name]})" for name in differing)
+        raise ValueError(
+            f"{output} holds results of {listed}: pass the same options to go on, or another --output_dir"
+        )
+
+
+def is_pretraining(output: Path) -> bool:
+    return (output / "trainer_state.json").is_file() or any(map(is_checkpoint, output.glob("checkpoint-*")))
+
+
+def read_json(path: Path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_state(folder: Path) -> TrainerState | None:
+    """The state that a Trainer saved in a folder, after all else; `None` if there is none, or a part."""
+    try:
+        return TrainerState.load_from_json(str(folder / "trainer_state.json"))
+    except (OSError, ValueError):
+        return None
+
+
+def is_at_end(state: TrainerState, args: XLRetrievalTrainingArguments) -> bool:
+    if args.max_steps > 0:
+        return state.global_step >= args.max_steps
+    return (state.epoch or 0) >= args.num_train_epochs - 1e-6
+
+
+def is_finished(args: XLRetrievalTrainingArguments) -> bool:
+    """Is the model in the output folder that of the end of the training? The runner saves the state after the model."""
+    state = read_state(Path(args.output_dir))
+    return state is not None and is_at_end(state, args)
+
+
+def last_complete_checkpoint(folder: Path, args: XLRetrievalTrainingArguments) -> Path | None:
+    """The last checkpoint with a complete state. Incomplete ones after it are removed (logged)."""
+    checkpoints = {int(path.name.split("-")[1]): path for path in folder.glob("checkpoint-*") if is_checkpoint(path)}
+    with args.main_process_first():
+        for _, checkpoint in sorted(checkpoints.items(), reverse=True):
+            if read_state(checkpoint) is not None:
+                return checkpoint
+            if args.process_index == 0:
+                logger.warning(f"{checkpoint} is incomplete and removed: a run was killed while writing it")
+                shutil.rmtree(checkpoint)
     return None
 
 
-def train_to_the_end(trainer: Trainer, folder: Path) -> TrainerState:
+def is_checkpoint(path: Path) -> bool:
+    return path.is_dir() and path.name.removeprefix("checkpoint-").isdigit()
+
+
+def checkpoint_to_resume(args: XLRetrievalTrainingArguments) -> Path | None:
     """
-    Trains from the last complete checkpoint in `folder`, where there is one, and not at all where that is the end of the
-    training: a Trainer would go on to the end of the epoch. Returns the state at the end.
+    The checkpoint that `--resume_from_checkpoint` names. `true` is the output folder itself if its training is
+    finished, else the last complete checkpoint there. Raises `ValueError` if there is none, and if there are some
+    without the option.
     """
-    with trainer.args.main_process_first():
-        checkpoint = last_complete_checkpoint(folder)
-    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else None
-    if state is None or state.global_step < state.max_steps:
+    output, wanted = Path(args.output_dir), args.resume_from_checkpoint
+    if is_finished(args):
+        return output
+    if wanted is None:
+        if any(map(is_checkpoint, output.glob("checkpoint-*"))):
+            raise ValueError(
+                f"{output} holds checkpoints of an earlier run: pass --resume_from_checkpoint true, or another "
+                "--output_dir"
+            )
+        return None
+    if wanted.lower() != "true":
+        if not Path(wanted).is_dir():
+            raise ValueError(f"--resume_from_checkpoint: there is no folder {wanted}")
+        if read_state(Path(wanted)) is None:
+            raise ValueError(f"--resume_from_checkpoint: {wanted} has no complete trainer_state.json")
+        return Path(wanted)
+    if (checkpoint := last_complete_checkpoint(output, args)) is None:
+        raise ValueError(f"--resume_from_checkpoint: {output} holds no complete checkpoint")
+    return checkpoint
+
+
+def train_to_the_end(trainer: Trainer, checkpoint: Path | None) -> TrainerState:
+    """
+    Trains from a checkpoint on, and returns the state at the end. If the checkpoint is the end, only loads its weights
+    and state; a Trainer would train one more step.
+    """
+    state = checkpoint and read_state(checkpoint)
+    if state is not None and is_at_end(state, trainer.args):
+        trainer._load_from_checkpoint(str(checkpoint))
+        trainer.state = state
+    else:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         trainer.accelerator.wait_for_everyone()
-        state = trainer.state
-    return state
+    return trainer.state
 
 
 def remove_checkpoints(folder: Path):
@@ -87,4 +205,12 @@ def remove_checkpoints(folder: Path):
         shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-__all__ = ["SETTINGS", "keep_settings", "prepare_output", "remove_checkpoints", "train_to_the_end"]
+__all__ = [
+    "check_output",
+    "checkpoint_to_resume",
+    "claim_output",
+    "is_finished",
+    "last_complete_checkpoint",
+    "remove_checkpoints",
+    "train_to_the_end",
+]

@@ -1,50 +1,20 @@
-"""What the trainers of all tasks have in common: arguments, batches, timing, the scale of the loss."""
+"""Base of the trainers of all tasks: batches, timing, the scale of the loss."""
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from itertools import islice
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback
 
-from ..losses import RANKING_LOSSES
 from .samplers import TaskBatchSampler, TokenBudgetSampler
+from .training_arguments import XLRetrievalTrainingArguments
 
 
 SPEED = ("tokens", "batches", "waited", "seconds")
-
-
-@dataclass
-class XLRetrievalTrainingArguments(TrainingArguments):
-    """
-    `TrainingArguments` with the options of the two tasks. Other defaults than there: `learning_rate` 1e-5, constant
-    after a warm-up, `weight_decay` 0 and `max_grad_norm` 5 (Yu, Fei, Li 2021), `per_device_eval_batch_size` 32.
-
-    Args:
-        rr_loss (`str`, defaults to `"pairwise"`): `"pairwise"`, `"margin"`, `"listwise"` or `"pointwise"`.
-        rr_margin (`float`, defaults to 1.0): of the margin loss.
-        qlm_weight, rr_weight (`float`, default to 1.0): factors of the losses of the tasks.
-    """
-
-    learning_rate: float = 1e-5
-    lr_scheduler_type: str = "constant_with_warmup"
-    max_grad_norm: float = 5.0
-    per_device_eval_batch_size: int = 32
-    rr_loss: str = field(default="pairwise", metadata={"help": "pairwise, margin, listwise or pointwise"})
-    rr_margin: float = field(default=1.0, metadata={"help": "margin of the margin loss"})
-    qlm_weight: float = field(default=1.0, metadata={"help": "factor of the QLM loss"})
-    rr_weight: float = field(default=1.0, metadata={"help": "factor of the RR loss"})
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.rr_loss not in RANKING_LOSSES:
-            raise ValueError(f"rr_loss must be one of {', '.join(RANKING_LOSSES)}, got {self.rr_loss!r}")
-        self.remove_unused_columns = False
-        if self.ddp_find_unused_parameters is None:
-            self.ddp_find_unused_parameters = True  # each task leaves the other's head out
 
 
 class EpochCallback(TrainerCallback):
@@ -73,13 +43,14 @@ class StepTimer(TrainerCallback):
 @dataclass
 class BatchFacts:
     """
-    What a collator says of a batch beside the inputs of the model.
+    What a collator tells about a batch, beside the inputs of the model.
 
     Attributes:
         task (`str`): `"qlm"`, `"rr"` or `"qa"`.
-        pairs (`list[str]`): the language pair of each example.
+        pairs (`list[str]`): language pair of each example.
         group_size (`int`, defaults to 1): documents of an example.
-        queries_cut, documents_cut, rows (`int`, default to 0): what was cut, and the number of documents.
+        queries_cut, documents_cut (`int`, default to 0): how many were cut to the longest length.
+        rows (`int`, defaults to 0): documents read.
     """
 
     task: str
@@ -97,20 +68,20 @@ class BatchFacts:
 
 class XLRetrievalTrainer(Trainer, ABC):
     """
-    Base of the trainers. A batch has one task; the loss of an optimizer step is the mean over all its items (masked
-    tokens in QLM, else examples) of every process and accumulated batch, times the weight of the task.
+    Base of the trainers. A batch has one task. The loss of an optimizer step is the mean over all items (masked tokens in
+    QLM, else examples) of its accumulated batches on all processes, times the weight of the task.
 
     Logged while training, since the last log:
 
     - `{task}_loss`: mean over the batches
-    - `queries_cut`, `documents_cut`, `documents_read`: sums, where the trainer has them
+    - `queries_cut`, `documents_cut`, `documents_read`: sums, if the trainer counts them
     - `data_wait`: share of the time that the processes waited for batches, 0 to 1; more `dataloader_num_workers`
       lower it
-    - `tokens_per_second`: of all processes together, without padding and without the time to evaluate and save
-    - `tokens_per_batch`: mean, without padding
+    - `tokens_per_second`: sum over all processes; padding, evaluation and saving excluded
+    - `tokens_per_batch`: mean; padding excluded
 
     Args:
-        weights (`dict[str, float]`): each task and the factor of its loss.
+        weights (`dict[str, float]`): task to the factor of its loss.
         max_tokens_per_batch (`int`, *optional*): fills batches with examples of similar length up to about this many
             tokens, negatives included ([`TokenBudgetSampler`]); replaces `per_device_train_batch_size`.
 
@@ -136,7 +107,7 @@ class XLRetrievalTrainer(Trainer, ABC):
 
     @abstractmethod
     def task_loss(self, model, inputs: dict, facts: BatchFacts) -> tuple[torch.Tensor, object, int]:
-        """The mean loss of a batch, the model's outputs, and the number of items that the mean is over."""
+        """The mean loss of a batch, the model's outputs, and the number of items in the mean."""
 
     def get_train_dataloader(self) -> DataLoader:
         share = {
@@ -152,7 +123,7 @@ class XLRetrievalTrainer(Trainer, ABC):
             lengths = self.example_lengths()
             sampler = TokenBudgetSampler(lengths, self.max_tokens_per_batch, **share)
         self.add_callback(EpochCallback(sampler))
-        # Not prepared by accelerate: the sampler itself gives each process its share.
+        # accelerate does not prepare this loader: the sampler gives each process its share.
         return self.data_loader(self.train_dataset, sampler, self.args.dataloader_persistent_workers)
 
     def data_loader(self, dataset: Dataset, batches, persistent_workers: bool = False) -> DataLoader:
@@ -164,6 +135,7 @@ class XLRetrievalTrainer(Trainer, ABC):
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
             prefetch_factor=self.args.dataloader_prefetch_factor,
             persistent_workers=persistent_workers,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context,
         )
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
@@ -173,7 +145,7 @@ class XLRetrievalTrainer(Trainer, ABC):
         self.totals["batches"] += len(batches)
         self.totals["tokens"] += sum(int(batch["attention_mask"].count_nonzero()) for batch in batches)
         _, number = super().get_batch_samples(iter(batches), num_batches, device)
-        if number is None and self.max_tokens_per_batch is not None:  # RR, its batches of different sizes
+        if number is None and self.max_tokens_per_batch is not None:  # RR, batches of different sizes
             number = torch.tensor(sum(len(batch["pairs"]) for batch in batches), device=device)
             number = self.accelerator.reduce(number, "sum")
         return batches, number
@@ -187,8 +159,8 @@ class XLRetrievalTrainer(Trainer, ABC):
         for name in self.counts:
             self.totals[name] += getattr(facts, name)
         if num_items_in_batch is not None:
-            # The Trainer divides by the accumulated batches only where it does not count items (RR, batches of one
-            # size); DDP divides by the processes.
+            # The Trainer divides by the number of accumulated batches only if it does not count items (RR, batches of
+            # one size). DDP divides by the number of processes.
             loss = loss * items / num_items_in_batch * self.args.world_size
         loss = loss * self.weights[facts.task]
         return (loss, outputs) if return_outputs else loss
@@ -209,7 +181,7 @@ class XLRetrievalTrainer(Trainer, ABC):
         super().log(logs, start_time)
 
     def report(self, metrics: dict[str, float]) -> dict[str, float]:
-        """Logs what `evaluate` found and tells the callbacks."""
+        """Logs the metrics of `evaluate` and calls the callbacks."""
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

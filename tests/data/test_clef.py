@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from collections import Counter, defaultdict
 
 import pytest
@@ -271,8 +272,10 @@ def test_files_of_documents(tmp_path):
         path = write_raw(tmp_path / encoding, markup, encoding)
         topics = {"en": {"C001": "q"}}
         documents, qrels = {"de": [path]}, {"de": [tmp_path / "qrels"]}
-        write_clef(tmp_path / f"out-{encoding}", [("en", "de")], documents, topics, qrels, encoding=encoding)
-        assert read_collection(tmp_path / f"out-{encoding}/en-de").documents == {"a": "é", "b": "f", "c": "g"}
+        for encodings in (None, {"de": encoding}, {None: encoding, "fr": "koi8-r"}):
+            write_clef(tmp_path / "out", [("en", "de")], documents, topics, qrels, encodings)
+            assert read_collection(tmp_path / "out/en-de").documents == {"a": "é", "b": "f", "c": "g"}
+            shutil.rmtree(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -296,13 +299,87 @@ def test_topics(text, expected, tmp_path):
         (tmp_path / "t").unlink()
     if len(expected) == 1:
         (there,) = expected.values()
-        assert read_clef_topics([("xx", write_raw(tmp_path / "t.gz", text))]) == {"xx": there}
+        assert read_clef_topics([("sv", write_raw(tmp_path / "t.gz", text))]) == {"sv": there}
+
+
+# Language, words that only this language's encodings have, and an encoding.
+WORDS = [
+    ("zh", "长城是什么", "gb2312"),
+    ("zh", "長城", "big5"),
+    ("ja", "長城とは", "euc_jp"),
+    ("ja", "長城とは", "iso2022_jp"),
+    ("ru", "Китайская стена", "koi8-r"),
+    ("ru", "Китайская стена", "cp1251"),
+    ("cs", "Velká zeď", "iso8859-2"),
+    ("en", "the wall’s – “end”", "cp1252"),
+    ("ru", "Китайская стена", "utf-8"),
+]
+
+
+@pytest.mark.parametrize(("language", "words", "encoding"), WORDS)
+def test_encodings_of_topics(language, words, encoding, tmp_path):
+    """Given, by language or for all; declared; or an error that names file, line and option, never mojibake."""
+    expected = {language: {"C001": f"{language} title 1 {words} {language} desc 1 {words}"}}
+    path = write_raw(tmp_path / "t.gz", topic(language, 1, words), encoding)
+    for given in ({language: encoding}, {None: encoding}, {None: "latin-1", language: encoding}):
+        assert read_clef_topics([(None, path)], encodings=given) == expected
+    text = f'<?xml version="1.0" encoding="{encoding}"?>\n<topics>{topic(language, 1, words)}</topics>'
+    assert read_clef_topics([(None, write_raw(tmp_path / "declared", text, encoding))]) == expected
+    if encoding == "utf-8":
+        assert read_clef_topics([(None, path)]) == expected
+        return
+    with pytest.raises(ValueError) as error:
+        read_clef_topics([(None, path)])
+    assert str(error.value).startswith(f"{path}:3: ") and f"--topic_encoding {language}=" in str(error.value)
+
+
+def test_encodings_of_topics_errors(tmp_path):
+    path = write_raw(tmp_path / "t", topic("ru", 1, "стена") + topic("en", 1), "utf-8")
+    with pytest.raises(ValueError, match="t has topics in en, ru, which have different encodings in --topic_encoding"):
+        read_clef_topics([(None, path)], encodings={"en": "latin-1", "ru": "utf-8"})
+    with pytest.raises(ValueError, match="t:3: not ASCII"):
+        read_clef_topics([(None, path)], encodings={None: "ascii"})
+    with pytest.raises(ValueError, match="t:3: control characters in latin-1"):
+        read_clef_topics([(None, path)], encodings={None: "latin-1"})
+    with pytest.raises(ValueError, match="t:1: UTF-16 or UTF-32"):
+        read_clef_topics([(None, write_raw(path, topic("de", 1), "utf-16"))])
+    with pytest.raises(ValueError, match=r"t:1: expected an encoding as utf-8, latin-1, .*; got 'x-sjis-9'"):
+        read_clef_topics([(None, write_raw(path, '<?xml version="1.0" encoding="x-sjis-9"?>' + topic("de", 1)))])
+
+
+def test_encodings_of_documents(clef, tmp_path, monkeypatch):
+    markup = DOC.format("a", "Стена.") + DOC.format("b", "x")
+    files = {}
+    for encoding in ("koi8-r", "utf-8"):
+        files[encoding] = write_raw(tmp_path / encoding / "a.sgml", markup, encoding)
+    write_raw(tmp_path / "utf-8/README", "не документ", "cp1251")
+    (tmp_path / "utf-8/picture.png").write_bytes(bytes(range(256)))
+    write(tmp_path / "qrels", "1 0 a 1")
+    options = ("--qrels", f"ru={tmp_path / 'qrels'}", "--documents")
+    with pytest.raises(SystemExit) as error:
+        prepare(monkeypatch, tmp_path / "out", clef, "en-ru", *options, f"ru={files['koi8-r']}")
+    assert str(error.value).startswith(f"error: {files['koi8-r']}:3: not UTF-8, and 'ru' is not written in Latin-1")
+    assert "--encoding ru=ENCODING" in str(error.value)
+    for number, (encoding, given) in enumerate(
+        {"koi8-r": ("--encoding", "latin-1", "ru=koi8-r"), "utf-8": ()}.items()
+    ):
+        output, folder = tmp_path / str(number), files[encoding].parent
+        prepare(monkeypatch, output, clef, "en-ru", *options, f"ru={folder}", *given)
+        assert read_collection(output / "en-ru").documents == {"a": "Стена."}
+
+
+def test_linked_folders(clef, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/de").symlink_to(clef / "de")
+    (tmp_path / "data/again").symlink_to(tmp_path / "data")
+    prepare(monkeypatch, tmp_path, clef, "en-de", "--documents", f"de={tmp_path / 'data'}")
+    assert read_collection(tmp_path / "en-de").documents == TEXTS["de"]
 
 
 def test_topics_in_a_folder(tmp_path):
     write_raw(tmp_path / "a/1.txt", topic("de", 1))
     write_raw(tmp_path / "a/copy.txt", topic("de", 1))
-    write_raw(tmp_path / "a/README", "none")
+    (tmp_path / "a/README").write_bytes(b"none \xff\0")
     write_raw(tmp_path / "2.txt", "<top><num>C002<title>c<desc>d")
     read = read_clef_topics([(None, tmp_path / "a"), ("de", tmp_path / "2.txt")])
     assert read == {"de": {"C001": text_of("de", 1), "C002": "c d"}}
@@ -394,7 +471,10 @@ def test_errors(option, text, message, clef, tmp_path, monkeypatch):
         (("--documents", "en=somewhere"), "--documents has nothing in 'de': add de=PATH"),
         (("--documents", "de=somewhere"), "somewhere does not exist"),
         (("--qrels", "de=somewhere"), "somewhere does not exist"),
-        (("--encoding", "utf-8"), "{clef}/de/fr_rundschau/fr940103.sgml:5: not utf-8"),
+        (("--encoding", "utf-8"), "{clef}/de/fr_rundschau/fr940103.sgml:5: not UTF-8"),
+        (("--encoding", "de=utf-16"), "--encoding: expected an encoding as utf-8, latin-1, cp1252"),
+        (("--topic_encoding", "latin-77"), "--topic_encoding: expected an encoding as utf-8, latin-1, cp1252"),
+        (("--topic_encoding", "en=rot13"), "--topic_encoding: expected an encoding as utf-8, latin-1, cp1252"),
     ],
 )
 def test_options_errors(options, message, clef, tmp_path, monkeypatch):

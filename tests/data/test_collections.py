@@ -1,5 +1,7 @@
 """Collections for retrieval, training examples of them, and their ranking."""
 
+import codecs
+import gzip
 import json
 from pathlib import Path
 
@@ -32,7 +34,7 @@ def collection(folder: Path, **files) -> Path:
     return folder
 
 
-def test_read_collection(tmp_path):
+def test_read_collection(tmp_path, caplog):
     folder = collection(tmp_path / "en-de")
     expected = Collection(
         "en-de",
@@ -42,6 +44,9 @@ def test_read_collection(tmp_path):
         {"q1": ["d1", "d2"], "q2": ["d1", "d2"]},
     )
     assert read_collection(folder) == expected
+    assert caplog.messages == [
+        f"{folder} has no candidates.run: 2 judged queries with all 2 documents each are 4 pairs to rank"
+    ]
     collection(folder, run=["q2 Q0 d2 1 9.5 tag", "q1 Q0 d1 1 3 tag", "q2 Q0 d1 2 1 tag"], folds=[[["q1"], ["q2"]]])
     read = read_collection(folder)
     assert read.candidates == {"q1": ["d1"], "q2": ["d2", "d1"]} and read.folds == [["q1"], ["q2"]]
@@ -53,8 +58,72 @@ def test_what_a_collection_lacks_is_reported(tmp_path, caplog):
     assert caplog.messages == [
         f"{tmp_path}/c: 1 of 3 queries have no judgement and are not ranked",
         f"{tmp_path}/c: 1 judged queries have no relevant document, 'q2' the first; they count 0",
+        f"{tmp_path}/c has no candidates.run: 2 judged queries with all 2 documents each are 4 pairs to rank",
         f"{tmp_path}/c/folds.json: 1 of 2 judged queries are in no fold",
     ]
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_every_file_may_be_gzipped(end, tmp_path, caplog):
+    run, folds = ["q2 Q0 d2 1 9 x", "q1 Q0 d1 1 3 x"], [[["q1"], ["q2"]]]
+    for path in list(collection(tmp_path / "c", run=run, folds=folds).iterdir()):
+        data = path.read_bytes()
+        path.unlink()
+        Path(f"{path}{end}").write_bytes(gzip.compress(data) if end else data)
+    read = read_collection(tmp_path / "c")
+    assert read.candidates == {"q1": ["d1"], "q2": ["d2"]} and read.folds == [["q1"], ["q2"]] and not caplog.messages
+
+
+@pytest.mark.parametrize("name", ["documents.jsonl", "queries.tsv", "qrels.txt", "candidates.run", "folds.json"])
+def test_a_file_that_is_there_twice(name, tmp_path):
+    folder = collection(tmp_path / "c", run=["q2 Q0 d2 1 9 x", "q1 Q0 d1 1 3 x"], folds=[[["q1"], ["q2"]]])
+    write(folder / f"{name}.gz", "x")
+    with pytest.raises(ValueError, match=f"c has both {name} and {name}.gz; remove one"):
+        read_collection(folder)
+
+
+def test_files_that_are_not_read_are_said(tmp_path, caplog):
+    folder = collection(tmp_path / "c", run=["q2 Q0 d2 1 9 x", "q1 Q0 d1 1 3 x"])
+    for name in ("candidates.trec", "folds.json.bz2", "documents.json", "Queries-fr.tsv", "dense.run", "README.md"):
+        write(folder / name, "x")
+    read_collection(folder)
+    assert [message.split("; ")[0] for message in caplog.messages] == [
+        f"{folder}: not read: Queries-fr.tsv, candidates.trec, documents.json, folds.json.bz2"
+    ]
+
+
+def test_queries_without_candidates_are_said(tmp_path, caplog):
+    folder = collection(tmp_path / "c", run=["q2 Q0 d2 1 9 x"])
+    assert read_collection(folder).candidates == {"q1": [], "q2": ["d2"]}
+    message = f"{folder}/candidates.run: 1 of 2 judged queries have no candidates, 'q1' the first; they count 0"
+    assert caplog.messages == [message]
+    write(folder / "other.run", "")
+    with pytest.raises(ValueError, match=r"other\.run has no document for any judged query"):
+        read_collection(folder, folder / "other.run")
+    caplog.clear()
+    texts = {"d": "x"}, {"q": "y", "r": "z"}, {"q": {"d": 1}, "r": {"d": 1}}
+    write_collection(tmp_path / "written", *texts, candidates={"q": {"d": 1.0}})
+    assert caplog.messages == [
+        f"{tmp_path}/written: 1 of 2 judged queries have no candidates, 'r' the first; they count 0"
+    ]
+    assert read_collection(tmp_path / "written").candidates == {"q": ["d"], "r": []}
+    with pytest.raises(ValueError, match="no document for any judged query"):
+        write_collection(tmp_path / "none", *texts, candidates={})
+
+
+def test_byte_order_marks(tmp_path):
+    expected = read_collection(collection(tmp_path / "c"))
+    for path in (tmp_path / "c").iterdir():
+        path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    assert read_collection(tmp_path / "c") == expected
+
+
+@pytest.mark.parametrize("name", [".", "sub/..", "../en-de/", "../en-de"])
+def test_name_of_a_collection(name, tmp_path, monkeypatch):
+    collection(tmp_path / "en-de")
+    (tmp_path / "en-de/sub").mkdir()
+    monkeypatch.chdir(tmp_path / "en-de")
+    assert read_collection(Path(name)).name == "en-de"
 
 
 @pytest.mark.parametrize("end", ["\r\n", "\n \n", "\n\n"])
@@ -105,10 +174,11 @@ def test_read_collection_line_ends(end, tmp_path):
         ({"run": ["q1 Q0 d3 1 1 x"]}, "candidates.run:1: no document has the id 'd3'"),
         ({"run": ["q3 Q0 d1 1 1 x"]}, "candidates.run:1: no query has the id 'q3'"),
         ({"run": ["q1 Q0 d1 1 1 x"] * 2 + ["q2 Q0 d1 1 1 x"]}, "candidates.run:2: document 'd1' is listed twice"),
-        ({"run": ["q1 Q0 d1 1 1 x"]}, "candidates.run has no document for query 'q2'"),
         ({"run": ["q1 Q0 d1 1 x x"]}, "candidates.run:1: the score must be a finite number, got 'x'"),
         ({"folds": [[["q1"], ["q9"]]]}, "folds.json: query 'q9' has no judgement"),
-        ({"folds": ["{"]}, "folds.json: not JSON"),
+        ({"folds": ["{"]}, "folds.json:2: not JSON"),
+        ({"documents": ['{"id": "d1", "text": "a \\ud83d b"}']}, "documents.jsonl:1: a string has a lone surrogate"),
+        ({"queries": ["q1\tx", "q2\ta\0b"]}, "queries.tsv:2: has a NUL character"),
         ({"folds": [{"q1": ["q2"]}]}, "folds.json: expected a list of folds"),
         ({"folds": [[1]]}, "folds.json: expected a list of folds"),
         ({"folds": [[["q1", "q2"], []]]}, "folds.json: expected a list of folds"),
@@ -171,6 +241,8 @@ def test_write_collection(tmp_path):
         ({"d": "x"}, {"q 1": "y"}, {"q 1": {"d": 1}}, "query id 'q 1' is empty or has a space"),
         ({"d": "x"}, {"q": " "}, {"q": {"d": 1}}, "query 'q' has no text"),
         ({"d": "x"}, {"q": "y"}, {"q": {"e": 1}}, "no document has the id 'e'"),
+        ({"d": "x \ud83d"}, {"q": "y"}, {"q": {"d": 1}}, "document 'd': the text has a lone surrogate"),
+        ({"d": "x"}, {"q": "y\0"}, {"q": {"d": 1}}, "query 'q': the text has a NUL character"),
         ({"d": "x"}, {"q": "y"}, {"r": {"d": 1}}, "no query has the id 'r'"),
     ],
 )
@@ -228,11 +300,56 @@ def test_query_dataset(tmp_path):
             drawn[example.query].update(example.documents[1:])
     assert drawn["query q1"] == {"text 2", "text 3", "text 4"}  # judged not relevant, as there are enough
     assert drawn["query q2"] == {f"text {i}" for i in (0, 1, 2, 3, 4, 6, 7)}  # never what is relevant
+    assert all(dataset[ExampleKey("rr", "en-de", 2, epoch)].documents[1] == "text 6" for epoch in range(20))
     with pytest.raises(ValueError, match="no training query has a relevant document"):
         QueryDataset([one], {"en-de": []}, 1, 0)
     with pytest.raises(ValueError, match="'q1' has fewer than 7 documents"):
         QueryDataset([one], {"en-de": ["q1"]}, 7, 0)
     assert len(QueryDataset([one], {"en-de": ["q1"]}, 6, 0)[ExampleKey("rr", "en-de", 0)].documents) == 7
+
+
+def test_order_of_negatives(tmp_path):
+    """Judged not relevant, then candidates that are not judged, then the rest; none of the kinds twice."""
+    texts = {f"d{i}": f"text {i}" for i in range(30)}
+    qrels = {"q": {"d0": 1, "d1": 2, "d2": 0}}
+    candidates = {"q": ["d5", "d0", "d2", "d4", "d1", "d3"]}
+    one = Collection("c", texts, {"q": "x"}, qrels, candidates)
+    rest = set(texts) - {f"d{i}" for i in range(6)}
+    for number in (1, 2, 3, 4, 6, 28):
+        dataset, seen = QueryDataset([one], {"c": ["q"]}, number, seed=0), [set() for _ in range(number)]
+        for epoch in range(50):
+            example = dataset[ExampleKey("rr", "c", epoch % 2, epoch)]
+            assert example == dataset[ExampleKey("rr", "c", epoch % 2, epoch)]
+            ids = [text.replace("text ", "d") for text in example.documents]
+            assert ids[0] == f"d{epoch % 2}" and len(set(ids)) == 1 + number
+            for place, document in enumerate(ids[1:]):
+                seen[place].add(document)
+        assert seen[0] == {"d2"}
+        assert all(place == {"d3", "d4", "d5"} for place in seen[1:4])
+        drawn = set().union(*seen[4:])
+        assert drawn <= rest and (number < 28 or drawn == rest)
+
+
+def test_drawing_negatives_does_not_go_through_the_collection(monkeypatch):
+    texts = {f"d{i}": str(i) for i in range(100_000)}
+    one = Collection("c", texts, {"q": "x"}, {"q": {"d0": 1, "d1": 0}}, {"q": list(texts)})
+    looked_at = 0
+
+    class Counted(list):
+        def __getitem__(self, place):
+            nonlocal looked_at
+            looked_at += 1
+            return super().__getitem__(place)
+
+        def __iter__(self):
+            raise AssertionError("goes through all documents")
+
+    dataset = QueryDataset([one], {"c": ["q"]}, num_negatives=8, seed=0)
+    one.candidates["q"], dataset.documents["c"] = Counted(texts), Counted(texts)
+    monkeypatch.setattr(one, "documents", type("Texts", (), {"__getitem__": lambda self, key: texts[key]})())
+    for epoch in range(20):
+        assert len(set(dataset[ExampleKey("rr", "c", 0, epoch)].documents)) == 9
+    assert 0 < looked_at < 20 * 40
 
 
 def test_build_collections(sample_collection):

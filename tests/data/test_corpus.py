@@ -95,14 +95,11 @@ GOOD = {"id": "a", "text": "A"}
     [
         ("{", "not JSON"),
         ('{"id": "b", "text": "B"} {}', "not JSON"),
-        ("\ufeff" + json.dumps({"id": "b", "text": "B"}), "not JSON"),
+        ('{"id": "b", "text": "a \\ud83d b"}', "a string has a lone surrogate"),
         ([1], "expected a JSON object, got list"),
         ({"text": "B"}, "the key 'id' is missing"),
         ({"id": "b"}, "neither 'sentences' nor 'text'"),
         (GOOD, "the id 'a' occurs more than once"),
-        ({"id": "b", "text": " \u00a0\t"}, "the text of 'b' is empty"),
-        ({"id": "b", "sentences": []}, "the text of 'b' is empty"),
-        ({"id": "b", "sentences": ["", " "]}, "the text of 'b' is empty"),
         ({"id": "b", "text": 5}, "'text' must be a string, got 5"),
         ({"id": "b", "text": "B", "title": ["T"]}, "'title' must be a string"),
         ({"id": "b", "sentences": ["B", None]}, "'sentences' must be a list of strings"),
@@ -117,6 +114,40 @@ def test_documents_errors(line, message, tmp_path):
     with pytest.raises(ValueError, match=message) as error:
         read_documents(tmp_path, ["en"])
     assert str(error.value).startswith(f"{tmp_path / 'en.jsonl'}:3: ")
+
+
+def test_documents_without_text_are_counted(tmp_path, caplog):
+    """Left out in the language that has no text; the others are read, and built."""
+    lines = [{"id": str(i), "sentences": [f"{i}.", "x"]} for i in range(8)]
+    documents(tmp_path / "d", en=lines, de=lines)
+    empty = [{"sentences": []}, {"sentences": ["", " "]}, {"text": " \u00a0\t", "sentences": None}]
+    documents(tmp_path / "d", de=[line | dict(enumerate(empty)).get(i, {}) for i, line in enumerate(lines)])
+    sections = read_documents(tmp_path / "d", ["en", "de"], 1)
+    assert {len(section.text) for section in sections if section.key[2] in "012"} == {1}
+    assert {len(section.text) for section in sections if section.key[2] not in "012"} == {2}
+    assert caplog.messages == [f"{tmp_path}/d: 3 documents have no text, {tmp_path}/d/de.jsonl:1 the first; left out"]
+    done = run("scripts/build_corpus.py", tmp_path / "c", "--languages", "en,de", "--documents", tmp_path / "d")
+    assert (
+        "3 documents have no text" in done.stderr and pq.read_table(tmp_path / "c/sections/de.parquet").num_rows == 5
+    )
+
+
+def test_parts_without_text_are_counted(tmp_path, caplog):
+    lines = [{"id": str(i), "sentences": ["a", " ", "b", " "]} for i in range(3)]
+    assert len(read_documents(documents(tmp_path / "d", en=lines), ["en"], 1)) == 6
+    assert caplog.messages == [f"{tmp_path}/d: 6 parts have no text in some language, 'd/0#2' the first; left out"]
+
+
+@pytest.mark.parametrize("name", [".", "sub/.."])
+def test_names_of_folders(name, tmp_path, monkeypatch):
+    (tmp_path / "source/sub").mkdir(parents=True)
+    documents(tmp_path / "source", en=[GOOD])
+    write(tmp_path / "source/x.en.json", squad("en"))
+    monkeypatch.chdir(tmp_path / "source")
+    (section,) = read_documents(Path(name), ["en"])
+    assert (section.key, section.article) == ("source/a", "source/a")
+    assert read_squad(Path(name), ["en"])[0].key == "source/0.0"
+    assert read_questions(Path(name), ["en"])[1]["0.0.0"] == {"source/0.0": 1}
 
 
 def test_documents_with_null_for_what_is_optional(tmp_path):
@@ -160,12 +191,13 @@ def test_squad(tmp_path):
         ({"data": [{"paragraphs": None}]}, "not in SQuAD's layout"),
         ({"data": [{"paragraphs": [{"qas": []}]}]}, "not in SQuAD's layout"),
         ({"data": [{"paragraphs": [{"context": "x", "qas": [{}]}]}]}, "not in SQuAD's layout"),
-        ("{", "not in SQuAD's layout"),
+        ("{", "not JSON"),
+        ({"data": [{"title": "\\ud83d", "paragraphs": []}]}, "not parallel"),
+        ('{"data": [], "x": "\\ud83d"}', "a string has a lone surrogate"),
         (squad("de", ((2, 1), (2,))), "not parallel to .*article 1 "),
         (squad("de", ((2, 1),)), "not parallel to .*article 1 "),
         (squad("de", ((2, 1), (1,), (1,))), "not parallel to .*article 2 "),
         (squad("de", ((1, 2), (1,))), "not parallel to .*article 0 "),
-        (squad("de", context=" \n"), "article 0 has an empty paragraph"),
         (squad("de", context=None), "not in SQuAD's layout"),
         ({"data": [{"paragraphs": [{"context": "x", "qas": [{"id": "1"}]}]}]}, "not in SQuAD's layout"),
         ({"data": [{"paragraphs": [{"context": "x", "qas": [{"id": "1", "question": "y"}] * 2}]}]}, "id '1' occurs"),
@@ -178,6 +210,22 @@ def test_squad_errors(german, message, tmp_path):
         with pytest.raises(ValueError, match=message) as error:
             read(tmp_path, ["en", "de"])
         assert str(error.value).startswith(str(tmp_path / "x.de.json"))
+
+
+def test_squad_with_empty_texts(tmp_path, caplog):
+    """Left out in all languages, so that questions and paragraphs stay parallel, and counted."""
+    english, german = squad("en"), squad("de")
+    english["data"][0]["paragraphs"][1]["context"] = " \n"
+    german["data"][0]["paragraphs"][0]["qas"][1]["question"] = ""
+    write(tmp_path / "x.en.json.gz", english)
+    write(tmp_path / "x.de.json", german)
+    sections = read_squad(tmp_path, ["en", "de"])
+    questions, relevant = read_questions(tmp_path, ["en", "de"])
+    name = tmp_path.name
+    assert [section.key for section in sections] == [f"{name}/0.0", f"{name}/1.0"]
+    assert all(section.text.keys() == {"en", "de"} for section in sections)
+    assert list(questions["en"]) == list(questions["de"]) == list(relevant) == ["0.0.0", "1.0.0"]
+    assert set(caplog.messages) == {f"{tmp_path}: 1 paragraphs and 1 questions are empty in some language; left out"}
 
 
 def test_squad_without_file(tmp_path):

@@ -2,7 +2,9 @@
 
 import json
 import math
+import unicodedata
 from collections import Counter
+from itertools import permutations
 
 import pytest
 import torch
@@ -10,7 +12,8 @@ from sentence_transformers.util import semantic_search
 from transformers import AutoModel, AutoTokenizer
 
 from modeling_clir.data.collections import read_collection
-from modeling_clir.evaluation.first_stage import rank_bm25, rank_dense, tokenize
+from modeling_clir.data.corpus import Section, hard_negatives, judge_nearest
+from modeling_clir.data.first_stage import rank_bm25, rank_dense, tokenize
 
 from ..conftest import REPOSITORY
 from ..helpers import run_here, write
@@ -30,17 +33,48 @@ def texts(language: str) -> tuple[dict[str, str], dict[str, str]]:
         ("The Öl, l'eau don’t x_y 1861.", "the öl l eau don t x_y 1861"),
         ("ＡＢＣ ﬁn", "abc fin"),
         ("हिन्दी की", "हिन्दी की"),  # vowel signs do not part words
-        ("می‌خواهم", "می\u200cخواهم"),
+        ("می\u200cخواهم", "میخواهم"),
         ("長城は12年、中ABC", "長城 城は 12 年 中 abc"),
         ("サーバー", "サー ーバ バー"),
         ("한국어를 배", "한국 국어 어를 배"),
         ("การ", "กา าร"),
+        ("ที่นี่ดี", "ที่นี่ นี่ดี"),  # a letter with its vowel sign and tone mark is one character
+        ("ភាសាខ្មែរ", "ភាសា សាខ្មែ ខ្មែរ"),
+        ("ພາສາ", "ພາ າສ ສາ"),
+        ("မြန်မာ", "မြန် န်မာ"),
+        ("Straße İstanbul ΣΟΦΟΣ", "strasse istanbul σοφοσ"),
         (" .,? ", ""),
     ],
 )
 def test_tokenize(text, expected):
     assert tokenize(text) == expected.split()
     assert tokenize(text.replace("A", "a")) == tokenize(text)
+
+
+@pytest.mark.parametrize(
+    "mark", ["\u00ad", "\u200b", "\u2060", "\u200c", "\u200d", "\u200e", "\u202b", "\u061c", "\ufeff"]
+)
+@pytest.mark.parametrize("word", ["Wertpapier", "ไทยแลนด์", "ភាសាខ្មែរ", "می خواهم", "हिन्दी", "長城は長い", "한국어"])
+def test_invisible_characters_change_no_word(word, mark):
+    plain = tokenize(word)
+    assert plain and all(tokenize(word[:i] + mark + word[i:]) == plain for i in range(len(word) + 1))
+
+
+@pytest.mark.parametrize(
+    ("written", "plain"),
+    [
+        ("Cafe\u0301", "café"),  # NFD and NFC
+        ("か\u3099", "が"),
+        (unicodedata.normalize("NFD", "한국어"), "한국 국어"),
+        ("क\u093c", "\u0958"),
+        ("за\u0301мок", "замок"),  # a stress mark
+        ("s\u0331eder g\u0303a", "seder ga"),  # these marks are of Thai script too
+        ("دَرْس ـــ كتـــاب", "درس كتاب"),
+        ("שָׁלוֹם", "שלום"),
+    ],
+)
+def test_accents_part_no_word(written, plain):
+    assert tokenize(written) == tokenize(plain) and len(tokenize(plain)) == len(plain.split())
 
 
 def test_bm25_by_its_formula():
@@ -87,6 +121,36 @@ def test_bm25_ties_and_queries_without_a_match(caplog):
         rank_bm25({}, queries)
 
 
+# Four texts in which no punctuation or space shows the words: the first two are about the same.
+NEIGHBOURS = {
+    "zh": ["灯塔建在花岗岩礁石上", "守塔人数着花岗岩礁石", "面包用面粉和酵母烤成", "火车开往北方的城市"],
+    "ja": ["灯台は花崗岩の岩礁に立つ", "灯台守は花崗岩の岩礁を数えた", "パンを焼く小麦粉", "列車が北へ向かう"],
+    "th": ["ราคาอาหารทะเลสด", "เราทานอาหารทะเลสด", "โรงแรมหรูบนเขา", "นกบนยอดไผ่"],
+    "km": ["ប្រាសាទអង្គរវត្តនៅសៀមរាប", "គេទៅលេងអង្គរវត្តនៅសៀមរាប", "នំប៉័ងដុតដោយម្សៅ", "រថភ្លើងទៅទិសខាងជើង"],
+    "hi": ["दीपस्तंभ ग्रेनाइट की चट्टान पर", "रखवाले ने ग्रेनाइट चट्टान गिनी", "आटे से रोटी बनती", "उत्तर को रेलगाड़ी जाती"],
+    "ko": ["등대는화강암암초에서있다", "등대지기는화강암암초를셌다", "빵은밀가루로굽는다", "기차가북쪽으로간다"],
+}
+
+
+@pytest.mark.parametrize("language", NEIGHBOURS)
+def test_the_obvious_neighbour_is_found_in_every_order(language):
+    """By the first stage, as a hard negative and as a document to judge."""
+    one, other, *_ = texts = NEIGHBOURS[language]
+    for order in permutations(texts):
+        sections = [Section(text, text, text={language: text}) for text in order]
+        negatives = hard_negatives(sections, language, 1, seed=0)
+        assert negatives[one] == [other] and negatives[other] == [one]
+        documents = {text: text for text in order}
+        assert judge_nearest(documents, {"q": one}, {"q": {one: 1}}, 1) == {"q": {one: 1, other: 0}}
+        assert list(rank_bm25(documents, {"q": one}, k=2)["q"]) == [one, other]
+
+
+def test_hard_negatives_without_words():
+    sections = [Section(text, text, text={"en": text}) for text in ("?", "!", "...")]
+    assert hard_negatives(sections, "en", 2, seed=0) == {"?": ["!", "..."], "!": ["?", "..."], "...": ["?", "!"]}
+    assert hard_negatives(sections[:1], "en", 2, seed=0) == {"?": []}
+
+
 def mean_vectors(folder, batch: list[str]) -> torch.Tensor:
     """Each text alone, without padding: the mean of its last hidden states, `(texts, width)`."""
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
@@ -102,7 +166,7 @@ def test_dense_search_is_that_of_sentence_transformers(tiny_bert, monkeypatch):
         mean_vectors(tiny_bert, list(queries.values())), mean_vectors(tiny_bert, list(documents.values())), top_k=7
     )
     expected = {query: {ids[hit["corpus_id"]]: hit["score"] for hit in found} for query, found in zip(queries, hits)}
-    monkeypatch.setattr("modeling_clir.evaluation.first_stage.SCORES_AT_ONCE", 5 * len(ids))
+    monkeypatch.setattr("modeling_clir.data.first_stage.SCORES_AT_ONCE", 5 * len(ids))
     run = rank_dense(documents, queries, str(tiny_bert), k=7)
     assert list(run) == list(queries)
     for query, scores in expected.items():
@@ -127,6 +191,10 @@ def test_first_stage(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith(f"{folder / 'candidates.run'} MAP 0.5000")
     assert read_collection(folder).candidates == {"a": ["d4", "d1"], "b": ["d5", "d2"]}
     with pytest.raises(SystemExit, match=r"^error: .*en-de/candidates.run exists"):
+        run_here(monkeypatch, "scripts/first_stage.py", folder, *options)
+    write(folder / "candidates.run.gz", (folder / "candidates.run").read_text(encoding="utf-8"), end="")
+    (folder / "candidates.run").unlink()
+    with pytest.raises(SystemExit, match=r"^error: .*en-de/candidates.run.gz exists"):
         run_here(monkeypatch, "scripts/first_stage.py", folder, *options)
     write(tmp_path / "translated.tsv", "b\twort2")
     with pytest.raises(SystemExit, match=r"translated.tsv lacks the judged query 'a' \(1 such\)"):

@@ -126,6 +126,19 @@ def test_errors_name_file_and_line(name, tmp_path):
         read_parallel_files(*paths)
 
 
+def test_byte_order_marks(tmp_path):
+    source, target = write(tmp_path / "a", "\ufeffx", "y"), write(tmp_path / "b.gz", "\ufeff1", "2")
+    ids = write(tmp_path / "ids", "\ufeffd", "e")
+    assert read_parallel_files(source, target).source_texts == ["x", "y"]
+    assert read_parallel_files(source, target, document_ids=ids).target_texts == ["1", "2"]
+
+
+def test_characters_that_no_text_may_have(tmp_path):
+    write(tmp_path / "a/train.jsonl", {"en": "x", "de": "y"}, '{"en": "x\\u0000", "de": "y"}')
+    with pytest.raises(ValueError, match="split train, row 1: the text has a NUL character"):
+        read_parallel_dataset(str(tmp_path / "a"), ("en", "de"), split="train")
+
+
 def test_errors_of_document_ids(tmp_path):
     a, b = write(tmp_path / "a", "A", "B"), write(tmp_path / "b", "a", "")
     with pytest.raises(ValueError, match=r"a has 2 lines, \S*ids 3: a document id for each line"):
@@ -158,3 +171,14 @@ def test_real_files():
     assert tatoeba.target_texts[0].startswith("Maria sagte, ")
     ntrex = read_parallel_folder(shared_path("data/ntrex"), "en-fr")
     assert len(ntrex.source_texts) == 93 and ntrex.source_texts[0].startswith("Welsh AMs worried about")
+
+
+def test_a_dataset_in_a_folder_with_brackets_is_read_anew(tmp_path):
+    folder = tmp_path / "data[v2]"
+    for target in ("eins", "zwei"):
+        write(folder / "test.jsonl", {"en": "a", "de": target}, {"en": "b", "de": "drei"})
+        texts = read_parallel_dataset(str(folder), ("en", "de"))
+        assert texts.source_texts == ["a", "b"] and texts.target_texts == [target, "drei"]
+    write(folder / "test.jsonl", {"en": "a", "de": "b"}, '{"en": "a')
+    with pytest.raises(ValueError, match=r"data\[v2\]/test\.jsonl:2"):
+        read_parallel_dataset(str(folder), ("en", "de"))

@@ -89,8 +89,85 @@ def test_squad_files(tmp_path):
     file(tmp_path / "other.json", qa("q3"))
     together = read_training_questions([str(v1), str(tmp_path / "other.json")])
     assert [q.id for q in together] == ["q1", "7", "q3"]
-    with pytest.raises(ValueError, match="1 question ids that occur more than once, q1 the first"):
-        read_training_questions([str(v1), str(v2)])
+
+
+def test_training_files_with_the_same_ids(tmp_path, warnings):
+    """Translations of a data set have its ids; all of them are trained on, and faults are told apart by file."""
+    german, english = (tmp_path / f"squad.{language}.json" for language in ("de", "en"))
+    built = "It was built in 1866."
+    file(german, qa("a"), qa("b"))
+    file(english, qa("a", "When?", [{"text": "1866", "answer_start": 16}]), qa("b", answers=[ANSWER]), context=built)
+    with pytest.raises(ValueError, match=r"squad.en.json: 1 questions with an answer that is not where"):
+        read_training_questions([str(german), str(english)])
+    found = read_training_questions([str(german), str(english)], bad_data="skip")
+    assert [(q.id, q.context) for q in found] == [("a", CONTEXT), ("b", CONTEXT), ("a", built)]
+    assert len(warnings) == 1 and "squad.en.json" in warnings.pop()
+    copy = file(tmp_path / "copy.json", qa("other"), qa("new", "Wo?"))
+    assert len(read_training_questions([str(german), str(copy)])) == 4
+    assert "1 questions are the same in two of them, and are trained on twice" in warnings.pop() and not warnings
+    with pytest.raises(ValueError, match=r"--train_data names .*copy.json more than once"):
+        read_training_questions([str(copy), str(german), str(copy)])
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*none.json"):
+        read_training_questions([str(german), str(tmp_path / "none.json")])
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_an_empty_list_of_answers_is_no_mark(training, tmp_path, warnings):
+    path = write(tmp_path / "a.json", squad(qa("a"), qa("b", answers=[]), qa("c", answers=[], is_impossible=False)))
+    fault = r"a.json: 2 questions without an answer that are not marked is_impossible, b the first"
+    with pytest.raises(ValueError, match=fault):
+        read_squad_file(path, training)
+    assert [q.id for q in read_squad_file(path, training, bad_data="skip")] == ["a"]
+    assert "2 questions without an answer" in warnings.pop() and not warnings
+    write(path, squad(qa("a"), qa("b", answers=[])) | {"version": "v2.0"})
+    assert [q.answers for q in read_squad_file(path, training)] == [[("1866", 15)], []]
+    write(path, squad(qa("a"), qa("b", answers=[], is_impossible=False)) | {"version": "v2.0"})
+    with pytest.raises(ValueError, match=r"1 questions without an answer .*, b the first"):
+        read_squad_file(path, training)
+    question = qa("b", is_impossible=True)
+    del question["answers"]
+    assert [q.answers for q in read_squad_file(write(path, squad(qa(), question)), training)] == [[("1866", 15)], []]
+
+
+@pytest.mark.parametrize("version", ["1.1", "v2.0"])
+@pytest.mark.parametrize("answers", ["absent", "null", "empty"])
+def test_a_test_file_without_answers(version, answers, tmp_path, warnings):
+    """As a leaderboard gives it."""
+    questions = [qa("a"), qa("b")]
+    for question in questions:
+        if answers == "absent":
+            del question["answers"]
+        else:
+            question["answers"] = [] if answers == "empty" else None
+    path = write(tmp_path / "hidden.json", squad(*questions) | {"version": version})
+    (one,) = read_question_sets(str(path), "test")
+    assert listed([one])[one.key] == [("a", "Wann?", CONTEXT, None), ("b", "Wann?", CONTEXT, None)]
+    assert not one.has_answers and one.unanswerable == 0 and one.may_lack_answers == (version == "v2.0")
+    assert warnings == [f"{path}: no question has an answer; predictions are written, nothing is measured"]
+    with pytest.raises(ValueError, match=r"context-en.question-en have no answers, which development needs"):
+        read_question_sets(str(path), "dev")
+    if version == "1.1":
+        with pytest.raises(ValueError, match="2 questions without an answer that are not marked is_impossible"):
+            read_training_questions([str(path)])
+
+
+def test_hub_sets_without_answers(tmp_path, warnings):
+    rows = [row("a"), row("b")]
+    for one in rows:
+        del one["answers"]
+    (found,) = read_question_sets(hub(tmp_path / "absent", {"default": {"test": rows, "validation": rows}}), "test")
+    assert [q.answers for q in found.questions] == [None, None] and len(warnings) == 1
+    with pytest.raises(ValueError, match="it lacks answers and has"):
+        read_question_sets(str(tmp_path / "absent"), "dev")
+    rows = [row("a", is_impossible=False), row("b", answers=(), is_impossible=True)]
+    name = hub(
+        tmp_path / "marked", {"default": {"test": rows, "train": [*rows, row("c", answers=(), is_impossible=False)]}}
+    )
+    assert [q.answers for q in read_question_sets(name, "test")[0].questions] == [[("1866", 15)], []]
+    with pytest.raises(
+        ValueError, match="1 questions without an answer that are not marked is_impossible, c the first"
+    ):
+        read_training_questions([name])
 
 
 @pytest.mark.parametrize("inside", ["", "MLQA_V1"])
@@ -151,6 +228,28 @@ def test_xquad(tmp_path, warnings):
         read_question_sets(str(tmp_path), "test")
 
 
+def test_gzipped_files_with_a_byte_order_mark(tmp_path):
+    data = "\ufeff" + json.dumps(squad(qa("a")))
+    for name in ("x.json.gz", "xquad/xquad.de.json.gz", "mlqa/test-context-de-question-de.json.gz"):
+        write(tmp_path / name, data)
+    keys = {
+        "x.json.gz": ("x", "context-en.question-en"),
+        "xquad": ("xquad", "context-de.question-de"),
+        "xquad/xquad.de.json.gz": ("xquad", "context-de.question-de"),
+        "mlqa": ("mlqa", "context-de.question-de"),
+    }
+    for source, expected in keys.items():
+        (one,) = read_question_sets(str(tmp_path / source), "test")
+        assert (one.name, one.key) == expected and one.questions[0].context == CONTEXT
+    assert [q.id for q in read_training_questions([str(tmp_path / "x.json.gz")])] == ["a"]
+    write(tmp_path / "xquad/xquad.de.json", data)
+    with pytest.raises(ValueError, match=r"xquad has both xquad.de.json and xquad.de.json.gz; remove one"):
+        read_question_sets(str(tmp_path / "xquad"), "test")
+    write(tmp_path / "mlqa/copy/test-context-de-question-de.json", data)
+    with pytest.raises(ValueError, match=r"mlqa has several test files of context-de.question-de, .*/copy/test-"):
+        read_question_sets(str(tmp_path / "mlqa"), "test")
+
+
 @pytest.mark.parametrize(
     ("configs", "style", "keys"),
     [
@@ -174,6 +273,18 @@ def test_hub(configs, style, keys, tmp_path):
     assert [q.id for q in read_question_sets(name, "dev")[0].questions] == ["dev"]
 
 
+def test_a_folder_with_brackets_in_its_path(tmp_path):
+    name = hub(tmp_path / "data[v2]/{set}*", {"default": {"train": [row("1")], "validation": [row("2")]}})
+    assert [q.id for q in read_training_questions([name])] == ["1"]
+    (one,) = read_question_sets(name, "dev")
+    assert one.name == "{set}*" and [q.id for q in one.questions] == ["2"]
+    file(tmp_path / "data[v2]/xquad/xquad.de.json")
+    assert len(read_question_sets(str(tmp_path / "data[v2]/xquad"), "test")) == 1
+    (tmp_path / "data[v2]/empty").mkdir()
+    with pytest.raises(ValueError, match=r"Couldn't find any data file at .*/data\[v2\]/empty"):
+        read_question_sets(str(tmp_path / "data[v2]/empty"), "dev")
+
+
 def test_hub_splits_and_pairs(tmp_path):
     name = hub(tmp_path / "squad", {"default": {"train": [row("1")], "validation": [row("2")]}})
     assert [q.id for q in read_training_questions([name])] == ["1"]
@@ -183,7 +294,7 @@ def test_hub_splits_and_pairs(tmp_path):
         assert [q.id for q in read_question_sets(name, role)[0].questions] == ["2"]
     both = {f"xquad.{x}": {"validation": [row("1", f"{x}?", f"{x} 1866", [])]} for x in ("de", "en")}
     found = listed(read_question_sets(hub(tmp_path / "xquad", both), "test"))
-    assert found["context-en.question-de"] == [("1", "de?", "en 1866", [])] and len(found) == 4
+    assert found["context-en.question-de"] == [("1", "de?", "en 1866", None)] and len(found) == 4
 
 
 @pytest.mark.parametrize(
@@ -211,7 +322,7 @@ def test_what_is_no_data_set(tmp_path):
     with pytest.raises(ValueError, match="two has the configs a, b: name a file, or a data set with one"):
         read_question_sets(hub(tmp_path / "two", {name: {"test": [row()]} for name in "ab"}), "test")
     write(tmp_path / "script/script.py", "")  # as facebook/mlqa was
-    with pytest.raises(ValueError, match=r"script: Dataset scripts are no longer supported.*google/xtreme"):
+    with pytest.raises(ValueError, match=r"/script: No \(supported\) data files found in .*/script; .*google/xtreme"):
         read_question_sets(str(tmp_path / "script"), "test")
     file(tmp_path / "one/dev-v2.0.json")
     with pytest.raises(ValueError, match=r"one: neither MLQA_V1 .* nor parallel files .* name one of its files"):
@@ -219,6 +330,40 @@ def test_what_is_no_data_set(tmp_path):
     for source in ("missing.json", "missing"):
         with pytest.raises(FileNotFoundError, match=source):
             read_question_sets(str(tmp_path / source), "test")
+
+
+@pytest.mark.parametrize("character", ["\ud83d", "\x00"])
+@pytest.mark.parametrize("part", ["id", "question", "context", "answer"])
+def test_characters_that_no_text_can_hold(part, character, tmp_path, warnings):
+    bad = f"a{character}b"
+    context = CONTEXT + (bad if part in ("context", "answer") else "")
+    question = qa(bad if part == "id" else "q1", bad if part == "question" else "Wann?")
+    if part == "answer":
+        question["answers"] = [{"text": bad, "answer_start": len(CONTEXT)}]
+    first = squad(qa("good"))["data"]
+    (article,) = squad(question, context=context)["data"]
+    data = {"data": [*first, {"title": "x", "paragraphs": [*first[0]["paragraphs"], *article["paragraphs"]]}]}
+    data["data"][1]["paragraphs"][0] = {"context": CONTEXT, "qas": [qa("also good")]}
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    fault = r"1 questions with a NUL character or a lone surrogate, data\[1\].paragraphs\[1\].qas\[0\] \(id '"
+    for training in (False, True):
+        with pytest.raises(ValueError, match=f"a.json: {fault}") as error:
+            read_squad_file(path, training)
+        assert str(error.value).isascii()
+        assert [q.id for q in read_squad_file(path, training, bad_data="skip")] == ["good", "also good"]
+    if character == "\x00" and part != "answer":
+        columns = dict(zip(("key", "text", "context"), (question["id"], question["question"], context)))
+        name = hub(tmp_path / "set", {"default": {"train": [row("good"), row(**columns)]}})
+        with pytest.raises(ValueError, match=r"1 questions with a NUL character or a lone surrogate, row 1 \(id '"):
+            read_training_questions([name])
+
+
+def test_hub_files_that_do_not_parse(tmp_path):
+    name = hub(tmp_path / "set", {"default": {"train": [row("a")]}})
+    write(tmp_path / "set/default-train.jsonl", '{"id": "a", "context"')
+    with pytest.raises(ValueError, match=r"set, default, train: the files do not parse \(.*JSON"):
+        read_training_questions([name])
 
 
 @pytest.mark.parametrize("start", [14, -1, 400])
@@ -289,12 +434,13 @@ def test_bad_data(data, fault, kept, tmp_path, warnings):
         ('{"data": [{"title": "x"}]}', r"layout at data\[0\].paragraphs \(KeyError\('paragraphs'\)\)"),
         (
             json.dumps(squad(qa(), {"id": "q2"})),
-            r"layout at data\[0\].paragraphs\[0\].qas\[1\] \(KeyError\('answers'\)\)",
+            r"layout at data\[0\].paragraphs\[0\].qas\[1\] \(KeyError\('question'\)\)",
         ),
         (
             json.dumps(squad(qa(answers=[{"text": "1866", "answer_start": "15"}]))),
             r"qas\[0\] \(TypeError\(.answer_start is '15'",
         ),
+        (json.dumps(squad(qa(is_impossible="false"))), r"qas\[0\] \(TypeError\(.is_impossible is 'false'"),
         (json.dumps(squad(qa(question=None))), r"qas\[0\] \(TypeError\('question is None'\)\)"),
         (json.dumps(squad(qa(), context=None)), "layout at .*context is None"),
         ('{"data": []}', "a.json has no question"),
@@ -308,5 +454,5 @@ def test_other_layouts(text, message, tmp_path):
 
 def test_not_utf8(tmp_path):
     (tmp_path / "a.json").write_bytes(json.dumps(squad(qa(question="für")), ensure_ascii=False).encode("latin-1"))
-    with pytest.raises(ValueError, match=r"a.json: not UTF-8"):
+    with pytest.raises(ValueError, match=r"a.json:1: not UTF-8"):
         read_squad_file(tmp_path / "a.json")

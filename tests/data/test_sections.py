@@ -8,15 +8,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import ModelCard
 
 from modeling_clir.data import sections as module
+from modeling_clir.data.languages import card_languages
 from modeling_clir.data.sections import (
     ExampleKey,
     PretrainingDataset,
-    parse_pairs,
     sample_negatives,
     split_sentences,
 )
+from modeling_clir.model_card import write_model_card
 
 from ..helpers import write
 
@@ -203,7 +205,7 @@ def test_corpus_errors(sections, pairs, kind, message, tmp_path):
 def test_corpus_errors_of_names(tmp_path):
     corpus = numbered_corpus(tmp_path / "corpus", 3)
     for name in (str(tmp_path / "nothing"), "./nothing", "nothing", "a/b/c"):
-        with pytest.raises(FileNotFoundError, match="neither a folder nor"):
+        with pytest.raises(FileNotFoundError, match="there is no "):
             PretrainingDataset(name, both("en-de"))
     with pytest.raises(FileNotFoundError, match=r"no pairs/en-de/validation\.parquet"):
         PretrainingDataset(corpus, both("en-de"), split="validation")
@@ -255,12 +257,26 @@ def test_corpus_in_a_folder_with_brackets(tmp_path):
     assert len(PretrainingDataset(corpus, both("en-de"))) == 6
 
 
-def test_parse_pairs():
-    assert parse_pairs("en-de, de-fr ,") == ["en-de", "de-fr"]
-    assert parse_pairs("en-en") == ["en-en"] and parse_pairs("") == []
-    for bad in ("en", "en-", "-de", "en-de-fr", "en-de,de-en", "en-de,en-de", "en-en,en-en"):
-        with pytest.raises(ValueError, match="pair"):
-            parse_pairs(bad)
+def test_corpus_of_linked_folders(tmp_path):
+    numbered_corpus(tmp_path / "real", 3)
+    (tmp_path / "corpus").mkdir()
+    for name in ("sections", "pairs"):
+        (tmp_path / "corpus" / name).symlink_to(tmp_path / "real" / name)
+    assert len(PretrainingDataset(str(tmp_path / "corpus"), both("en-de"))) == 6
+
+
+def test_languages_of_model_cards(tmp_path, caplog):
+    """A pair of Wikipedia's codes is trained; the card, which the Hub would refuse, leaves them out, and this is said."""
+    codes = ["en", "simple", "zh_classical", "lzh", "qq", "EN", "zh-Hant", "multilingual", "code", "english", "haw"]
+    assert card_languages(codes) == ["en", "lzh", "multilingual", "code", "haw"]
+    numbered_corpus(tmp_path / "corpus", 3)
+    for name in ("sections/de.parquet", "pairs/en-de"):
+        (tmp_path / "corpus" / name).rename(tmp_path / "corpus" / name.replace("de", "simple"))
+    assert len(PretrainingDataset(str(tmp_path / "corpus"), both("en-simple"))) == 6
+    assert "no model card with the language simple: the card leaves it out" in caplog.text
+    sizes = {("rr", "en-simple"): 3}
+    path = write_model_card(tmp_path, "name", None, sizes, {}, {}, max_length=128, long=False)
+    assert ModelCard.load(path).data.language == ["en"] and "simple" in path.read_text(encoding="utf-8")
 
 
 def test_negatives_never_positive_and_never_twice():

@@ -28,8 +28,20 @@ def beir(folder, corpus=CORPUS, queries=QUERIES, qrels=QRELS):
     return folder
 
 
+def hub_layout(folder, configs: dict[str, dict[str, list[dict]]]):
+    """A folder as a data set of the Hub: rows of each config and split, as JSON lines that a README lists."""
+    head = ["---", "configs:"]
+    for config, splits in configs.items():
+        head += [f"- config_name: {config}", "  data_files:"]
+        for split, rows in splits.items():
+            write(folder / f"{config}/{split}.jsonl", *rows)
+            head += [f"  - split: {split}", f"    path: {config}/{split}.jsonl"]
+    write(folder / "README.md", *head, "---")
+    return folder
+
+
 def hub(folder, prefix="", top_ranked=None, qrels="qrels", key="id", split="test"):
-    """A folder as a dataset of the Hub: parts of JSON lines, listed in the head of a README."""
+    """In the layout of BEIR and MTEB."""
     rows = [line.split("\t") for line in QRELS[1:]]
     parts = {
         "corpus": [{key: row["_id"], "title": row.get("title"), "text": row["text"]} for row in CORPUS],
@@ -38,13 +50,7 @@ def hub(folder, prefix="", top_ranked=None, qrels="qrels", key="id", split="test
     }
     if top_ranked:
         parts["top_ranked"] = [{"query-id": q, "corpus-ids": listed} for q, listed in top_ranked.items()]
-    head = ["---", "configs:"]
-    for name, lines in parts.items():
-        write(folder / f"{prefix}{name}.jsonl", *lines)
-        head += [f"- config_name: {prefix}{name}", "  data_files:", f"  - split: {split}"]
-        head += [f"    path: {prefix}{name}.jsonl"]
-    write(folder / "README.md", *head, "---")
-    return folder
+    return hub_layout(folder, {f"{prefix}{name}": {split: lines} for name, lines in parts.items()})
 
 
 def gathered(source, candidates=None, **options):
@@ -69,10 +75,25 @@ def test_beir_folder(tmp_path):
     assert dropped["documents that are not judged"] == 2 and dropped["repeated judgements"] == 1
 
 
+def test_repeated_lines_are_counted(tmp_path):
+    once = gathered(BeirFolder(beir(tmp_path / "once")))
+    twice = beir(tmp_path / "twice", [*CORPUS, CORPUS[0], CORPUS[0]], [*QUERIES, QUERIES[1]])
+    *collection, dropped = gathered(BeirFolder(twice))
+    assert tuple(collection) == once[:-1]
+    assert dropped == once[-1] | {"repeated documents": 2, "repeated queries": 1}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"corpus": [*CORPUS, CORPUS[0]]}, "beir: the document id '1' occurs more than once"),
+        (
+            {"corpus": [*CORPUS, CORPUS[0] | {"text": "x"}]},
+            r"corpus.jsonl:5: the document '1' has another text at .*/corpus.jsonl:1; keep one of the two",
+        ),
+        (
+            {"queries": [QUERIES[0], QUERIES[1], QUERIES[1] | {"text": "x"}]},
+            r"queries.jsonl:3: the query 'q2' has another text at .*/queries.jsonl:2; keep one of the two",
+        ),
         ({"queries": [{"_id": "q 1", "text": "x"}]}, "beir: the query id 'q 1' is empty or has a space"),
         ({"corpus": [{"_id": "1"}]}, "corpus.jsonl:1: the key 'text' is missing"),
         ({"corpus": [{"_id": "1", "text": 5}]}, "corpus.jsonl:1: 'text' must be a string"),
@@ -112,16 +133,92 @@ def test_hub_dataset_errors(tmp_path):
     source = open_hub(str(hub(tmp_path / "hub")))
     with pytest.raises(ValueError, match="hub has no config top_ranked; it has corpus, queries, qrels"):
         list(source.candidates())
-    with pytest.raises(ValueError, match="hub has no config de-en-corpus; it has"):
+    with pytest.raises(
+        ValueError, match=r"hub has no config de-en-corpus or corpus-de-en or .*; it has corpus, queries, qrels"
+    ):
         list(open_hub(source.name, "de-en").documents())
-    with pytest.raises(ValueError, match="hub has no column 'score' but id, text"):
-        list(source.rows(source.load("queries"), "score"))
+    with pytest.raises(ValueError, match="hub has no column 'score' or 'rel' but id, text"):
+        list(source.rows(source.load("queries"), ("score", "rel")))
     write(tmp_path / "splits/train.jsonl", {"query-id": "1", "corpus-id": "1", "score": 1})
     write(tmp_path / "splits/validation.jsonl", {"query-id": "1", "corpus-id": "1", "score": 1})
-    with pytest.raises(ValueError, match="splits has no split test of default; it has train, validation"):
+    with pytest.raises(
+        ValueError, match=r"has no split test of default; it has train, validation\. Choose with --split"
+    ):
         open_hub(str(tmp_path / "splits"))
     with pytest.raises(OSError):
         open_hub(str(tmp_path / "missing"))
+
+
+def test_mteb_neuclir_and_miracl(tmp_path):
+    """Configs `corpus-{subset}`, `queries-{subset}` and `{subset}`; MIRACL has other columns in them."""
+    expected = gathered(BeirFolder(beir(tmp_path / "beir")))
+    rows = [line.split("\t") for line in QRELS[1:]]
+    names = {
+        "neuclir": ("_id", "text", "query-id", "corpus-id", "_id"),
+        "miracl": ("query_id", "query", "query_id", "docid", "docid"),
+    }
+    for name, (query, text, judged, document, key) in names.items():
+        parts = {
+            "corpus-fas": {"corpus": [{key: r["_id"], "title": r.get("title"), "text": r["text"]} for r in CORPUS]},
+            "queries-fas": {"queries": [{query: r["_id"], text: r["text"]} for r in QUERIES]},
+            "fas": {"test": [{judged: q, document: d, "score": int(r)} for q, d, r in rows]},
+        }
+        others = {config.replace("fas", "rus"): splits for config, splits in parts.items()}
+        folder = str(hub_layout(tmp_path / name, others | parts))
+        assert gathered(open_hub(folder, "fas")) == expected
+        message = f"{name} has no config corpus or docs or default; it has corpus-rus, queries-rus, .*--subset"
+        with pytest.raises(ValueError, match=message):
+            list(open_hub(folder).documents())
+
+
+def test_neuclir_bench(tmp_path, monkeypatch, capsys):
+    """Queries split by their language, judgements by the documents', the documents in a data set of their own."""
+    judged = [{"id": q, "ignore": "0", "docid": d, "relevance": int(r)} for q, d, r in map(str.split, QRELS[1:])]
+    bench = {
+        "queries": {
+            "eng": [{"id": r["_id"], "query": r["text"]} for r in QUERIES],
+            "fas": [{"id": r["_id"], "query": "fas"} for r in QUERIES],
+        },
+        "qrels": {"mlir": judged[:1], "fas": judged, "rus": judged[:1], "zho": judged[:1]},
+    }
+    hub_layout(tmp_path / "bench", bench)
+    texts = [{"id": r["_id"], "title": r.get("title"), "text": r["text"]} for r in CORPUS]
+    hub_layout(tmp_path / "neuclir1", {"default": {"fas": texts, "rus": texts[:1]}})
+    options = ["--source", "hub", "--queries", tmp_path / "bench", "--documents", tmp_path / "neuclir1"]
+    with pytest.raises(
+        SystemExit, match=r"neuclir1 has no split test of default; it has fas, rus\. Choose with --split"
+    ):
+        run_here(monkeypatch, "scripts/prepare_collection.py", tmp_path / "c", *options)
+    options += ["--split", "fas"]
+    with pytest.raises(SystemExit, match=r"no split deu of queries; it has eng, fas\. .*--queries_split"):
+        run_here(monkeypatch, "scripts/prepare_collection.py", tmp_path / "c", *options, "--queries_split", "deu")
+    run_here(monkeypatch, "scripts/prepare_collection.py", tmp_path / "c", *options, "--queries_split", "eng")
+    assert "2 queries, 3 documents, 3 judgements" in capsys.readouterr().out
+    read = read_collection(tmp_path / "c")
+    assert read.queries == {"q1": "one", "q2": "two"} and read.documents == DOCUMENTS
+    assert read.qrels == {"q1": {"1": 2, "02": 0}, "q2": {"3": 1}}
+    source = open_hub(str(tmp_path / "bench"), split="fas")
+    with pytest.raises(ValueError, match=r"bench has no config corpus or docs or default; it has queries, qrels\."):
+        list(source.documents())
+
+
+def test_clirudit(tmp_path, monkeypatch):
+    documents = [{"docid": 7, "title": "T", "subtitle": None, "abstract": "A"}, {"docid": 8, "abstract": "B"}]
+    documents += [{"docid": 9, "title": "T", "subtitle": "S", "abstract": "C"}]
+    parts = {
+        "docs": {"en.test": [{"docid": 7, "title": "T", "subtitle": "", "abstract": "en"}], "fr.test": documents},
+        "queries": {"fr.test": [{"qid": 1, "query": "un"}], "en_fr.test": [{"qid": 1, "query": "one"}]},
+        "qrels": {
+            "fr.test": [{"qid": 1, "docid": 7, "rel": 1}],
+            "en_fr.test": [{"qid": 1, "docid": 7, "rel": 1}, {"qid": 1, "docid": 9, "rel": 0}],
+        },
+    }
+    folder = hub_layout(tmp_path / "clirudit", parts)
+    options = ("--source", "hub", "--queries", folder, "--split", "en_fr.test", "--documents_split", "fr.test")
+    run_here(monkeypatch, "scripts/prepare_collection.py", tmp_path / "c", *options)
+    read = read_collection(tmp_path / "c")
+    assert read.documents == {"7": "T A", "8": "B", "9": "T S C"}
+    assert read.queries == {"1": "one"} and read.qrels == {"1": {"7": 1, "9": 0}}
 
 
 def test_reranking_lists(tmp_path):
@@ -230,7 +327,6 @@ def test_write_collection_with_candidates_and_folds(tmp_path):
     assert read.candidates == {"q": ["d2", "d1"], "r": ["d2", "d1"]} and read.folds == [["q"], ["r"]]
     assert json.loads((tmp_path / "c/folds.json").read_text(encoding="utf-8")) == [["q"], ["r"]]
     for candidates, folds, message in (
-        ({"q": {"d1": 1}}, None, "bad: there are no candidates for query 'r'"),
         ({"q": {"d9": 1}, "r": {"d1": 1}}, None, "bad: no document has the id 'd9'"),
         (None, [["q"], ["x"]], "bad: query 'x' has no judgement"),
     ):

@@ -241,9 +241,12 @@ BAD_ARGUMENTS = {
     "no pairs": (("--folder", "a"), "--folder and --pairs go together"),
     "one column": (("--dataset", "a", "--columns", "en"), "two --columns go together, got 1"),
     "document ids": (("--dataset", "a", "--columns", "x", "y", "--document_ids", "z"), "--document_ids is for text"),
-    "pair": (("--folder", "a", "--pairs", "enfr"), "two languages joined by a hyphen"),
+    "pair": (("--folder", "sample/test", "--pairs", "enfr"), "two languages joined by a hyphen"),
     "language": (("--folder", "sample/test", "--pairs", "en-zh"), "has no file of the language 'zh'"),
-    "model": (("--folder", "sample/test", "--pairs", "en-de"), "nowhere is neither a folder nor found"),
+    "model": (
+        ("--folder", "sample/test", "--pairs", "en-de", "--model_name_or_path", "/nowhere"),
+        "there is no /nowhere",
+    ),
 }
 
 
@@ -252,7 +255,7 @@ def test_bad_arguments(name, tmp_path, monkeypatch):
     argv, message = BAD_ARGUMENTS[name]
     monkeypatch.chdir(REPOSITORY)
     with pytest.raises((ValueError, OSError), match=message):
-        start(monkeypatch, "--model_name_or_path", "/nowhere", "--output_dir", tmp_path / "out", *argv)
+        start(monkeypatch, "--model_name_or_path", "base", "--output_dir", tmp_path / "out", *argv)
     assert not (tmp_path / "out").exists()
 
 

@@ -93,11 +93,24 @@ def test_compare():
         assert [results[measure][name]["p"] for name in "xyz"] == [None, *holm(p_values)]
         assert results[measure]["y"]["mean"] == pytest.approx(values["y"].mean())
     table = markdown_table(results).splitlines()
-    assert len(table) == 5 and table[0].startswith("| run | AP | nDCG@20 |")
+    names = list(evaluate_run(runs["x"], qrels))  # a mean has one name here and in run_clir.py
+    assert len(table) == 5 and table[0] == f"| run | {' | '.join(names)} |" and names[0] == "MAP"
     ap = results["AP"]
     assert table[2].startswith(f"| x | {ap['x']['mean']:.4f} | ")
     assert table[3].startswith(f"| y | {ap['y']['mean']:.4f} ({ap['y']['p']:.3g}) | ")
     assert {line.count("|") for line in table} == {8}
+
+
+def test_ids_of_two_types():
+    qrels, runs = random_runs(2)
+    numbers = {int(query[1:]): judged for query, judged in qrels.items()}
+    turned = {name: {query[1:]: scores for query, scores in run.items()} for name, run in runs.items()}
+    for measure, values in query_values(runs["x"], qrels).items():
+        assert query_values(turned["x"], numbers)[measure].tolist() == values.tolist()
+    found, expected = compare(turned, numbers), compare(runs, qrels)
+    assert markdown_table(found) == markdown_table(expected)
+    with pytest.raises(ValueError, match="no query in common"):
+        compare(runs, numbers)
 
 
 def test_latex_table_escapes_names():
@@ -156,7 +169,8 @@ def test_compare_runs(tmp_path, monkeypatch, capsys, caplog):
     options = (*runs, "--output_dir", tmp_path / "out")
     run_here(monkeypatch, "scripts/compare_runs.py", tmp_path / "c/qrels.txt", *options)
     output = capsys.readouterr().out
-    assert "3 queries" in output and "| bm25 | 0.5000 |" in output and "| ours | 0.6667 (1) |" in output
+    assert output.startswith("3 queries\n\n| run | MAP | nDCG@20 | P@10 | R@100 | MRR | Judged@20 |\n")
+    assert "| bm25 | 0.5000 |" in output and "| ours | 0.6667 (1) |" in output
     assert "1 judged queries have no relevant document and count 0" in caplog.text
     assert "1 of 3 queries are not judged" in caplog.text and "1 of 3 judged queries are missing" in caplog.text
     assert (tmp_path / "out/comparison.md").read_text() in output

@@ -1,6 +1,7 @@
 """Ranking a collection."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import pytrec_eval
@@ -9,7 +10,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from modeling_clir.data.collections import Collection
 from modeling_clir.data.runs import read_run, write_run
-from modeling_clir.evaluation.ranking import evaluate_queries, evaluate_run, rank_collection
+from modeling_clir.evaluation.ranking import MEASURES, evaluate_queries, evaluate_run, rank_collection
 from modeling_clir.reranker import Reranker
 
 
@@ -47,6 +48,17 @@ def test_queries_that_are_ranked(ranker):
     assert list(run) == ["b"]
     run, counts = rank_collection(ranker, COLLECTION, [], progress=False)
     assert run == {} and counts["pairs"] == 0
+
+
+def test_a_judged_query_without_candidates_counts_0(ranker):
+    collection = replace(COLLECTION, candidates={"a": ["d3"], "b": []})
+    run, counts = rank_collection(ranker, collection, progress=False)
+    assert list(run["a"]) == ["d3"] and run["b"] == {} and counts["pairs"] == 1
+    measured = evaluate_queries(run, COLLECTION.qrels)
+    assert measured["a"]["MAP"] == 1 and measured["b"] == dict.fromkeys(MEASURES, 0.0)
+    assert evaluate_run(run, COLLECTION.qrels)["MAP"] == 0.5
+    run, _ = rank_collection(ranker, collection, ["b"], progress=False)
+    assert evaluate_run(run, {"b": {"d0": 1}}) == dict.fromkeys(MEASURES, 0.0)
 
 
 def test_a_score_that_is_not_a_number(ranker):

@@ -8,10 +8,10 @@ from transformers import BertConfig, BertForQuestionAnswering
 
 from modeling_clir.data.questions import Question, QuestionSet
 from modeling_clir.data.windows import TrainingWindows
-from modeling_clir.evaluation.answering import evaluate_development, markdown, measure_answers
+from modeling_clir.evaluation.answering import answer_set, evaluate_development, markdown, measure_answers
 from modeling_clir.reader import Prediction, Reader
 from modeling_clir.training import answering
-from modeling_clir.training.answering import freeze, train_reader
+from modeling_clir.training.answering import answer_by_epochs, freeze, train_reader
 from modeling_clir.training.trainer import XLRetrievalTrainer, XLRetrievalTrainingArguments
 
 
@@ -118,6 +118,61 @@ def test_accumulated_batches_are_one_batch(options, train):
         torch.testing.assert_close(states[1][name], value, atol=2e-5, rtol=0, msg=name)
 
 
+class Numbered:
+    """A reader that is right on the questions of some numbers; how sure it is of "no answer" follows from the epoch."""
+
+    def __init__(self, epoch: int):
+        self.epoch, self.sets = epoch, []
+
+    def answer(self, questions, n_best, name, distributed):
+        self.sets.append(name)
+        return {q.id: Prediction(q.answers[0][0] if q.answers else "d1", self.epoch / 10, []) for q in questions}
+
+
+def test_each_pair_is_answered_by_its_epoch(tmp_path):
+    """Each model is opened once, and its threshold decides."""
+    unanswered = QuestionSet("v2", "en", "en", [question(1), question(2, answered=False)])
+    tests = [QuestionSet("xquad", "de", "en", QUESTIONS[:2]), unanswered, QuestionSet("xquad", "fr", "fr", QUESTIONS)]
+    history = [
+        {"F1_context-de.question-en": 9.0, "F1_context-en.question-en": 1.0, "F1": 5.0, "threshold": 0.05},
+        {"F1_context-de.question-en": 8.0, "F1_context-en.question-en": 2.0, "F1": 5.0, "threshold": 0.1},
+        {"F1_context-de.question-en": 2.0, "F1_context-en.question-en": 9.0, "F1": 5.5, "threshold": 0.2},
+    ]
+    opened = []
+
+    def open_reader(epoch):
+        opened.append(Numbered(epoch))
+        return opened[-1]
+
+    results, found = answer_by_epochs(open_reader, tests, [], history, n_best=1, output=tmp_path)
+    assert found == history and list(results) == ["xquad", "v2"]
+    assert [(reader.epoch, reader.sets) for reader in opened] == [
+        (1, ["xquad context-de.question-en"]), (3, ["v2 context-en.question-en", "xquad context-fr.question-fr"]),
+    ]  # fmt: skip
+    assert [(one["context"], one["epoch"], one["F1"]) for one in results["xquad"]] == [("de", 1, 100), ("fr", 3, 100)]
+    (v2,) = results["v2"]
+    assert v2["threshold"] == 0.2 and v2["epoch"] == 3
+    assert (v2["HasAns_F1"], v2["NoAns_F1"]) == (0, 100)  # 0.3 is above the threshold: no question is answered
+    given = json.loads((tmp_path / "v2/context-en.question-en.json").read_text(encoding="utf-8"))
+    assert given == {"1": "", "2": ""}
+    last, _ = answer_by_epochs(open_reader, tests, [], history, select="last")
+    assert {one["epoch"] for of_set in last.values() for one in of_set} == {3}
+
+
+def test_without_training_the_development_sets_give_the_threshold():
+    tests, opened = [QuestionSet("v2", "en", "en", [question(1), question(2, False)])], []
+    development = [QuestionSet("dev", "en", "en", [question(3), question(4, False)])]
+
+    def open_reader(epoch):
+        opened.append(epoch)
+        return Numbered(epoch)
+
+    results, history = answer_by_epochs(open_reader, tests, development, [])
+    assert opened == [0] and len(history) == 1 and history[0].keys() >= {"F1_context-en.question-en", "threshold"}
+    assert results["v2"][0]["threshold"] == history[0]["threshold"] and results["v2"][0]["epoch"] == 0
+    assert answer_by_epochs(open_reader, [], [], []) == ({}, [])
+
+
 def test_freeze(tokenizer):
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
     for layers, embeddings, expected in (
@@ -163,6 +218,16 @@ def test_development_over_several_sets():
     }
     assert evaluate_development(Sure(), [answered])["threshold"] == 0.5
     assert evaluate_development(Sure(), []) == {"threshold": 0.5}
+
+
+@pytest.mark.parametrize("version_2", [False, True])
+def test_questions_without_known_answers_are_answered_and_not_measured(version_2, tmp_path):
+    hidden = [Question(str(i), "q", question(i).context, None, version_2) for i in (2, 8)]
+    found = answer_set(Sure(), QuestionSet("hidden", "en", "en", hidden), 0.5, folder=tmp_path)
+    assert found == {"context": "en", "question": "en"} | ({"threshold": 0.5} if version_2 else {})
+    answers = json.loads((tmp_path / "context-en.question-en.json").read_text(encoding="utf-8"))
+    assert answers == {"2": "d5", "8": "" if version_2 else "d11"}
+    assert (tmp_path / "context-en.question-en.no_answer.json").exists() == version_2
 
 
 def test_measures_by_both_rules():

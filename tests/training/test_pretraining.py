@@ -124,3 +124,12 @@ def test_trajectory_of_2021(kind, tmp_path):
         assert (trained[name] - value).abs().max() < 2e-5, name
     moved = max((trained[name] - initial[name]).abs().max() for name in final)
     assert moved > 1e-2
+
+
+def test_saving_without_a_tokenizer(tiny_bert, tmp_path):
+    args = XLRetrievalTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    model = BertForXLRetrieval.from_pretrained(tiny_bert)
+    PretrainingTrainer(model=model, args=args, train_dataset=[]).save_model()
+    saved = BertForXLRetrieval.from_pretrained(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), saved.state_dict().values()))
+    assert not list(tmp_path.glob("tokenizer*"))

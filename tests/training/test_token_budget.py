@@ -150,8 +150,9 @@ def test_resumed_and_distributed_equal_plain(tiny_bert, sample_corpus, tmp_path)
     half = state["max_steps"] // 2 + 3
     flags = ("--max_tokens_per_batch", "4000", "--save_strategy", "steps", "--save_steps", str(half))
     flags += ("--dataloader_num_workers", "1", "--dataloader_persistent_workers", "true")
-    pretrain(tiny_bert, sample_corpus, tmp_path / "resumed", *flags, "--max_steps", str(half))
-    pretrain(tiny_bert, sample_corpus, tmp_path / "resumed", *flags, "--resume_from_checkpoint", "true")
+    pretrain(tiny_bert, sample_corpus, tmp_path / "half", *flags, "--max_steps", str(half))
+    checkpoint = tmp_path / f"half/checkpoint-{half}"
+    pretrain(tiny_bert, sample_corpus, tmp_path / "resumed", *flags, "--resume_from_checkpoint", checkpoint)
     assert_same_weights(expected, load_file(tmp_path / "resumed/model.safetensors"), 1e-6)
     pretrain(tiny_bert, sample_corpus, tmp_path / "two", "--max_tokens_per_batch", "2000", processes=2)
     assert evaluation(tmp_path / "two") == pytest.approx(evaluation(tmp_path / "plain"), abs=1e-4)

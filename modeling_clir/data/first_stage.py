@@ -1,0 +1,153 @@
+"""First stages: BM25 and dense search find the documents to rerank, to judge, or to contrast with a section."""
+
+import logging
+import unicodedata
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+
+import bm25s
+import numpy as np
+import regex
+
+from .runs import Run
+
+
+logger = logging.getLogger(__name__)
+
+# Invisible characters (Unicode's Default_Ignorable_Code_Point): soft hyphen, zero-width space, joiners, directions.
+INVISIBLE = regex.compile(r"\p{DI}+")
+# Marks that writers may leave out: accents without a composed letter, Hebrew and Arabic vowels, the Arabic tatweel.
+OPTIONAL = regex.compile(r"(?V1)[[\u0300-\u036f\u0591-\u05c7&&\p{M}]\u0640\u064b-\u0652\u0670]+")
+# Letters that no spaces part into words: Han, kana, Hangul, and the South-East Asian scripts (Line_Break=SA).
+UNSPACED = r"[\w&&[\p{scx=Hani}\p{scx=Hira}\p{scx=Kana}\p{scx=Hang}\p{lb=SA}]--\d--\p{M}]"
+TOKENS = regex.compile(rf"(?V1)((?:{UNSPACED}\p{{M}}*)+)|[\w--{UNSPACED}]+")
+CLUSTERS = regex.compile(r"\X\p{M}*")
+SCORES_AT_ONCE = 2**26  # of dense search: 256 MiB
+
+
+def tokenize(text: str) -> list[str]:
+    """
+    Splits a text of any language into the tokens of BM25. There are no stop words and no stemming.
+
+    - Words are runs of Unicode letters, marks and digits, after NFKC_Casefold (Unicode Standard, section 3.13). That
+      composes accents, folds case, and removes invisible characters: texts with and without soft hyphens, zero-width
+      spaces, (non-)joiners and directional marks get the same tokens. Marks that writers may leave out are removed.
+    - Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese become overlapping bigrams, as in Lucene's
+      `CJKBigramFilter`; a single character stays as it is. A character is a base letter with its vowel signs and tone
+      marks: bigrams of such syllables beat segmented words in Khmer retrieval (Van and Kameyama 2014, "N-gram of
+      Orthographic Syllable Indexing"). Bigrams need no word boundaries, so a zero-width space is not one.
+    """
+    text = INVISIBLE.sub("", unicodedata.normalize("NFKC", text).casefold())
+    tokens = []
+    for match in TOKENS.finditer(OPTIONAL.sub("", unicodedata.normalize("NFC", text))):
+        clusters = CLUSTERS.findall(match[1]) if match[1] else ()
+        tokens += map("".join, pairwise(clusters)) if len(clusters) > 1 else [match[0]]
+    return tokens
+
+
+def score_bm25(documents: Iterable[str], queries: Iterable[str], k1: float, b: float) -> Iterator[np.ndarray]:
+    """
+    Scores all documents for each query by BM25 as Lucene computes it (Kamphuis et al. 2020, "Which BM25 do you
+    mean?"), with `bm25s`, on the tokens of [`tokenize`].
+
+    Args:
+        documents, queries (`Iterable[str]`): texts in one language.
+        k1, b (`float`): how soon a repeated token counts no more, and how much a document's length counts.
+
+    Yields:
+        The scores for the next query, `(documents,)`; 0 for a document without a token of the query.
+    """
+    tokens = [tokenize(text) for text in documents]
+    index = bm25s.BM25(k1=k1, b=b, method="lucene") if any(tokens) else None
+    if index:
+        index.index(tokens, show_progress=False)
+    for text in queries:
+        known = index.get_tokens_ids(tokenize(text)) if index else []
+        yield index.get_scores_from_ids(known) if known else np.zeros(len(tokens), dtype=np.float32)
+
+
+def top(scores: np.ndarray, k: int) -> np.ndarray:
+    """The places of the `k` best of `scores`, `(documents,)`, best first; of equal scores the first place first."""
+    threshold = np.partition(scores, -k)[-k] if k < len(scores) else -np.inf
+    kept = np.flatnonzero(scores >= threshold)
+    return kept[np.argsort(-scores[kept], kind="stable")][:k]
+
+
+def sorted_ids(documents: dict[str, str]) -> list[str]:
+    """The ids in the order in which trec_eval puts documents of equal score: the highest first."""
+    return sorted(documents, reverse=True)
+
+
+def rank_bm25(
+    documents: dict[str, str], queries: dict[str, str], k: int = 1000, k1: float = 0.9, b: float = 0.4
+) -> Run:
+    """
+    Finds the best documents of each query by the BM25 of [`score_bm25`].
+
+    Args:
+        documents, queries (`dict[str, str]`): id to text, in one language.
+        k (`int`, defaults to 1000): documents per query.
+        k1 (`float`, defaults to 0.9), b (`float`, defaults to 0.4): Anserini's values.
+
+    Returns:
+        Query id to document id to score. Of equal scores the higher id comes first. A document without a token of the
+        query is not listed. A query without a token of any document gets `k` documents with the score 0; the log counts
+        such queries.
+
+    Raises `ValueError` if `k` is below 1, if there are no documents, and if no document has a token.
+    """
+    check_sizes(documents, k)
+    ids = sorted_ids(documents)
+    if not any(tokenize(text) for text in documents.values()):
+        raise ValueError("no document has a word")
+    run, unmatched = {}, 0
+    for query, scores in zip(queries, score_bm25([documents[i] for i in ids], queries.values(), k1, b)):
+        matches = bool(scores.any())
+        unmatched += not matches
+        run[query] = {ids[i]: float(scores[i]) for i in top(scores, k) if scores[i] > 0 or not matches}
+    if unmatched:
+        logger.warning(f"{unmatched} of {len(queries)} queries have no word of any document: theirs score 0")
+    return run
+
+
+def rank_dense(documents: dict[str, str], queries: dict[str, str], model_name_or_path: str, k: int = 1000) -> Run:
+    """
+    Finds the best documents of each query by the cosine of their vectors, with `sentence-transformers` in float32. A
+    model with modules of its own uses them; any other gives the mean of its last hidden states. The search is exact.
+    It keeps the vectors of all documents in memory, four bytes times the model's width each: some millions of documents
+    need no FAISS.
+
+    Args:
+        documents, queries (`dict[str, str]`): id to text.
+        model_name_or_path (`str`): folder or Hub name.
+        k (`int`, defaults to 1000): documents per query.
+
+    Returns:
+        Query id to document id to score. Of equal scores the higher id comes first.
+
+    Raises `ValueError` if `k` is below 1 and if there are no documents.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    check_sizes(documents, k)
+    ids = sorted_ids(documents)
+    model = SentenceTransformer(model_name_or_path, model_kwargs={"dtype": "float32"})
+    options = {"normalize_embeddings": True, "show_progress_bar": False}
+    vectors = model.encode_document([documents[document] for document in ids], **options)  # (documents, width)
+    query_vectors = model.encode_query(list(queries.values()), **options)  # (queries, width)
+    run, step = {}, max(1, SCORES_AT_ONCE // len(ids))
+    names = list(queries)
+    for start in range(0, len(names), step):
+        for query, scores in zip(names[start : start + step], query_vectors[start : start + step] @ vectors.T):
+            run[query] = {ids[i]: float(scores[i]) for i in top(scores, k)}
+    return run
+
+
+def check_sizes(documents: dict[str, str], k: int):
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    if not documents:
+        raise ValueError("there are no documents")
+
+
+__all__ = ["rank_bm25", "rank_dense", "score_bm25", "tokenize", "top"]

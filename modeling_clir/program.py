@@ -1,0 +1,149 @@
+"""
+How every program of the project starts, and what it prints for a mistake: one line.
+
+Imports nothing heavy, and sets what must be set before torch is imported.
+"""
+
+import argparse
+import json
+import logging
+import math
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from .names import missing_path, nearest
+
+
+PROJECT = Path(__file__).resolve().parents[1]
+WRONG_COMMAND = 2  # exit code
+WAIT_FOR_FIRST = 10  # seconds
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` that raises `ValueError` for a mistake, and names the nearest flag in place of all flags."""
+
+    def __init__(self, *args, **kwargs):
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*args, **kwargs)
+
+    def parse_known_args(self, args=None, namespace=None):
+        self.check_flags(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
+    def unknown_flags(self, argv: list[str]) -> list[str]:
+        """The flags in `argv` that are neither one of this parser's nor the beginning of one."""
+        flags = [part.split("=", 1)[0] for part in argv if part.startswith("--") and part != "--"]
+        return [flag for flag in flags if not any(known.startswith(flag) for known in self._option_string_actions)]
+
+    def nearest_flag(self, flag: str) -> str:
+        return nearest(flag, self._option_string_actions)
+
+    def check_flags(self, argv: list[str]):
+        """Raises `ValueError` for a flag that is not there, before argparse asks for others that are missing."""
+        if unknown := self.unknown_flags(argv):
+            raise ValueError(f"there is no option {unknown[0]}{self.nearest_flag(unknown[0]) or '; see --help'}")
+
+    def error(self, message: str):
+        raise ValueError(message)
+
+
+def cpu_quota(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
+    """
+    The cores that the CPU quotas of this process' control group, of version 1 or 2, and of those above it are worth;
+    `None` without a quota.
+    """
+    quotas = []
+    for line in own.read_text(encoding="utf-8").splitlines() if own.exists() else ():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = groups / "cpu" if controllers else groups
+        group = root / path.lstrip("/")  # in a container it may be missing, and its limits are those of `root`
+        for folder in (group, *group.parents[: len(group.parts) - len(root.parts)]):
+            files = ["cpu.cfs_quota_us", "cpu.cfs_period_us"] if controllers else ["cpu.max"]
+            if all((folder / name).is_file() for name in files):
+                quota, period = " ".join((folder / name).read_text(encoding="utf-8") for name in files).split()
+                quotas += [int(quota) / int(period)] if quota not in ("max", "-1") else []
+    return min(quotas, default=None)
+
+
+def share_cores():
+    """
+    Makes this program a fair neighbour of others on the same machine; call it before torch is imported.
+
+    - Idle threads sleep. By default they spin, which gains nothing and takes the cores from other programs.
+    - With a CPU quota, as in a container, there are no more threads than the quota is worth. The cores of the affinity
+      mask are counted by OpenMP itself.
+
+    What the user has set in the environment stays.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    quota = cpu_quota()
+    if quota is not None and quota < os.cpu_count():
+        os.environ.setdefault("OMP_NUM_THREADS", str(math.ceil(quota)))
+
+
+def run_program(main: Callable[[], object]):
+    """
+    Calls `main`. A mistake of the user's becomes one line, `error: ...`, on stderr, and exit code 2; with a debug level
+    of the log the traceback comes before it. Of several processes the first one says it.
+
+    A mistake is an `ImportError`, `OSError` or `ValueError`, except one from inside a library during training: that is
+    no mistake in the command, and keeps its traceback.
+    """
+    try:
+        main()
+    except (ImportError, OSError, ValueError) as error:
+        if not is_mistake(error):
+            raise
+        if debugging():
+            traceback.print_exc()
+        fail(describe(error))
+
+
+def is_mistake(error: Exception) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = Path(frames[-1].filename).is_relative_to(PROJECT) and "site-packages" not in frames[-1].filename
+    training = any(frame.name == "_inner_training_loop" for frame in frames)
+    return ours or isinstance(error, OSError) or not training
+
+
+def debugging() -> bool:
+    level = os.environ.get("TRANSFORMERS_VERBOSITY", "").lower()
+    return logging.getLogger(__package__).getEffectiveLevel() <= logging.DEBUG or level in ("debug", "detail")
+
+
+def describe(error: Exception) -> str:
+    """One line; an error of the system names its file."""
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        message = missing_path(os.fsdecode(error.filename))
+    elif isinstance(error, OSError) and error.filename is not None and error.strerror:
+        message = f"{os.fsdecode(error.filename)}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    else:
+        message = str(error) or type(error).__name__
+    return " ".join(message.split())
+
+
+def fail(message: str):
+    """
+    Ends this process. One that is not the first waits for the launcher to end it, when the first process has failed
+    too; what it alone has met it says itself.
+    """
+    rank = int(os.environ.get("RANK", 0))
+    if rank:
+        time.sleep(WAIT_FOR_FIRST)
+        message = f"process {rank}: {message}"
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # torchrun prints it at the end of its own report
+        facts = {"message": f"error: {message}", "timestamp": int(time.time())}
+        Path(report).write_text(json.dumps(facts), encoding="utf-8")
+    stop = SystemExit(f"error: {message}")
+    stop.code = WRONG_COMMAND
+    raise stop
+
+
+__all__ = ["Parser", "run_program", "share_cores"]

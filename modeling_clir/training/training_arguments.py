@@ -1,0 +1,47 @@
+"""`TrainingArguments` with the options of the two tasks. Brings in torch, but neither the `Trainer` nor `datasets`."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+from ..losses import RANKING_LOSSES
+from ..names import check_output_dir
+
+
+@dataclass
+class XLRetrievalTrainingArguments(TrainingArguments):
+    """
+    `TrainingArguments` with the options of the two tasks. These defaults differ: `learning_rate` 1e-5, constant after a
+    warm-up; `max_grad_norm` 5 (Yu, Fei, Li 2021); `per_device_eval_batch_size` 32.
+
+    Args:
+        rr_loss (`str`, defaults to `"pairwise"`): `"pairwise"`, `"margin"`, `"listwise"` or `"pointwise"`.
+        rr_margin (`float`, defaults to 1.0): margin of the margin loss.
+        qlm_weight, rr_weight (`float`, default to 1.0): factors of the losses of QLM and RR.
+    """
+
+    learning_rate: float = 1e-5
+    lr_scheduler_type: str = "constant_with_warmup"
+    max_grad_norm: float = 5.0
+    per_device_eval_batch_size: int = 32
+    rr_loss: str = field(default="pairwise", metadata={"help": "pairwise, margin, listwise or pointwise"})
+    rr_margin: float = field(default=1.0, metadata={"help": "margin of the margin loss"})
+    qlm_weight: float = field(default=1.0, metadata={"help": "factor of the QLM loss"})
+    rr_weight: float = field(default=1.0, metadata={"help": "factor of the RR loss"})
+
+    def __post_init__(self):
+        check_output_dir(self.output_dir)
+        super().__post_init__()
+        if self.rr_loss not in RANKING_LOSSES:
+            raise ValueError(f"rr_loss must be one of {', '.join(RANKING_LOSSES)}, got {self.rr_loss!r}")
+        self.remove_unused_columns = False
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = True  # a batch of one task does not use the other's head
+
+    @property
+    def precision(self) -> str:
+        """The precision of training, for model cards."""
+        return "bf16" if self.bf16 else "fp16" if self.fp16 else "fp32"
+
+
+__all__ = ["XLRetrievalTrainingArguments"]

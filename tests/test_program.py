@@ -1,0 +1,127 @@
+"""How programs start, and what they print for a mistake."""
+
+import json
+import os
+
+import pytest
+
+from modeling_clir import program
+from modeling_clir.program import Parser, cpu_quota, run_program, share_cores
+
+
+def groups(folder, lines: str, **files: str):
+    (folder / "own").write_text(lines, encoding="utf-8")
+    for name, content in files.items():
+        path = folder / "groups" / name.replace("__", "/").replace("cpu_", "cpu.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    return folder / "groups", folder / "own"
+
+
+@pytest.mark.parametrize(
+    ("lines", "files", "expected"),
+    [
+        ("0::/\n", {"cpu_max": "150000 100000\n"}, 1.5),
+        ("0::/\n", {"cpu_max": "max 100000\n"}, None),
+        ("0::/a/b\n", {"a__cpu_max": "300000 100000\n", "a__b__cpu_max": "max 100000\n"}, 3),
+        ("0::/not/in/this/container\n", {"cpu_max": "50000 100000\n"}, 0.5),
+        ("3:cpu,cpuacct:/x\n0::/\n", {"cpu__x__cpu_cfs_quota_us": "400000", "cpu__x__cpu_cfs_period_us": "100000"}, 4),
+        ("1:cpu:/\n", {"cpu__cpu_cfs_quota_us": "-1\n", "cpu__cpu_cfs_period_us": "100000\n"}, None),
+        ("4:memory:/x\n", {}, None),
+    ],
+)
+def test_cpu_quota(tmp_path, lines, files, expected):
+    assert cpu_quota(*groups(tmp_path, lines, **files)) == expected
+
+
+def test_share_cores(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(program, "cpu_quota", lambda: None)
+    share_cores()
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE" and "OMP_NUM_THREADS" not in os.environ
+    monkeypatch.setattr(program, "cpu_quota", lambda: 1.5)
+    share_cores()
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    share_cores()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE" and os.environ["OMP_NUM_THREADS"] == "7"
+
+
+def parser() -> Parser:
+    made = Parser()
+    made.add_argument("folder")
+    made.add_argument("--max_length", type=int)
+    made.add_argument("--pairs", required=True)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["x", "--max_lenght", "3"], r"^there is no option --max_lenght; did you mean --max_length\?$"),
+        (["x", "--zzz"], "^there is no option --zzz; see --help$"),
+        (["x", "--pairs=1", "--max_length=a"], "^argument --max_length: invalid int value: 'a'$"),
+        (["x"], "^the following arguments are required: --pairs$"),
+        (["x", "y", "--pairs", "z"], "^unrecognized arguments: y$"),
+    ],
+)
+def test_mistakes_in_arguments(argv, message):
+    with pytest.raises(ValueError, match=message):
+        parser().parse_args(argv)
+    assert parser().parse_args(["x", "--pai", "z", "--max_length=5"]).max_length == 5
+
+
+def ended(capsys, error: Exception | None) -> tuple[object, str]:
+    def main():
+        if error is not None:
+            raise error
+
+    with pytest.raises(SystemExit) as stopped:
+        run_program(main)
+    return stopped.value.code, capsys.readouterr().err
+
+
+def missing_file(path) -> OSError:
+    with pytest.raises(OSError) as raised:
+        path.read_text(encoding="utf-8")
+    return raised.value
+
+
+def test_a_mistake_is_one_line(capsys, tmp_path, monkeypatch):
+    (tmp_path / "qrels.txt").write_text("", encoding="utf-8")
+    assert ended(capsys, ValueError("a message\n  of two lines")) == (2, "error: a message of two lines\n")
+    expected = f"error: there is no {tmp_path}/qrel.txt; did you mean {tmp_path}/qrels.txt?\n"
+    assert ended(capsys, missing_file(tmp_path / "qrel.txt")) == (2, expected)
+    assert ended(capsys, missing_file(tmp_path)) == (2, f"error: {tmp_path}: is a directory\n")
+    report = tmp_path / "report.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(report))
+    assert ended(capsys, ImportError("pip install it")) == (2, "error: pip install it\n")
+    assert json.loads(report.read_text(encoding="utf-8"))["message"] == "error: pip install it"
+
+
+def test_the_traceback_is_for_debugging(capsys, monkeypatch):
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "debug")
+    code, printed = ended(capsys, ValueError("why"))
+    assert code == 2 and printed.startswith("Traceback") and printed.endswith("\nerror: why\n")
+
+
+def test_of_several_processes_the_first_one_speaks(capsys, monkeypatch):
+    waited = []
+    monkeypatch.setattr(program.time, "sleep", waited.append)
+    monkeypatch.setenv("RANK", "1")
+    assert ended(capsys, ValueError("why")) == (2, "error: process 1: why\n")
+    assert waited == [program.WAIT_FOR_FIRST]  # in which the launcher ends it, if the first one has failed
+
+
+def test_what_is_no_mistake_keeps_its_traceback():
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run_program(lambda: (_ for _ in ()).throw(RuntimeError("out of memory")))
+
+    def _inner_training_loop():  # as the Trainer's
+        json.loads("{")
+
+    with pytest.raises(json.JSONDecodeError):
+        run_program(_inner_training_loop)

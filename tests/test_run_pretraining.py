@@ -1,0 +1,95 @@
+"""Pretraining by its command line, in this process: what is finished, torn, or begun by another command."""
+
+import json
+
+import pytest
+
+import run_pretraining
+
+from .helpers import QUIET, SHORT
+
+
+FLAGS = (*QUIET, *SHORT, "--do_train", "--do_eval", "--qlm_pairs", "en-de", "--max_pairs", "32", "--max_eval_pairs", "4",
+         "--per_device_train_batch_size", "8", "--learning_rate", "1e-3", "--max_position_embeddings", "128",
+         "--attention_window", "16", "--max_steps", "6", "--save_strategy", "steps", "--save_steps", "2",
+         "--eval_strategy", "steps", "--eval_steps", "3")  # fmt: skip
+RESUME = ("--resume_from_checkpoint", "true")
+
+
+@pytest.fixture
+def pretrain(call, tiny_bert, sample_corpus, tmp_path):
+    where = ("--model_name_or_path", tiny_bert, "--corpus", sample_corpus, "--output_dir", tmp_path / "out")
+    return lambda *flags: call(run_pretraining, ["run_pretraining.py", *map(str, (*where, *FLAGS, *flags))])
+
+
+def weights(folder) -> tuple[bytes, int]:
+    path = folder / "model.safetensors"
+    return path.read_bytes(), path.stat().st_mtime_ns
+
+
+def evaluation(folder) -> dict:
+    metrics = json.loads((folder / "eval_results.json").read_text(encoding="utf-8"))
+    return {name: value for name, value in metrics.items() if name.startswith("eval_qlm")}
+
+
+def test_a_finished_pretraining_stays_as_it_is(pretrain, tmp_path, caplog, capsys):
+    output = tmp_path / "out"
+    pretrain()
+    model, measured, card = weights(output), evaluation(output), (output / "README.md").read_bytes()
+    checkpoints = sorted(path.name for path in output.glob("checkpoint-*"))
+    assert (
+        checkpoints == ["checkpoint-2", "checkpoint-4", "checkpoint-6"] and "eval_qlm_loss" in capsys.readouterr().out
+    )
+    caplog.set_level("INFO")
+    for flags in (RESUME, (), (*RESUME, "--logging_steps", "1")):
+        caplog.clear()
+        pretrain(*flags)
+        assert f"{output} is finished" in caplog.text and not capsys.readouterr().out
+        assert weights(output) == model
+        assert sorted(path.name for path in output.glob("checkpoint-*")) == checkpoints
+    for changed, named in {
+        ("--max_steps", "8"): "--max_steps 6 .now 8.",
+        ("--mask_probability", "0.5"): "--mask_probability 0.3 .now 0.5.",
+        ("--rr_weight", "2", "--adam_beta1", "0.8"): "--adam_beta1 0.9 .now 0.8., --rr_weight 1.0 .now 2.0.",
+    }.items():
+        for flags in (RESUME, ()):
+            with pytest.raises(ValueError, match=f"holds results of {named}: pass the same options to go on"):
+                pretrain(*changed, *flags)
+    with pytest.raises(ValueError, match=r"holds results of run_pretraining\.py --do_train: pass another"):
+        pretrain("--do_train", "false")
+
+    # Killed before evaluation and card: both are made, the same, and nothing else is touched.
+    (output / "README.md").unlink()
+    (output / "eval_results.json").unlink()
+    pretrain(*RESUME)
+    assert evaluation(output) == pytest.approx(measured, abs=1e-6) and weights(output) == model
+    assert (output / "README.md").read_bytes() == card
+
+    # Killed after the last checkpoint, before the model was saved
+    (output / "trainer_state.json").unlink()
+    (output / "model.safetensors").unlink()
+    pretrain(*RESUME)
+    assert weights(output)[0] == model[0] and evaluation(output) == pytest.approx(measured, abs=1e-6)
+
+    # Killed while writing a checkpoint: the last complete one is taken, and gives the same.
+    (output / "trainer_state.json").unlink()
+    for step in (4, 6):
+        (output / f"checkpoint-{step}/trainer_state.json").write_text('{"epoch": 1', encoding="utf-8")
+    caplog.clear()
+    pretrain(*RESUME)
+    assert caplog.text.count("is incomplete and removed") == 2 and weights(output)[0] == model[0]
+    state = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))
+    assert state["global_step"] == 6 and len([r for r in state["log_history"] if "eval_qlm_loss" in r]) == 3
+
+
+def test_evaluating_alone_reads_no_training_pairs(pretrain, tmp_path, monkeypatch):
+    splits = []
+
+    class Spy(run_pretraining.PretrainingDataset):
+        def __init__(self, *args, split="train", **options):
+            splits.append(split)
+            super().__init__(*args, split=split, **options)
+
+    monkeypatch.setattr(run_pretraining, "PretrainingDataset", Spy)
+    pretrain("--do_train", "false")
+    assert splits == ["validation"] and "eval_qlm_loss" in evaluation(tmp_path / "out")

@@ -1,0 +1,35 @@
+"""Collections, arguments and rerankers of the tests of training."""
+
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from modeling_clir.data.collections import Collection
+from modeling_clir.reranker import Reranker
+from modeling_clir.training.folds import Fold, plan_folds
+from modeling_clir.training.trainer import XLRetrievalTrainingArguments
+
+
+DOCUMENTS = {f"d{i}": " ".join(f"d{j}" for j in range(i, i + 4)) for i in range(12)}
+
+
+def collection(name: str, number: int, folds=None, documents=DOCUMENTS) -> Collection:
+    """Query i has document i relevant and the next not."""
+    queries = {f"q{i}": f"q{i} q{i + 1}" for i in range(number)}
+    qrels = {f"q{i}": {f"d{i}": 1, f"d{(i + 1) % 12}": 0} for i in range(number)}
+    return Collection(name, documents, queries, qrels, {query: list(documents) for query in queries}, folds)
+
+
+def arguments(folder, **options) -> XLRetrievalTrainingArguments:
+    common = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "per_device_train_batch_size": 4}
+    return XLRetrievalTrainingArguments(output_dir=str(folder), **(common | options))
+
+
+def tiny_reranker(tokenizer, **options) -> Reranker:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24}
+    config = BertConfig(vocab_size=len(tokenizer), initializer_range=0.3, num_labels=1, **sizes)
+    return Reranker(BertForSequenceClassification(config), tokenizer, 20, 6, **options)
+
+
+def fold_of(one: Collection, k: int = 0) -> Fold:
+    return plan_folds([one], fold=k)[0]

@@ -1,0 +1,160 @@
+"""Output folders: whose they are, what is compared, and where a training goes on."""
+
+import json
+from dataclasses import fields
+
+import pytest
+
+from modeling_clir.data.collections import assign_folds
+from modeling_clir.training.ranking import finetune
+from modeling_clir.training.resuming import (
+    WITHOUT_EFFECT,
+    check_output,
+    checkpoint_to_resume,
+    claim_output,
+    is_at_end,
+    last_complete_checkpoint,
+    read_state,
+)
+from modeling_clir.training.trainer import XLRetrievalTrainingArguments
+
+from ..helpers import write
+from .helpers import arguments, collection, fold_of, tiny_reranker
+
+
+def claim(folder, runner="run_clir.py", collections=(), options=None, **training):
+    args = arguments(folder, **({"do_train": True} | training))
+    claim_output(folder, check_output(folder, runner, options or {"num_negatives": 2}, args, collections), args)
+
+
+def test_another_command_does_not_go_on(tmp_path):
+    one = collection("en-de", 10)
+    assign_folds([one], 0)
+    claim(tmp_path, collections=[one], options={"num_negatives": 1})
+    assert json.loads((tmp_path / "en-de.folds.json").read_text(encoding="utf-8")) == one.folds
+    claim(tmp_path, collections=[one])  # nothing was begun yet
+    (tmp_path / "fold-0/checkpoint-3").mkdir(parents=True)
+    claim(tmp_path, collections=[one], logging_steps=7, dataloader_num_workers=1)  # of no effect
+    with pytest.raises(ValueError, match=r"holds results of --num_negatives 2 \(now 1\): pass the same options"):
+        claim(tmp_path, collections=[one], options={"num_negatives": 1})
+    with pytest.raises(ValueError, match=r"holds results of --seed 42 \(now 1\): pass"):
+        claim(tmp_path, collections=[one], seed=1)
+    with pytest.raises(
+        ValueError, match=r"holds results of run_clir.py --do_train: .* for run_clir.py without training"
+    ):
+        claim(tmp_path, do_train=False)
+    with pytest.raises(ValueError, match=r"holds results of run_clir.py --do_train: .* for run_mlqa.py --do_train"):
+        claim(tmp_path, "run_mlqa.py")
+    one.folds = one.folds[::-1]
+    with pytest.raises(ValueError, match=r"holds results of other folds, en-de.folds.json"):
+        claim(tmp_path, collections=[one])
+    with pytest.raises(ValueError, match=r"settings.json is a file: name a folder"):
+        claim(tmp_path / "settings.json")
+
+
+CHANGED = {"adam_beta1": 0.8, "adam_beta2": 0.9, "adam_epsilon": 1e-6, "optim_args": "eps=1e-3", "rr_weight": 2.0}
+CHANGED |= {"qlm_weight": 0.5, "lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-6}}
+CHANGED |= {"data_seed": 3, "neftune_noise_alpha": 5.0, "label_smoothing_factor": 0.1, "full_determinism": True}
+
+
+@pytest.mark.parametrize("name", [*CHANGED, "num_processes"])
+def test_every_setting_that_changes_a_result_is_compared(name, tmp_path, monkeypatch):
+    claim(tmp_path)
+    (tmp_path / "checkpoint-3").mkdir()
+    found = json.loads((tmp_path / "settings.json").read_text(encoding="utf-8"))
+    changed = {name: CHANGED.get(name)}
+    if name == "num_processes":
+        monkeypatch.setattr(XLRetrievalTrainingArguments, "world_size", 2)
+        changed = {}
+    with pytest.raises(ValueError, match=f"holds results of --{name} {found[name]} ") as error:
+        claim(tmp_path, **changed)
+    assert f"(now {CHANGED.get(name, 2)})" in str(error.value) and str(error.value).count("(now ") == 1
+
+
+def test_arguments_without_effect_are_arguments():
+    assert not WITHOUT_EFFECT - {field.name for field in fields(XLRetrievalTrainingArguments)}
+
+
+def test_folders_of_older_versions(tmp_path, caplog):
+    finetuned = tmp_path / "finetuned"
+    write(finetuned / "settings.json", {"num_negatives": 2, "seed": 42})
+    (finetuned / "fold-1/checkpoint-2").mkdir(parents=True)
+    with pytest.raises(ValueError, match="holds results of a command of an older version, --do_train: pass"):
+        claim(finetuned, do_train=False)
+    with pytest.raises(ValueError, match=r"--num_negatives 2 \(now 1\)"):
+        claim(finetuned, options={"num_negatives": 1})
+    caplog.clear()
+    claim(finetuned)
+    assert "settings.json lacks" in caplog.text and "adam_beta1" in caplog.text and " seed" not in caplog.text
+    with pytest.raises(ValueError, match="--adam_beta1"):  # from now on compared
+        claim(finetuned, adam_beta1=0.5)
+    measured = tmp_path / "measured"
+    write(measured / "metrics.json", {})
+    with pytest.raises(ValueError, match="holds results of a command of an older version, without training"):
+        claim(measured)
+    claim(measured, do_train=False)
+    pretrained = tmp_path / "pretrained"
+    (pretrained / "checkpoint-2").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"an older version, run_pretraining.py --do_train"):
+        claim(pretrained)
+    claim(pretrained, "run_pretraining.py")
+
+
+def checkpoint(folder, text: str | None = None, step: int = 2):
+    """A checkpoint whose state is written, or a part."""
+    folder.mkdir(parents=True)
+    state = json.dumps({"global_step": step, "max_steps": 4, "epoch": step / 4})
+    (folder / "trainer_state.json").write_text(state if text is None else text, encoding="utf-8")
+    return folder
+
+
+def test_checkpoint_to_resume(tmp_path, caplog):
+    output = tmp_path / "out"
+
+    def resume(wanted=None, **options):
+        return checkpoint_to_resume(arguments(output, resume_from_checkpoint=wanted, **({"max_steps": 4} | options)))
+
+    assert resume() is None
+    with pytest.raises(ValueError, match="holds no complete checkpoint"):
+        resume("true")
+    checkpoint(output / "checkpoint-4", '{"epoch": 3.0, ')
+    with pytest.raises(ValueError, match="holds no complete checkpoint"):
+        resume("true")
+    assert "checkpoint-4 is incomplete and removed" in caplog.text and not list(output.glob("*"))
+    (output / "checkpoint-best").mkdir()  # not one of the Trainer's
+    two = checkpoint(output / "checkpoint-2")
+    checkpoint(output / "checkpoint-10", "")
+    with pytest.raises(ValueError, match="holds checkpoints of an earlier run: pass --resume_from_checkpoint true"):
+        resume()
+    assert (output / "checkpoint-10").is_dir()  # nothing is removed unless it is resumed
+    assert resume("true") == two and not (output / "checkpoint-10").exists()
+    assert resume(str(two)) == two
+    with pytest.raises(ValueError, match=r"there is no folder .*checkpoint-3"):
+        resume(str(output / "checkpoint-3"))
+    with pytest.raises(ValueError, match=r"checkpoint-best has no complete trainer_state.json"):
+        resume(str(output / "checkpoint-best"))
+    checkpoint(output / "checkpoint-9", step=4).joinpath("trainer_state.json").rename(output / "trainer_state.json")
+    assert resume() == resume("true") == output  # finished
+    assert last_complete_checkpoint(output, arguments(output)) == two
+
+
+@pytest.mark.parametrize(
+    ("options", "end"),
+    [({"max_steps": 2}, True), ({"max_steps": 3}, False), ({"num_train_epochs": 1}, False),
+     ({"num_train_epochs": 0.5}, True), ({"num_train_epochs": 0.5, "max_steps": 3}, False)],
+)  # fmt: skip
+def test_end_of_a_training(options, end, tmp_path):
+    """After 2 steps, which are half an epoch."""
+    state = read_state(checkpoint(tmp_path / "checkpoint-2"))
+    assert is_at_end(state, arguments(tmp_path, **options)) is end
+
+
+def test_a_training_that_is_at_its_end_is_not_gone_on_with(tokenizer, tmp_path):
+    one = collection("en-de", 10)
+    assign_folds([one], 0)
+    found = []
+    for _ in range(2):
+        args = arguments(tmp_path, max_steps=3)  # ends inside an epoch, of two steps
+        found.append(finetune(tiny_reranker(tokenizer), fold_of(one), [one], args))
+    assert found[0] == found[1] and len(found[0][1]) == 2
+    assert sorted(path.name for path in tmp_path.glob("*/checkpoint-*")) == ["checkpoint-2", "checkpoint-3"]

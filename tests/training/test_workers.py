@@ -1,0 +1,56 @@
+"""Batches made in worker processes, which pickle dataset and collator under the start method spawn."""
+
+import pickle
+
+import pytest
+import torch
+from transformers import BertConfig, BertForQuestionAnswering
+
+from modeling_clir import BertForXLRetrieval
+from modeling_clir.data.collators import PretrainingCollator
+from modeling_clir.data.pairs import PairEncoder
+from modeling_clir.data.queries import QueryDataset
+from modeling_clir.data.sections import PretrainingDataset
+from modeling_clir.data.windows import TrainingWindows
+from modeling_clir.reader import Reader
+from modeling_clir.training.answering import AnsweringTrainer
+from modeling_clir.training.pretraining import PretrainingTrainer
+from modeling_clir.training.ranking import RankingTrainer
+
+from ..data.test_sections import numbered_corpus
+from .test_answering import QUESTIONS
+from .test_ranking import arguments, collection, tiny_reranker
+
+
+def make_trainer(kind, tokenizer, folder, **options):
+    args = arguments(folder, **options)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    config = BertConfig(vocab_size=len(tokenizer), **sizes)
+    if kind == "pretraining":
+        dataset = PretrainingDataset(numbered_corpus(folder / "corpus", 9), {"qlm": ["en-de"], "rr": ["en-de"]})
+        collator = PretrainingCollator(PairEncoder(tokenizer, 20, 6))
+        model = BertForXLRetrieval(config)
+        return PretrainingTrainer(model=model, args=args, train_dataset=dataset, data_collator=collator)
+    if kind == "ranking":
+        one = collection("en-de", 9)
+        dataset = QueryDataset([one], {"en-de": list(one.qrels)}, num_negatives=2, seed=0)
+        return RankingTrainer(tiny_reranker(tokenizer), {"en-de": one}, {}, args=args, train_dataset=dataset)
+    reader = Reader(BertForQuestionAnswering(config), tokenizer, 20, 4, 4)
+    return AnsweringTrainer(reader, [], TrainingWindows(QUESTIONS, reader.encoder, progress=False), args=args)
+
+
+@pytest.mark.parametrize("kind", ["pretraining", "ranking", "answering"])
+def test_batches_of_workers_are_those_of_the_process(kind, tokenizer, tmp_path):
+    options = {"dataloader_num_workers": 1, "dataloader_multiprocessing_context": "spawn"}
+    alone = make_trainer(kind, tokenizer, tmp_path / "alone").get_train_dataloader()
+    trainer = make_trainer(kind, tokenizer, tmp_path / "workers", **options)
+    workers = trainer.get_train_dataloader()
+    assert workers.multiprocessing_context.get_start_method() == "spawn" and workers.num_workers == 1
+    pickle.loads(pickle.dumps(workers.batch_sampler))
+    batches = list(alone)
+    assert len(batches) > 2
+    for expected, found in zip(batches, workers, strict=True):
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            same = torch.equal(found[name], value) if isinstance(value, torch.Tensor) else found[name] == value
+            assert same, name

@@ -67,11 +67,9 @@ def check_output(
         Name to content of the JSON files that [`claim_output`] writes: `settings.json`, all that the results depend on,
         and `{collection}.folds.json`.
 
-    Raises `ValueError` if `output` is a file, or if it holds something of another command; names each setting that
-    differs, with both values. Settings that an older `settings.json` lacks are not compared (logged).
+    Raises `ValueError` if `output` holds something of another command; names each setting that differs, with both
+    values. Settings that an older `settings.json` lacks are not compared (logged).
     """
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output_dir {output} is a file: name a folder")
     used = {"seed": args.seed}
     if args.do_train:
         used = {name: value for name, value in args.to_dict().items() if name not in WITHOUT_EFFECT}

@@ -64,7 +64,7 @@ class Arguments:
             raise ValueError("pass either --source and --target, or --folder and --pairs, or --dataset and --columns")
         if files and (self.source is None or self.target is None):
             raise ValueError("--source and --target go together")
-        if (self.folder is None) != (not self.pairs):
+        if (self.folder is None) != (not parse_pairs(self.pairs)):
             raise ValueError("--folder and --pairs go together")
         if len(self.columns) != (2 if self.dataset else 0):
             raise ValueError(f"--dataset and two --columns go together, got {len(self.columns)} columns")

@@ -66,6 +66,8 @@ class Arguments:
 
     def __post_init__(self):
         check_name(self.model_name_or_path, "model")
+        if self.head_learning_rate is not None and self.head_learning_rate < 0:
+            raise ValueError(f"--head_learning_rate must not be negative, got {self.head_learning_rate}")
         for path in self.candidates or []:
             check_path(path)
 

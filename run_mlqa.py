@@ -83,7 +83,7 @@ class Arguments:
     def __post_init__(self):
         check_name(self.model_name_or_path, "model")
         for name in (*(self.train_data or []), *(self.dev_data or []), *(self.test_data or [])):
-            check_name(name, "data set")
+            check_name(name, "data set", file=True)
 
 
 def main():
@@ -149,7 +149,8 @@ def main():
     # 3. Train
     options = {name: getattr(args, name) for name in ("max_length", "doc_stride", "max_question_length")}
     options |= {"max_answer_length": args.max_answer_length}
-    options |= {"max_tokens_per_batch": args.max_tokens_per_batch} if args.max_tokens_per_batch else {}
+    if args.max_tokens_per_batch is not None:
+        options["max_tokens_per_batch"] = args.max_tokens_per_batch
     history = []
     if training_args.do_train:
         reader = Reader.from_pretrained(args.model_name_or_path, new_head=True, **options)

@@ -16,17 +16,53 @@ import argparse
 import os
 import pickle
 import shutil
-import sys
 from pathlib import Path
 
-from .program import share_cores
+from .names import check_name
+from .program import Parser, run_program, share_cores
 
 
-if __name__ == "__main__":
-    share_cores()  # before torch is imported
+def even_window(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2 or int(text) % 2:
+        raise argparse.ArgumentTypeError(f"a window must be even and at least 2, got {text}")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
+    return int(text)
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    description, _, details = __doc__.strip().partition("\n\n")
+    parser = Parser(prog="python -m modeling_clir.convert", description=description, epilog=details)
+    parser.add_argument("source", help="Hub name or folder")
+    parser.add_argument("output", type=Path, help="folder to write; must not exist, or be empty")
+    parser.add_argument(
+        "--to", choices=["bertlong", "bert", "longformer"], help="bertlong, but bert for a short one of 2021"
+    )
+    parser.add_argument("--max_position_embeddings", type=positive, help="BERT to bertlong: the new length (1024)")
+    parser.add_argument(
+        "--attention_window",
+        type=even_window,
+        nargs="+",
+        help="BERT to bertlong: one even number, or one per layer (64)",
+    )
+    parser.add_argument("--num_labels", type=positive, help="of the classifier; 1 of 2 keeps the relevant one")
+    parser.add_argument(
+        "--head", choices=["classification", "mlm"], default="classification", help="of a longformer (classification)"
+    )
+    arguments = parser.parse_args(argv)
+    check_name(arguments.source, "model")
+    return arguments
+
+
+if __name__ == "__main__":  # help and mistakes in the arguments are answered before torch is imported
+    share_cores()
+    run_program(parse_arguments)
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers.processors import TemplateProcessing
@@ -437,48 +473,9 @@ def convert(arguments: argparse.Namespace) -> str:
     )
 
 
-def even_window(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2 or int(text) % 2:
-        raise argparse.ArgumentTypeError(f"a window must be even and at least 2, got {text}")
-    return int(text)
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
-    return int(text)
-
-
 def main(argv: list[str] | None = None) -> int:
-    """The command line. Returns the exit status: 1, with one line on stderr, where the conversion is refused."""
-    description, _, details = __doc__.strip().partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m modeling_clir.convert",
-        description=description,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("source", help="Hub name or folder")
-    parser.add_argument("output", type=Path, help="folder to write; must not exist, or be empty")
-    parser.add_argument(
-        "--to", choices=["bertlong", "bert", "longformer"], help="bertlong, but bert for a short one of 2021"
-    )
-    parser.add_argument("--max_position_embeddings", type=positive, help="BERT to bertlong: the new length (1024)")
-    parser.add_argument(
-        "--attention_window",
-        type=even_window,
-        nargs="+",
-        help="BERT to bertlong: one even number, or one per layer (64)",
-    )
-    parser.add_argument("--num_labels", type=positive, help="of the classifier; 1 of 2 keeps the relevant one")
-    parser.add_argument(
-        "--head", choices=["classification", "mlm"], default="classification", help="of a longformer (classification)"
-    )
-    try:
-        print(convert(parser.parse_args(argv)))
-    except (ValueError, OSError, StrictDataclassError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+    """The command line. A conversion that is refused ends it with one line on stderr and exit code 2."""
+    run_program(lambda: print(convert(parse_arguments(argv))))
     return 0
 
 
@@ -494,4 +491,4 @@ __all__ = [
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

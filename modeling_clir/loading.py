@@ -2,9 +2,14 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -37,9 +42,12 @@ def read_config(source: str | Path, **options) -> dict:
             raise ValueError(f"{path.parent} has no config.json: give the folder of a checkpoint")
         try:
             with path.open(encoding="utf-8") as file:
-                return json.load(file)
-        except json.JSONDecodeError as error:
+                config = json.load(file)
+        except ValueError as error:
             raise ValueError(f"{path} is not JSON: {error}") from None
+        if not isinstance(config, dict):
+            raise ValueError(f"{path} is no configuration, but a {type(config).__name__}")
+        return config
     try:
         check_name(source, "model")
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -67,12 +75,31 @@ def load_tokenizer(source: str | Path, tokenizer_class: type = AutoTokenizer, **
         if "did not match any variant" in reason:  # what it says of a tokenizer.json of a later version
             reason = f"its tokenizer.json may be of a newer version: upgrade the package tokenizers; {reason}"
         raise ValueError(f"the tokenizer of {source} does not load ({reason}): {advice}") from None
-    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up if there is none
-        raise ValueError(f"{source} has no tokenizer: {advice}")
+    check_vocabulary(tokenizer, source, advice)
     if tokenizer.is_fast:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
     return tokenizer
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, advice: str = "save its own there"):
+    """Raises `ValueError` for what transformers makes up if there is no tokenizer: special tokens alone."""
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ValueError(f"{source} has no tokenizer: {advice}")
+
+
+@contextmanager
+def reading_weights(source: str | Path) -> Iterator[None]:
+    """Turns what libraries raise for a damaged file of weights into a `ValueError` that names `source`."""
+    try:
+        yield
+    except (EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        if isinstance(error, RuntimeError) and "PytorchStreamReader" not in str(error):
+            raise
+        reason = str(error).partition(". ")[0] or "it is empty"
+        raise ValueError(
+            f"the weights of {source} cannot be read, a file may be cut or hold more than tensors: {reason}"
+        ) from None
 
 
 def check_shapes(found: dict[str, torch.Size], expected: dict[str, torch.Size], source: str):
@@ -108,9 +135,10 @@ def load_weights(
         verbosity = logging.get_verbosity()
         logging.set_verbosity_error()  # its table of what is missing: said below, in words
         try:
-            model, report = model_class.from_pretrained(
-                source, config=config, ignore_mismatched_sizes=True, output_loading_info=True, **options
-            )
+            with reading_weights(source):
+                model, report = model_class.from_pretrained(
+                    source, config=config, ignore_mismatched_sizes=True, output_loading_info=True, **options
+                )
         except ValueError as error:
             if "Unrecognized configuration class" not in str(error):
                 raise
@@ -167,7 +195,10 @@ def load_pretrained(
     if int8 := of_model.get("dtype") in ("int8", torch.int8):
         of_model["dtype"] = torch.float32
     read_config(source, **hub)  # says clearly if there is none
-    config, options = AutoConfig.from_pretrained(source, return_unused_kwargs=True, **hub, **options)
+    try:
+        config, options = AutoConfig.from_pretrained(source, return_unused_kwargs=True, **hub, **options)
+    except StrictDataclassError as error:
+        raise ValueError(f"{source}: {' '.join(str(error).split())} in its config.json") from None
     if config.is_encoder_decoder:
         raise ValueError(f"{source} is an encoder-decoder ({config.model_type}): an encoder is needed")
     tokenizer = load_tokenizer(source, **hub)
@@ -196,7 +227,11 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel):
     Raises `ValueError` for a tokenizer that is not the model's or has no padding token, and for a BertLong whose tokenizer
     gives no token types, by which it finds the query.
     """
-    kind, rows = model.config.model_type, model.get_input_embeddings().weight.shape[0]
+    kind = model.config.model_type
+    try:
+        rows = model.get_input_embeddings().weight.shape[0]
+    except (AttributeError, NotImplementedError):
+        raise ValueError(f"a {kind} has no embeddings of a tokenizer's tokens: choose an encoder of text") from None
     if len(tokenizer) > rows:
         raise ValueError(
             f"the tokenizer has {len(tokenizer)} tokens, but the {kind} has embeddings for {rows}: it is not the model's "
@@ -224,17 +259,38 @@ def gives_token_types(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 @torch.no_grad()
 def check_forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
-    """Computes two short rows. Raises `ValueError` with the reason if the model cannot do with what a tokenizer gives."""
+    """
+    Computes two short rows, and the shorter one alone. Where padding changes what is computed for it, the tokenizer pads on
+    the other side from now on (logged), as an XLNet needs that scores a text by its last column.
+
+    Raises `ValueError` with the reason if the model cannot do with what a tokenizer gives, and if padding on either side
+    changes what it computes.
+    """
+    kind, own = model.config.model_type, tokenizer.padding_side
     rows = tokenizer(["a", "a"], ["b", "b c d"], split_special_tokens=True)
-    inputs = tokenizer.pad(rows, return_tensors="pt").to(model.device)
-    try:
-        model(**inputs)
-    except Exception as error:  # each model has its own
+    for side in (own, "left" if own == "right" else "right"):
+        inputs = tokenizer.pad(rows, padding_side=side, return_tensors="pt").to(model.device)
+        real = inputs["attention_mask"][0].bool()
+        try:
+            padded = model(**inputs)[0][0]
+            alone = model(**{name: part[:1, real] for name, part in inputs.items()})[0][0]
+        except Exception as error:  # each model has its own
+            raise ValueError(
+                f"{model.name_or_path}: a {kind} does not compute from what its tokenizer gives, {', '.join(inputs)} "
+                f"({type(error).__name__}: {error}). Choose an encoder of text, or set in its config.json what it asks for"
+            ) from error
+        padded = padded if padded.shape == alone.shape else padded[real]  # of the row, or of each of its tokens
+        tolerance = 1e-3 if alone.dtype == torch.float32 else 0.05
+        if (padded - alone).abs().max() <= tolerance * alone.abs().max().clamp(min=0.1):
+            break
+    else:
         raise ValueError(
-            f"{model.name_or_path}: a {model.config.model_type} does not compute from what its tokenizer gives, "
-            f"{', '.join(inputs)} ({type(error).__name__}: {error}). Choose an encoder of text, or set in its config.json what "
-            "it asks for"
-        ) from error
+            f"{model.name_or_path}: what a {kind} computes for a text changes with the padding beside it, so its scores "
+            "would depend on the batch: choose another encoder"
+        )
+    if side != own:
+        tokenizer.padding_side = side
+        logger.warning_once(f"this {kind} is padded on the {side}: on the {own} its scores would depend on the batch")
 
 
 def check_labels(model: PreTrainedModel):
@@ -267,6 +323,7 @@ __all__ = [
     "HUB_OPTIONS",
     "check_labels",
     "check_shapes",
+    "check_vocabulary",
     "fit_tokenizer",
     "gives_token_types",
     "load_pretrained",
@@ -274,4 +331,5 @@ __all__ = [
     "load_weights",
     "longest_input",
     "read_config",
+    "reading_weights",
 ]

@@ -27,8 +27,10 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def missing_path(path: str | PathLike) -> str:
-    """Says that `path` is not there, and what is there of a similar name."""
+    """Says that `path` is not there (or is no folder), and what is there of a similar name."""
     path = Path(path)
+    if path.is_file():
+        return f"{path} is a file, not a folder"
     there = next(folder for folder in path.absolute().parents if folder.exists())
     if not there.is_dir():
         return f"there is no {path}: {there} is a file"
@@ -54,18 +56,19 @@ def may_be_on_hub(name: str) -> bool:
     return Path(name).suffix not in FILES and not ("/" in name and Path(name).parent.exists())
 
 
-def check_name(name: str | PathLike, kind: str):
+def check_name(name: str | PathLike, kind: str, file: bool = False):
     """
     Checks, without asking the Hub, that a name is a folder or file that is here, or can be one of the Hub's.
 
     Args:
         name (`str` or `PathLike`): what the user gave.
         kind (`str`): what it names, for the message, as `"model"`.
+        file (`bool`, defaults to `False`): a file is possible, too.
 
     Raises `FileNotFoundError` that says what is missing and which name is near, and `NotADirectoryError` for a file in
     place of a folder.
     """
-    if Path(name).is_file() and kind != "data set":
+    if Path(name).is_file() and not file:
         raise NotADirectoryError(f"{name} is a file: name the folder of a {kind}")
     if Path(name).exists() or may_be_on_hub(str(name)):
         return

@@ -21,6 +21,8 @@ from .names import missing_path, nearest
 PROJECT = Path(__file__).resolve().parents[1]
 WRONG_COMMAND = 2  # exit code
 WAIT_FOR_FIRST = 10  # seconds
+# Of libraries, beside ImportError, OSError and ValueError: a file, a configuration or the Hub cannot be read.
+LIBRARY_ERRORS = {"ArrowException", "HTTPError", "SafetensorError", "StrictDataclassError", "UnpicklingError"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -83,7 +85,8 @@ def share_cores():
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     quota = cpu_quota()
-    if quota is not None and quota < os.cpu_count():
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if quota is not None and quota < cores:
         os.environ.setdefault("OMP_NUM_THREADS", str(math.ceil(quota)))
 
 
@@ -92,12 +95,12 @@ def run_program(main: Callable[[], object]):
     Calls `main`. A mistake of the user's becomes one line, `error: ...`, on stderr, and exit code 2; with a debug level
     of the log the traceback comes before it. Of several processes the first one says it.
 
-    A mistake is an `ImportError`, `OSError` or `ValueError`, except one from inside a library during training: that is
-    no mistake in the command, and keeps its traceback.
+    A mistake is an `ImportError`, `OSError`, `ValueError` or one of `LIBRARY_ERRORS`, except one from inside a library
+    while a model is trained: that is no mistake in the command, and keeps its traceback.
     """
     try:
         main()
-    except (ImportError, OSError, ValueError) as error:
+    except Exception as error:
         if not is_mistake(error):
             raise
         if debugging():
@@ -106,9 +109,11 @@ def run_program(main: Callable[[], object]):
 
 
 def is_mistake(error: Exception) -> bool:
+    if not isinstance(error, (ImportError, OSError, ValueError)):
+        return any(kind.__name__ in LIBRARY_ERRORS for kind in type(error).__mro__)
     frames = traceback.extract_tb(error.__traceback__)
     ours = Path(frames[-1].filename).is_relative_to(PROJECT) and "site-packages" not in frames[-1].filename
-    training = any(frame.name == "_inner_training_loop" for frame in frames)
+    training = any(frame.name == "_run_epoch" for frame in frames)
     return ours or isinstance(error, OSError) or not training
 
 

@@ -122,8 +122,10 @@ class Reader:
             distributed (`bool`, defaults to `False`): every process calls this with the same questions, computes its
                 share of the batches, which are those of one process, and gets all predictions.
 
-        Raises `TypeError` for what is no [`Question`], `ValueError` for a score that is NaN.
+        Raises `TypeError` for what is no [`Question`], `ValueError` for a score that is NaN and for `n_best` below 1.
         """
+        if n_best < 1:
+            raise ValueError(f"n_best must be at least 1, got {n_best}")
         self.model.eval()
         questions = list(questions)
         for i, question in enumerate(questions):

@@ -24,7 +24,9 @@ from modeling_clir.program import Parser, run_program
 
 def split_language(argument: str) -> tuple[str | None, Path]:
     """`("de", path)` of `"de=PATH"`, `(None, path)` of `"PATH"`."""
-    language, path = re.fullmatch(r"(?:([a-z]{2})=)?(.+)", argument).groups()
+    language, path = re.fullmatch(r"(?:([a-z]{2})=)?(.*)", argument).groups()
+    if not path:
+        raise ValueError(f"a path or an encoding is missing in {argument!r}")
     return language, Path(path)
 
 
@@ -71,6 +73,8 @@ def main():
     if bad := [field for field in fields if field not in TOPIC_FIELDS.values()]:
         raise ValueError(f"--topic_fields are of {', '.join(TOPIC_FIELDS.values())}; got {bad[0]!r}")
 
+    documents, qrels = by_language("--documents", args.documents), by_language("--qrels", args.qrels)
+
     # 1. Topics; documents and judgements are read as they are written
     of_documents = encodings("--encoding", args.encoding)
     of_topics = encodings("--topic_encoding", args.topic_encoding)
@@ -80,9 +84,9 @@ def main():
     counts = write_clef(
         args.output,
         pairs,
-        by_language("--documents", args.documents),
+        documents,
         topics,
-        by_language("--qrels", args.qrels),
+        qrels,
         encodings=of_documents,
         all_documents=args.all_documents,
         skip_missing=args.skip_missing,

@@ -89,7 +89,9 @@ def refused(capsys, *arguments) -> str:
     output = arguments[1]
     before = sorted(output.parent.iterdir())
     capsys.readouterr()
-    assert main([str(argument) for argument in arguments]) == 1
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    assert stopped.value.code == 2
     error = capsys.readouterr().err
     error = error[error.index("error: ") :]
     assert error.count("\n") == 1
@@ -407,8 +409,12 @@ def test_labels_and_outputs_that_are_refused(tmp_path, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("kept", encoding="utf-8")
     assert "not empty" in refused(capsys, tmp_path / "bert", tmp_path / "full")
-    with pytest.raises(SystemExit) as stopped:
-        main([str(tmp_path / "bert"), str(tmp_path / "new"), "--attention_window", "7"])
-    assert stopped.value.code == 2 and "must be even" in capsys.readouterr().err
+    for flags, message in {
+        ("--attention_window", "7"): "argument --attention_window: a window must be even and at least 2, got 7",
+        ("--too", "bert"): "there is no option --too; did you mean --to?",
+        ("--to", "bart"): "argument --to: invalid choice: 'bart'",
+    }.items():
+        assert message in refused(capsys, tmp_path / "bert", tmp_path / "new", *flags)
+    assert f"did you mean {tmp_path / 'bert'}?" in refused(capsys, tmp_path / "bertt", tmp_path / "new")
     (tmp_path / "empty").mkdir()
     assert main([str(tmp_path / "bert"), str(tmp_path / "empty")]) == 0

@@ -28,7 +28,8 @@ import runpy
 for command in {commands}:
     sys.argv = [*map(str, command)]
     try:
-        runpy.run_path(command[0], run_name="__main__")
+        run = runpy.run_path if command[0].endswith(".py") else runpy.run_module
+        run(command[0], run_name="__main__")
     except SystemExit as stopped:
         assert stopped.code == ("--help" not in command) * 2, (command, stopped.code)
 """
@@ -64,6 +65,7 @@ def test_reranker_and_reader_are_names_of_the_package():
 
 def test_help_and_wrong_arguments_of_scripts_come_before_anything_heavy():
     commands = [[f"scripts/{name}", option] for name in SCRIPTS for option in ("--help", "--no_such_option")]
+    commands += [["modeling_clir.convert", option] for option in ("--help", "--no_such_option")]
     assert not imported(programs(*commands)) & HEAVY
 
 

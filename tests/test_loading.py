@@ -15,7 +15,9 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
+    CanineConfig,
     Data2VecTextConfig,
+    FNetConfig,
     GPT2Config,
     PreTrainedTokenizerFast,
     RobertaConfig,
@@ -258,12 +260,61 @@ def test_models_that_are_refused(door, tmp_path):
     save(tmp_path / "t5", T5Config(**sizes, decoder_start_token_id=0), word_tokenizer(), auto_class=AutoModel)
     with pytest.raises(ValueError, match=r"t5 is an encoder-decoder \(t5\): an encoder is needed"):
         AT_THE_DOORS[door](tmp_path / "t5")
+    save(tmp_path / "canine", CanineConfig(**SMALL, num_hash_buckets=8), word_tokenizer(), auto_class=AutoModel)
+    with pytest.raises(ValueError, match="a canine has no embeddings of a tokenizer's tokens"):
+        AT_THE_DOORS[door](tmp_path / "canine")
+    sizes = {name: value for name, value in SMALL.items() if name != "num_attention_heads"}
+    save(tmp_path / "fnet", FNetConfig(**sizes), word_tokenizer(), auto_class=AutoModel)
+    with pytest.raises(ValueError, match="what a fnet computes for a text changes with the padding beside it"):
+        AT_THE_DOORS[door](tmp_path / "fnet")
     if door == "rank":
         sizes = {"vocab_size": SMALL["vocab_size"], "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 66}
         ids = {"bos_token_id": 0, "eos_token_id": 2}
         save(tmp_path / "gpt2", GPT2Config(**sizes, **ids, num_labels=1), word_tokenizer(False))
         with pytest.raises(ValueError, match=r"a gpt2 does not compute from what .* no padding token is defined"):
             AT_THE_DOORS[door](tmp_path / "gpt2")
+
+
+XLNET = {"vocab_size": SMALL["vocab_size"], "d_model": 16, "d_inner": 16, "n_layer": 1, "n_head": 2}
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("config", [BertConfig(**SMALL, num_labels=1), XLNetConfig(**XLNET, num_labels=1)])
+def test_padding_does_not_change_scores(config, side, tmp_path):
+    """A BERT counts positions from the first column, an XLNet scores by the last one."""
+    types = config.model_type == "bert"
+    save(tmp_path, config, word_tokenizer(types, padding_side=side))
+    reranker = AT_THE_DOORS["rank"](tmp_path)
+    assert reranker.encoder.tokenizer.padding_side == ("right" if types else "left")
+    pairs = [("q1", "d1 d2 d3 d4"), ("q2", "d5")]
+    together = reranker.score(pairs, progress=False)
+    assert together == pytest.approx([reranker.score([pair], progress=False)[0] for pair in pairs], abs=1e-6)
+
+
+@each_door
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("left", [0, 200])
+def test_damaged_weights(name, left, door, tmp_path):
+    model = save(tmp_path, BertConfig(**SMALL, num_labels=1), word_tokenizer())
+    if name == "pytorch_model.bin":
+        (tmp_path / "model.safetensors").unlink()
+        torch.save(model.state_dict(), tmp_path / name)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:left])
+    with pytest.raises(ValueError, match=rf"the weights of {tmp_path} cannot be read, a file may be cut"):
+        AT_THE_DOORS[door](tmp_path)
+
+
+@each_door
+def test_impossible_configurations(door, tmp_path):
+    save(tmp_path, BertConfig(**SMALL, num_labels=1), word_tokenizer())
+    path = tmp_path / "config.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(stored | {"hidden_size": "big"}), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"{tmp_path}: .*'hidden_size'.* in its config.json"):
+        AT_THE_DOORS[door](tmp_path)
+    path.write_text("[]", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"config.json is no configuration, but a list"):
+        AT_THE_DOORS[door](tmp_path)
 
 
 def test_labels_that_are_not_relevance(tmp_path):

@@ -24,6 +24,7 @@ def here(tmp_path, monkeypatch, sample_collection, sample_corpus, tiny_bert):
     write(tmp_path / "data/layout.json", json.dumps({"data": [{"paragraphs": [{"qas": []}]}]}))
     write(tmp_path / "data/notes.txt", "some text")
     write(tmp_path / "data/broken.yaml", "a: b: c")
+    write(tmp_path / "data/recipe.yaml", "config: data/typo.yaml")
     write(tmp_path / "data/typo.yaml", "collectoins: data/collection")
     write(tmp_path / "data/en.txt", "one", "two")
     write(tmp_path / "data/de.txt", "eins")
@@ -34,6 +35,7 @@ def here(tmp_path, monkeypatch, sample_collection, sample_corpus, tiny_bert):
 
 CLIR = ["run_clir.py", *QUIET, *SHORT, "--output_dir", "out"]
 MLQA = ["run_mlqa.py", *QUIET, "--output_dir", "out", "--model_name_or_path", "data/model"]
+ANSWER = ["--max_question_length", "20", "--doc_stride", "20"]
 PRETRAIN = ["run_pretraining.py", *QUIET, *SHORT, "--output_dir", "out", "--do_train", "--qlm_pairs", "en-de"]
 PRETRAIN_HERE = [*PRETRAIN, "--model_name_or_path", "data/model", "--corpus", "data/corpus"]
 CLIR_HERE = [*CLIR, "--model_name_or_path", "data/model", "--collections", "data/collection"]
@@ -49,6 +51,13 @@ WRONG = {
     "clir: no value": ([*CLIR_HERE, "--fold"], "argument --fold: expected one argument"),
     "clir: not a number": ([*CLIR_HERE, "--fold", "one"], "argument --fold: invalid int value: 'one'"),
     "clir: not a choice": ([*CLIR_HERE, "--dtype", "int4"], "invalid choice: 'int4' (choose from"),
+    "clir: no output": (["run_clir.py", *QUIET, "--model_name_or_path", "data/model", "--collections", "data/collection"],
+                        "the following arguments are required: --output_dir"),
+    "clir: batch": ([*CLIR_HERE, "--per_device_train_batch_size", "0"], "--per_device_train_batch_size must be at least 1"),
+    "clir: accumulation": ([*CLIR_HERE, "--gradient_accumulation_steps", "0"], "accumulation_steps must be at least 1, got 0"),
+    "clir: epochs": ([*CLIR_HERE, "--do_train", "--num_train_epochs", "0"], "--num_train_epochs must be more than 0, got 0"),
+    "clir: rate of the head": ([*CLIR_HERE, "--head_learning_rate", "-1"], "--head_learning_rate must not be negative"),
+    "clir: no JSON": ([*CLIR_HERE, "--lr_scheduler_kwargs", "{"], "'{' is not JSON: Expecting property name"),
     "clir: nothing": (["run_clir.py"], "the following arguments are required: --model_name_or_path, --collections"),
     "clir: a word too many": ([*CLIR_HERE, "--fold", "1", "2"], "'2' belongs to no option"),
     "clir: of transformers": ([*CLIR_HERE, "--eval_strategy", "often"], "--eval_strategy: invalid choice: 'often'"),
@@ -83,6 +92,8 @@ WRONG = {
     # Files
     "clir: collection": ([*CLIR, "--model_name_or_path", "data/model", "--collections", "data/colection"],
                          "there is no data/colection; did you mean data/collection?"),
+    "clir: a file": ([*CLIR, "--model_name_or_path", "data/model", "--collections", "data/notes.txt"],
+                     "data/notes.txt is a file, not a folder"),
     "clir: not a collection": ([*CLIR, "--model_name_or_path", "data/model", "--collections", "data/corpus"],
                                "data/corpus has no documents.jsonl"),
     "clir: candidates": ([*CLIR_HERE, "--candidates", "data/b.run"], "there is no data/b.run; did you mean data/a.run?"),
@@ -90,6 +101,7 @@ WRONG = {
     "clir: recipe": ([*CLIR_HERE, "--config", "data/brokn.yaml"], "no data/brokn.yaml; did you mean data/broken.yaml?"),
     "clir: no YAML": ([*CLIR_HERE, "--config", "data/broken.yaml"], "data/broken.yaml is no recipe"),
     "clir: no mapping": ([*CLIR_HERE, "--config=data/notes.txt"], "data/notes.txt is no recipe: expected lines"),
+    "clir: recipe in a recipe": ([*CLIR_HERE, "--config", "data/recipe.yaml"], "data/recipe.yaml: 'config' is not an option"),
     "clir: name in a recipe": ([*CLIR_HERE, "--config", "data/typo.yaml"],
                                "data/typo.yaml: 'collectoins' is not an option; did you mean --collections?"),
     "mlqa: training file": ([*MLQA, "--do_train", "--train_data", "data/question.json"],
@@ -100,7 +112,13 @@ WRONG = {
     "alignment: file": ([*ALIGN, "--source", "data/en.txt", "--target", "data/d.txt"], "there is no data/d.txt"),
     "compare: run": (["scripts/compare_runs.py", "data/collection", "data/a.run", "data/aa.run"], "data/a"),
     "compare: qrels": (["scripts/compare_runs.py", "data/qrels", "data/a.run", "data/b.run"], "there is no data/qrels"),
-    "build: folder": ([*BUILD, "--documents", "data/nothing"], "data/nothing"),
+    "build: folder": ([*BUILD, "--documents", "data/corpuss"], "there is no data/corpuss; did you mean data/corpus?"),
+    "build: a file": ([*BUILD, "--documents", "data/notes.txt"], "data/notes.txt is a file, not a folder"),
+    "collect: folder": ([*COLLECT, "--pairs", "en-de", "--documents", "data/corpuss"], "did you mean data/corpus?"),
+    "hub: a file": (["scripts/prepare_collection.py", "o", "--source", "hub", "--queries", "data/notes.txt"],
+                    "data/notes.txt is a file: name the folder of a data set"),
+    "clef: no path": (["scripts/prepare_clef.py", "o", "--pairs", "en-en", "--documents", "", "--topics", "data/notes.txt",
+                       "--qrels", "en=data/notes.txt"], "a path or an encoding is missing in ''"),
     "build: nothing to read": (BUILD, "nothing to read: pass --documents or --squad"),
     "collect: pair": ([*COLLECT, "--pairs", "ende", "--squad", "data"], "joined by a hyphen, got 'ende'"),
     "first stage: collection": (["scripts/first_stage.py", "data/colection"], "did you mean data/collection?"),
@@ -116,6 +134,7 @@ WRONG = {
     "mlqa: nothing to do": (MLQA, "nothing to do: pass --test_data"),
     "pretraining: pairs": ([*PRETRAIN_HERE, "--qlm_pairs", "ende"], "joined by a hyphen, as en-de; got 'ende'"),
     "pretraining: evaluation": ([*PRETRAIN_HERE, "--load_best_model_at_end"], "strategy to match"),
+    "alignment: no pair": ([*ALIGN, "--folder", "data", "--pairs", ","], "--folder and --pairs go together"),
     "alignment: sources": ([*ALIGN, "--source", "data/en.txt"], "--source and --target go together"),
 }  # fmt: skip
 
@@ -129,6 +148,21 @@ def test_wrong_commands(name, here, mistake, monkeypatch):
     line = mistake(*command)
     assert message in line and len(line) < 400
     assert not (here / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ([*CLIR_HERE, "--max_query_length", "0"], "max_query_length must be at least 1, got 0"),
+        ([*MLQA, "--test_data", "data/questions.json", *ANSWER, "--n_best", "0"], "n_best must be at least 1, got 0"),
+        (
+            [*MLQA, "--test_data", "data/questions.json", *ANSWER, "--max_tokens_per_batch", "0"],
+            "max_tokens_per_batch must be at least 1, got 0",
+        ),
+    ],
+)
+def test_values_that_are_checked_with_the_model(command, message, here, mistake):
+    assert message in mistake(*command)
 
 
 def test_the_traceback_with_a_debug_level(here, monkeypatch, capsys, request):

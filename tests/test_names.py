@@ -18,7 +18,7 @@ def folder(tmp_path, monkeypatch):
     "name", ["output/corpus", "google-bert/bert-base-multilingual-uncased", "bert-base-uncased", "questions.json"]
 )
 def test_names_that_are_here_or_may_be_on_the_hub(folder, name):
-    check_name(name, "data set")
+    check_name(name, "data set", file=True)
 
 
 def test_a_model_is_a_folder(folder):
@@ -52,6 +52,9 @@ def test_names_that_are_nowhere(folder, name, message):
 
 def test_paths_and_output(folder):
     check_path("questions.json")
+    with pytest.raises(NotADirectoryError, match=r"questions\.json is a file: name the folder of a data set"):
+        check_name("questions.json", "data set")
+    assert missing_path("questions.json") == "questions.json is a file, not a folder"
     with pytest.raises(FileNotFoundError, match=r"did you mean questions.json\?"):
         check_path("questions.jso")
     assert (

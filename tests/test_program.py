@@ -3,7 +3,10 @@
 import json
 import os
 
+import pyarrow
 import pytest
+from huggingface_hub.errors import HTTPError, StrictDataclassFieldValidationError
+from safetensors import SafetensorError
 
 from modeling_clir import program
 from modeling_clir.program import Parser, cpu_quota, run_program, share_cores
@@ -37,13 +40,17 @@ def test_cpu_quota(tmp_path, lines, files, expected):
 def test_share_cores(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
     monkeypatch.setattr(program, "cpu_quota", lambda: None)
     share_cores()
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE" and "OMP_NUM_THREADS" not in os.environ
     monkeypatch.setattr(program, "cpu_quota", lambda: 1.5)
     share_cores()
     assert os.environ["OMP_NUM_THREADS"] == "2"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5}, raising=False)
+    share_cores()
+    assert "OMP_NUM_THREADS" not in os.environ  # OpenMP counts the one core itself
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     share_cores()
@@ -120,8 +127,19 @@ def test_what_is_no_mistake_keeps_its_traceback():
     with pytest.raises(RuntimeError, match="out of memory"):
         run_program(lambda: (_ for _ in ()).throw(RuntimeError("out of memory")))
 
-    def _inner_training_loop():  # as the Trainer's
+    def _run_epoch():  # as the Trainer's
         json.loads("{")
 
     with pytest.raises(json.JSONDecodeError):
-        run_program(_inner_training_loop)
+        run_program(_run_epoch)
+
+
+def test_what_libraries_raise_for_files_and_the_hub_is_a_mistake(capsys):
+    for error in (
+        HTTPError("Name or service not known"),
+        pyarrow.lib.ArrowTypeError("chunks"),
+        SafetensorError("header too small"),
+        StrictDataclassFieldValidationError("hidden_size", TypeError("expected int")),
+    ):
+        code, printed = ended(capsys, error)
+        assert code == 2 and printed.startswith("error: ") and printed.count("\n") == 1

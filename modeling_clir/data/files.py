@@ -18,6 +18,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
+from ..names import missing_path
+
 
 # Types of the fields of a JSON line. An optional field may also be null.
 STRINGS = ("id", "text", "article", "title", "heading")
@@ -49,11 +51,13 @@ def find_optional(folder: Path, name: str) -> Path | None:
 
 def find_file(folder: Path, name: str) -> Path:
     """
-    The file `name` or `name.gz` of a folder. Raises `FileNotFoundError` without either, naming files with a similar
-    name, and `ValueError` for both.
+    The file `name` or `name.gz` of a folder. Raises `FileNotFoundError` without the folder or without either, naming
+    what has a similar name, and `ValueError` for both.
     """
+    if not folder.is_dir():
+        raise FileNotFoundError(missing_path(folder))
     if (path := find_optional(folder, name)) is None:
-        similar = lookalikes(folder, [name]) if folder.is_dir() else []
+        similar = lookalikes(folder, [name])
         raise FileNotFoundError(
             f"{folder} has no {name} (plain or .gz)" + (f"; rename {' or '.join(similar)}?" if similar else "")
         )

@@ -125,13 +125,20 @@ def rank_dense(documents: dict[str, str], queries: dict[str, str], model_name_or
     Returns:
         Query id to document id to score. Of equal scores the higher id comes first.
 
-    Raises `ValueError` if `k` is below 1 and if there are no documents.
+    Raises `ValueError` if `k` is below 1, if there are no documents, and for a model whose weights are damaged or that
+    has no tokenizer.
     """
     from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedTokenizerBase
+
+    from ..loading import check_vocabulary, reading_weights
 
     check_sizes(documents, k)
     ids = sorted_ids(documents)
-    model = SentenceTransformer(model_name_or_path, model_kwargs={"dtype": "float32"})
+    with reading_weights(model_name_or_path):
+        model = SentenceTransformer(model_name_or_path, model_kwargs={"dtype": "float32"})
+    if isinstance(model.tokenizer, PreTrainedTokenizerBase):
+        check_vocabulary(model.tokenizer, model_name_or_path)
     options = {"normalize_embeddings": True, "show_progress_bar": False}
     vectors = model.encode_document([documents[document] for document in ids], **options)  # (documents, width)
     query_vectors = model.encode_query(list(queries.values()), **options)  # (queries, width)

@@ -92,6 +92,8 @@ class PairEncoder:
         self.backend = plain_backend(self.tokenizer)
         self.template = PairTemplate(self.backend)
         self.room = self.max_length - self.max_query_length - self.template.number_of_special
+        if self.max_query_length < 1:
+            raise ValueError(f"max_query_length must be at least 1, got {self.max_query_length}")
         if self.room < 1:
             raise ValueError(
                 f"max_length ({self.max_length}) leaves no room for a document after a query of max_query_length "

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import list_repo_files
+from huggingface_hub.errors import HTTPError
 from sentencex import segment
 
 from ..names import check_name, missing_path
@@ -57,7 +58,7 @@ def corpus_files(corpus: str) -> set[str]:
     check_name(corpus, "corpus")
     try:
         return set(list_repo_files(corpus, repo_type="dataset"))
-    except OSError as error:
+    except (HTTPError, OSError) as error:
         raise FileNotFoundError(f"{corpus} is no folder, and the Hub does not list such a dataset: {error}") from error
 
 

@@ -113,7 +113,7 @@ def recipe_flags(parser: RunnerParser, recipe: tuple[str, dict] | None) -> list[
     flags = []
     path, options = recipe or ("", {})
     for name, value in options.items():
-        if f"--{name}" not in parser._option_string_actions:
+        if f"--{name}" not in parser._option_string_actions or name == "config":
             raise ValueError(f"{path}: {name!r} is not an option{parser.nearest_flag(f'--{name}') or '; see --help'}")
         values = value if isinstance(value, list) else [value]
         if value is not None:

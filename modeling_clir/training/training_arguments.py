@@ -1,5 +1,6 @@
 """`TrainingArguments` with the options of the two tasks. Brings in torch, but neither the `Trainer` nor `datasets`."""
 
+import json
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
@@ -30,8 +31,18 @@ class XLRetrievalTrainingArguments(TrainingArguments):
     rr_weight: float = field(default=1.0, metadata={"help": "factor of the RR loss"})
 
     def __post_init__(self):
+        if self.output_dir is None:
+            raise ValueError("the following arguments are required: --output_dir")
         check_output_dir(self.output_dir)
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{error.doc!r} is not JSON: {error}") from None
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        if self.num_train_epochs <= 0 and self.max_steps <= 0:
+            raise ValueError(f"--num_train_epochs must be more than 0, got {self.num_train_epochs}")
         if self.rr_loss not in RANKING_LOSSES:
             raise ValueError(f"rr_loss must be one of {', '.join(RANKING_LOSSES)}, got {self.rr_loss!r}")
         self.remove_unused_columns = False

@@ -5,6 +5,7 @@ import math
 import unicodedata
 from collections import Counter
 from itertools import permutations
+from shutil import copytree
 
 import pytest
 import torch
@@ -174,6 +175,19 @@ def test_dense_search_is_that_of_sentence_transformers(tiny_bert, monkeypatch):
         assert list(run[query].values()) == sorted(run[query].values(), reverse=True)
     assert run == rank_dense(documents, queries, str(tiny_bert), k=7)
     assert len(rank_dense(documents, {"q": "one"}, str(tiny_bert))["q"]) == len(documents)
+
+
+def test_dense_search_needs_the_tokenizer_and_the_weights(tiny_bert, tmp_path):
+    """What transformers makes up for a model without a tokenizer knows no word: every text would be unknown tokens."""
+    documents, queries = texts("de")[0], texts("en")[1]
+    copytree(tiny_bert, tmp_path / "model")
+    for path in (*(tmp_path / "model").glob("token*"), tmp_path / "model/vocab.txt"):
+        path.unlink()
+    with pytest.raises(ValueError, match="model has no tokenizer"):
+        rank_dense(documents, queries, str(tmp_path / "model"))
+    (tmp_path / "model/model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"the weights of .*model cannot be read, a file may be cut"):
+        rank_dense(documents, queries, str(tmp_path / "model"))
 
 
 def collection(folder):

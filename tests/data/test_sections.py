@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import ModelCard
+from huggingface_hub.errors import HTTPError
 
 from modeling_clir.data import sections as module
 from modeling_clir.data.languages import card_languages
@@ -231,7 +232,7 @@ def test_corpus_of_the_hub(tmp_path, monkeypatch):
 
     def list_hub(name, repo_type):
         if (name, repo_type) != ("someone/corpus", "dataset"):
-            raise OSError("404")
+            raise OSError("404") if name != "no/network" else HTTPError("Name or service not known")
         return ["README.md", "sections/en.parquet", "sections/de.parquet", "pairs/en-de/train.parquet"]
 
     monkeypatch.setattr(module, "list_repo_files", list_hub)
@@ -250,6 +251,8 @@ def test_corpus_of_the_hub(tmp_path, monkeypatch):
         PretrainingDataset("someone/corpus", both("en-de"), split="validation")
     with pytest.raises(FileNotFoundError, match=r"someone/else is no folder.*404"):
         PretrainingDataset("someone/else", both("en-de"))
+    with pytest.raises(FileNotFoundError, match=r"no/network is no folder.*: Name or service not known"):
+        PretrainingDataset("no/network", both("en-de"))
 
 
 def test_corpus_in_a_folder_with_brackets(tmp_path):

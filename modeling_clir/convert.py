@@ -7,7 +7,7 @@ Conversion of checkpoints: `python -m modeling_clir.convert SOURCE OUTPUT [--to 
 - A BertLong becomes, with `--to longformer`, Hugging Face's own Longformer, which opens without this package.
 
 Longformer does not find the query's tokens by itself: `LongformerForSequenceClassification` makes [CLS] alone global
-where no `global_attention_mask` is given. For BertLong's scores pass
+if no `global_attention_mask` is given. For BertLong's scores pass
 `global_attention_mask=((token_type_ids == 0) & (attention_mask == 1)).long()`, and pad on the right: its
 classification head reads the first column.
 """
@@ -63,7 +63,7 @@ logger = logging.get_logger(__name__)
 
 # Names of 2021 -> BERT's own.
 RENAMED = dict(zip(RENAMED_2021, ("cls.predictions.", "classifier.")))
-# What a configuration hands on to that of another class, beside the options that both classes declare themselves.
+# Options that a configuration of another class gets beside those that both classes declare.
 SHARED_OPTIONS = {"id2label", "label2id", "problem_type", "tie_word_embeddings"}
 PROJECTIONS = ("query", "key", "value")
 
@@ -76,8 +76,8 @@ def shared_options(config: PreTrainedConfig, target: type[PreTrainedConfig]) -> 
 
 def set_num_labels(model: BertForXLRetrieval | BertLongForXLRetrieval, num_labels: int | None):
     """
-    Give the classifier another number of labels, in place. 2 labels become 1 by keeping row 1, which is what the
-    checkpoints of 2021 rank by. `None` and the present number change nothing; raises `ValueError` for any other.
+    Gives the classifier another number of labels, in place. 2 labels become 1: row 1 is kept, by which the checkpoints of
+    2021 rank. `None` and the present number change nothing. Raises `ValueError` for any other number.
     """
     present = model.classifier.out_features
     if num_labels in (None, present):
@@ -102,8 +102,8 @@ def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRet
     Args:
         source (`str` or `Path`): Hub name or folder of any checkpoint of model type "bert".
         num_labels (`int`, *optional*):
-            Labels of the classifier. Defaults to those of the source's classifier, or to 1 where it has none: then the
-            classifier is newly initialized, with a fixed seed.
+            Labels of the classifier. Defaults to those of the source's classifier. Without one the classifier is new,
+            drawn with a fixed seed, and has 1 label by default.
 
     Raises:
         `ValueError` for another model type, a decoder, tensors that do not fit the configuration, and a number of
@@ -149,8 +149,8 @@ def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRet
 
 def load_model(source: str | Path) -> BertForXLRetrieval | BertLongForXLRetrieval:
     """
-    A BertLong or BERT checkpoint with both heads, in float32. Says which head is newly initialized; raises `ValueError`
-    for another model type, and for tensors that do not fit the configuration.
+    A BertLong or BERT checkpoint with both heads, in float32. Logs which head is new. Raises `ValueError` for another model
+    type, and for tensors that do not fit the configuration.
     """
     if read_config(source).get("model_type") != BertLongConfig.model_type:
         return load_bert(source)
@@ -167,7 +167,7 @@ def bert_to_bertlong(
     """
     BertLong with the weights of a BERT, as Longformer starts from RoBERTa (Beltagy et al. 2020, section 5): position
     embeddings are copied over and over (the last copy is cut), and the global projections start as the local ones, as
-    parameters of their own. Where the window covers the input and nothing is global, the outputs are the BERT's.
+    parameters of their own. If the window covers the input and nothing is global, the outputs are the BERT's.
 
     Args:
         model (`BertForXLRetrieval`): see [`load_bert`]. It is not changed and shares no memory with the result.
@@ -199,9 +199,16 @@ def bert_to_bertlong(
 
 def mark_queries(model: BertLongForXLRetrieval, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """
-    A tokenizer that gives token types, by which BertLong finds the query, for a BERT that was trained without them: 0 for
-    `<s> query </s>`, 1 for what follows. Both types get, in place, the embedding that the BERT had for all tokens. A
-    tokenizer that gives token types is returned as it is.
+    Makes a BERT's tokenizer give the token types by which BertLong finds the query: 0 for `<s> query </s>`, 1 for what
+    follows. Some BERTs, as multilingual-e5-small, were trained without.
+
+    Args:
+        model (`BertLongForXLRetrieval`): converted from the BERT. Both of its token types get, in place, the embedding that
+            the BERT had for all tokens.
+        tokenizer (`PreTrainedTokenizerBase`): the BERT's.
+
+    Returns:
+        A new tokenizer; the same one, and an unchanged model, if it gives token types already.
     """
     if gives_token_types(tokenizer):
         return tokenizer
@@ -236,8 +243,8 @@ def mark_queries(model: BertLongForXLRetrieval, tokenizer: PreTrainedTokenizerBa
 
 def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:
     """
-    The tensors of `model.safetensors` or `pytorch_model.bin`; empty where the folder has neither. A pickle is read
-    with `weights_only=True`: raises `ValueError` where it holds more than tensors.
+    The tensors of `model.safetensors` or `pytorch_model.bin`; empty if the folder has neither. A pickle is read with
+    `weights_only=True`. Raises `ValueError` if it holds more than tensors or is cut.
     """
     path = Path(folder) / "model.safetensors"
     try:
@@ -371,7 +378,7 @@ def bertlong_to_longformer(
 
 
 def convert(arguments: argparse.Namespace) -> str:
-    """Convert as the command line says; returns the summary. Raises `ValueError` before anything is written."""
+    """Converts as the command line says and returns the summary. Raises `ValueError` before anything is written."""
     source, output, target = arguments.source, arguments.output, arguments.to
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} exists and is not empty: choose another output folder, or remove it")
@@ -450,7 +457,7 @@ def positive(text: str) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line. Returns the exit status: 1, with one line on stderr, where the conversion is refused."""
+    """The command line. Returns the exit status: 1, with one line on stderr, if the conversion is refused."""
     description, _, details = __doc__.strip().partition("\n\n")
     parser = argparse.ArgumentParser(
         prog="python -m modeling_clir.convert",

@@ -21,9 +21,9 @@ class QuestionAnsweringPipeline(ChunkPipeline):
     answer(question="Wann wurde der Turm gebaut?", context="The tower was built in 1866.")
     ```
 
-    Called with `question` and `context`, or a dictionary of both, or a list of such dictionaries; gives a dictionary
-    of `answer`, `start`, `end` (in the context, in characters) and `score` (a probability among the best spans), or
-    a list of them with `top_k` above 1.
+    Call it with `question` and `context`, a dictionary of both, or a list of such dictionaries. It returns a dictionary
+    of `answer`, `start`, `end` (in the context, in characters) and `score` (a probability among the best spans); with
+    `top_k` above 1, a list of them.
 
     Args:
         top_k (`int`, defaults to 1): answers of a question.
@@ -32,9 +32,9 @@ class QuestionAnsweringPipeline(ChunkPipeline):
         max_answer_len (`int`, defaults to 30): longest answer in tokens.
         max_question_len (`int`, defaults to 64): longest question in tokens, at most half of a window; the end of a
             longer one is cut off.
-        handle_impossible_answer (`bool`, defaults to `False`): let the empty answer be one of them.
+        handle_impossible_answer (`bool`, defaults to `False`): allow the empty answer.
 
-    Raises `ValueError` where question or context is missing or empty, `TypeError` for another option.
+    Raises `ValueError` if question or context is missing or empty, `TypeError` for another option.
     """
 
     _load_processor = False

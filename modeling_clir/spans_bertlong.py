@@ -12,8 +12,14 @@ from transformers import PreTrainedModel
 
 def attach_marks(offsets: np.ndarray, text: str) -> np.ndarray:
     """
-    Offsets of the tokens of a text, `(tokens, 2)`, in any order, with the combining marks that a tokenizer's
-    normalization drops, as vowel signs and accents: they go to the token before them.
+    Adds combining marks to the tokens before them: a tokenizer's normalization may drop vowel signs and accents.
+
+    Args:
+        offsets (`np.ndarray` of shape `(tokens, 2)`): where each token is in the text, in characters, in any order.
+        text (`str`): the text.
+
+    Returns:
+        The offsets with the marks, in the same shape and order.
     """
     spans, place = np.unique(offsets, axis=0, return_inverse=True)
     starts = np.append(spans[1:, 0], len(text))
@@ -26,7 +32,7 @@ def attach_marks(offsets: np.ndarray, text: str) -> np.ndarray:
 
 
 def are_text(offsets: np.ndarray, text: str) -> np.ndarray:
-    """Which tokens, by their offsets in a text, are more than space: where an answer may begin or end."""
+    """Which tokens, by their offsets `(tokens, 2)`, are more than space: an answer may begin or end there. `(tokens,)`."""
     return np.array([bool(text[start:end].strip()) for start, end in offsets.tolist()], dtype=bool)
 
 
@@ -45,8 +51,8 @@ def max_positions(model: PreTrainedModel) -> int:
 
 def cut_end(encoding: Encoding, limit: int) -> int:
     """
-    Where a text is cut so that `limit` of its tokens are left, in characters: at the end of a word, but for one word of
-    more tokens. A letter may be several tokens: there is no cut between these.
+    Where to cut a text, in characters, so that at most `limit` of its tokens are left: at the end of a word, or inside a
+    word that alone has more tokens. A letter of several tokens is not cut.
     """
     words, offsets = encoding.word_ids, encoding.offsets
     ends = [i for i in range(1, limit + 1) if offsets[i - 1][1] <= offsets[i][0]]
@@ -64,11 +70,12 @@ def best_spans(
     Args:
         start_logits, end_logits (`torch.Tensor` of shape `(windows, tokens)`).
         allowed (`torch.BoolTensor` of shape `(windows, tokens)`): where an answer may begin or end.
-        n_best (`int`), max_answer_length (`int`): number of spans, and of tokens of the longest.
+        n_best (`int`): number of spans.
+        max_answer_length (`int`): tokens of the longest span.
 
     Returns:
-        Scores, first and last tokens, each of shape `(windows, spans)`, best first; the score is `-inf` where a window
-        has no more spans.
+        Scores, first and last tokens, each of shape `(windows, spans)`, best first; the score is `-inf` if a window has no
+        more spans.
     """
     start = start_logits.float().masked_fill(~allowed, -torch.inf)
     end = end_logits.float().masked_fill(~allowed, -torch.inf)
@@ -84,16 +91,16 @@ def rank_spans(
     spans: list[tuple[float, int, int]], context: str, n_best: int, no_answer_score: float | None = None
 ) -> list[dict]:
     """
-    The spans of all windows of a context, best first, each once and without spaces at its ends.
+    Ranks the spans of all windows of a context, best first. Each span is there once, without spaces at its ends.
 
     Args:
         spans (`list[tuple[float, int, int]]`): score, start and end in the context, in characters.
         context (`str`).
         n_best (`int`): how many are kept.
-        no_answer_score (`float`, *optional*): with it the empty answer is one of them, and always kept.
+        no_answer_score (`float`, *optional*): score of the empty answer, which is then always kept.
 
     Returns:
-        Dictionaries of `answer`, `start`, `end`, `logit` (the score as it was) and `score` (its softmax among these).
+        Dictionaries of `answer`, `start`, `end`, `logit` (the given score) and `score` (the softmax over the kept spans).
     """
     best = {}
     for logit, start, end in spans:

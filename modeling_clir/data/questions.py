@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from .files import BAD_CHARACTER, local_dataset, read_text
+from .files import BAD_CHARACTER, read_text
 
 
 logger = logging.getLogger(__name__)
@@ -286,19 +286,14 @@ def read_hub_split(
 
     Raises `ValueError` for a missing split or column, for files that do not parse, and as [`QuestionReader`].
     """
-    from datasets import get_dataset_split_names, load_dataset  # here: a reader of files needs no datasets
-    from datasets.exceptions import DatasetGenerationError
+    from .hub import read_split, read_splits  # here: a reader of files needs no datasets
 
-    with local_dataset(name) as (path, options):
-        splits = get_dataset_split_names(path, config)
-        split = next((split for split in HUB_SPLITS[role] if split in splits), None)
-        if split is None:
-            raise ValueError(f"{name} has no split {HUB_SPLITS[role][0]} of {config}; it has {', '.join(splits)}")
-        where = f"{name}, {config}, {split}"
-        try:
-            dataset = load_dataset(path, config, split=split, **options)
-        except DatasetGenerationError as error:
-            raise ValueError(f"{where}: the files do not parse ({error.__cause__ or error})") from error
+    splits = read_splits(name, config)
+    split = next((split for split in HUB_SPLITS[role] if split in splits), None)
+    if split is None:
+        raise ValueError(f"{name} has no split {HUB_SPLITS[role][0]} of {config}; it has {', '.join(splits)}")
+    where = f"{name}, {config}, {split}"
+    dataset = read_split(name, config, split)
     columns = set(dataset.column_names)
     if missing := {"id", "context", "question", *(["answers"] if role != "test" else [])} - columns:
         found = ", ".join(dataset.column_names)
@@ -354,23 +349,10 @@ def read_training_questions(sources: list[str], bad_data: str = "stop") -> list[
     return questions
 
 
-def hub_configs(name: str) -> list[str]:
-    from datasets import get_dataset_config_names
-
-    with local_dataset(name) as (path, _):
-        try:
-            return get_dataset_config_names(path)
-        except (RuntimeError, FileNotFoundError) as error:  # a script, or no such name; a folder without data
-            if isinstance(error, FileNotFoundError) and path == name:
-                raise
-            raise ValueError(
-                f"{name}: {str(error).replace(path, name)}; take a copy of the data set as Parquet (google/xtreme has "
-                "MLQA's), or the files themselves"
-            ) from error
-
-
 def only_config(name: str) -> str:
-    configs = hub_configs(name)
+    from .hub import read_configs
+
+    configs = read_configs(name)
     if len(configs) > 1:
         raise ValueError(f"{name} has the configs {', '.join(configs)}: name a file, or a data set with one")
     return configs[0]
@@ -464,7 +446,9 @@ def open_source(source: str, role: str):
         name, language = match.group("name", "language") if match else (file.name.split(".json")[0], "en")
         return name, "squad", {(language, language): file_reader(file)}
 
-    configs = hub_configs(source)
+    from .hub import read_configs
+
+    configs = read_configs(source)
 
     def read_config(config, bad_data):
         return read_hub_split(source, config, role, bad_data=bad_data)

@@ -54,9 +54,7 @@ class Arguments:
     max_length: int | None = field(
         default=None, metadata={"help": "texts are cut to so many tokens; defaults to the model's"}
     )
-    max_tokens_per_batch: int = field(
-        default=8192, metadata={"help": "texts that are encoded together have so many tokens at most"}
-    )
+    max_tokens_per_batch: int = field(default=8192, metadata={"help": "tokens per batch of texts"})
     dtype: Literal["float32", "bfloat16"] = field(default="float32", metadata={"help": "precision of the model"})
     use_cpu: bool = field(default=False, metadata={"help": "also where there is a GPU"})
 

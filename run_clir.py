@@ -31,34 +31,37 @@ logger = logging.getLogger("run_clir")
 
 @dataclass
 class Arguments:
-    model_name_or_path: str = field(metadata={"help": "any encoder; without --do_train with a relevance head"})
-    collections: list[str] = field(metadata={"help": "folders: documents.jsonl, queries.tsv, qrels.txt"})
+    model_name_or_path: str = field(
+        metadata={"help": "folder or Hub name of any encoder; without --do_train it needs a relevance head"}
+    )
+    collections: list[str] = field(metadata={"help": "folders with documents.jsonl, queries.tsv, qrels.txt"})
     candidates: list[str] | None = field(
         default=None,
         metadata={
-            "help": "TREC runs to rerank, one of each of --collections, in place of the folders' candidates.run"
+            "help": "TREC runs to rerank, one for each of --collections; they replace the folders' candidates.run"
         },
     )
     train_collections: list[str] | None = field(
-        default=None, metadata={"help": "train on these and test on all queries of --collections"}
+        default=None, metadata={"help": "folders to train on; all queries of --collections are then tested"}
     )
     fold: int | None = field(default=None, metadata={"help": "run this test fold only; all by default"})
-    num_negatives: int = field(default=1, metadata={"help": "negatives of a training query, judged ones first"})
+    num_negatives: int = field(default=1, metadata={"help": "negatives per training query, judged ones first"})
     num_finetuned_layers: int | None = field(
-        default=None, metadata={"help": "train the last layers only, with pooler and head; all by default"}
+        default=None, metadata={"help": "train only so many last layers, with pooler and head; all by default"}
     )
-    reinit_layers: int = field(default=0, metadata={"help": "draw the last layers anew before training"})
+    reinit_layers: int = field(default=0, metadata={"help": "draw so many last layers anew before training"})
     head_learning_rate: float | None = field(default=None, metadata={"help": "defaults to --learning_rate"})
     max_length: int | None = field(default=None, metadata={"help": "longest pair in tokens; defaults to the model's"})
     max_query_length: int = field(default=128, metadata={"help": "longest query in tokens"})
     long_documents: Literal["truncate", "maxp"] = field(
-        default="truncate", metadata={"help": "cut a long document, or score its passages and take the maximum"}
+        default="truncate",
+        metadata={"help": "truncate cuts a long document; maxp takes the best score of its passages"},
     )
     max_tokens_per_batch: int = field(
-        default=8192, metadata={"help": "ranking: pairs that are scored together have so many tokens at most"}
+        default=8192, metadata={"help": "ranking: tokens per batch of pairs; does not change training"}
     )
     dtype: Literal["float32", "bfloat16", "int8"] = field(
-        default="float32", metadata={"help": "precision of ranking; int8 on a CPU only"}
+        default="float32", metadata={"help": "precision of ranking; int8 needs a CPU"}
     )
 
     def __post_init__(self):

@@ -35,7 +35,7 @@ logger = logging.getLogger("run_mlqa")
 @dataclass
 class Arguments:
     model_name_or_path: str = field(
-        metadata={"help": "any encoder; without --do_train with a question answering head"}
+        metadata={"help": "folder or Hub name of any encoder; without --do_train it needs a question answering head"}
     )
     train_data: list[str] | None = field(
         default=None, metadata={"help": "files in SQuAD's layout, or Hub names as rajpurkar/squad"}
@@ -72,7 +72,9 @@ class Arguments:
     n_best: int = field(default=20, metadata={"help": "answers of a question that are written"})
     max_tokens_per_batch: int | None = field(
         default=None,
-        metadata={"help": "fill batches up to so many tokens, in training in place of --per_device_train_batch_size"},
+        metadata={
+            "help": "tokens per batch of windows, in answering and, in place of --per_device_train_batch_size, in training"
+        },
     )
     dtype: Literal["float32", "bfloat16", "int8"] = field(
         default="float32", metadata={"help": "precision of the test; int8 on a CPU only"}

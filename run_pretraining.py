@@ -62,7 +62,7 @@ class DataArguments:
     max_query_length: int = field(default=128, metadata={"help": "longest query in tokens"})
     max_tokens_per_batch: int | None = field(
         default=None,
-        metadata={"help": "training: fill batches up to so many tokens, in place of --per_device_train_batch_size"},
+        metadata={"help": "training: tokens per batch, negatives included, in place of --per_device_train_batch_size"},
     )
 
     def __post_init__(self):

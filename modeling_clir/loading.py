@@ -43,7 +43,7 @@ def read_config(source: str | Path, **options) -> dict:
             raise ValueError(f"{path} is not JSON: {error}") from None
     try:
         check_name(source, "model")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(str(error)) from None
     try:
         return PreTrainedConfig.get_config_dict(str(source), **options)[0]

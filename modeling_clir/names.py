@@ -62,8 +62,11 @@ def check_name(name: str | PathLike, kind: str):
         name (`str` or `PathLike`): what the user gave.
         kind (`str`): what it names, for the message, as `"model"`.
 
-    Raises `FileNotFoundError` that says what is missing, and which name is near.
+    Raises `FileNotFoundError` that says what is missing and which name is near, and `NotADirectoryError` for a file in
+    place of a folder.
     """
+    if Path(name).is_file() and kind != "data set":
+        raise NotADirectoryError(f"{name} is a file: name the folder of a {kind}")
     if Path(name).exists() or may_be_on_hub(str(name)):
         return
     hint = ""

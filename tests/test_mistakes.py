@@ -64,6 +64,8 @@ WRONG = {
     # Names of models and corpora
     "clir: model": ([*CLIR, "--model_name_or_path", "data/modle", "--collections", "data/collection"],
                     "there is no data/modle; did you mean data/model? (for a model of the Hub"),
+    "clir: file as a model": ([*CLIR, "--model_name_or_path", "data/model/config.json", "--collections", "data/collection"],
+                              "data/model/config.json is a file: name the folder of a model"),
     "mlqa: model": (["run_mlqa.py", "--model_name_or_path", "data/modell", "--test_data", "data/questions.json"],
                     "there is no data/modell; did you mean data/model?"),
     "pretraining: corpus": ([*PRETRAIN, "--model_name_or_path", "data/model", "--corpus", "data/corpuss"],
@@ -93,7 +95,7 @@ WRONG = {
     "mlqa: training file": ([*MLQA, "--do_train", "--train_data", "data/question.json"],
                             "there is no data/question.json; did you mean data/questions.json?"),
     "mlqa: layout": ([*MLQA, "--do_train", "--train_data", "data/layout.json"], "data/layout.json"),
-    "mlqa: not JSON": ([*MLQA, "--test_data", "data/notes.txt"], "data/notes.txt"),
+    "mlqa: not JSON": ([*MLQA, "--test_data", "data/notes.txt"], "data/notes.txt is no file of questions"),
     "alignment: lines": ([*ALIGN, "--source", "data/en.txt", "--target", "data/de.txt"], "data/de.txt"),
     "alignment: file": ([*ALIGN, "--source", "data/en.txt", "--target", "data/d.txt"], "there is no data/d.txt"),
     "compare: run": (["scripts/compare_runs.py", "data/collection", "data/a.run", "data/aa.run"], "data/a"),

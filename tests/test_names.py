@@ -18,7 +18,12 @@ def folder(tmp_path, monkeypatch):
     "name", ["output/corpus", "google-bert/bert-base-multilingual-uncased", "bert-base-uncased", "questions.json"]
 )
 def test_names_that_are_here_or_may_be_on_the_hub(folder, name):
-    check_name(name, "model")
+    check_name(name, "data set")
+
+
+def test_a_model_is_a_folder(folder):
+    with pytest.raises(NotADirectoryError, match=r"questions\.json is a file: name the folder of a model"):
+        check_name("questions.json", "model")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,12 @@
 """Reranking: what is computed together and in which order changes nothing."""
 
 import random
+import subprocess
+import sys
 from collections import Counter
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sentence_transformers import CrossEncoder
@@ -261,6 +265,67 @@ def test_ranking_is_that_of_sentence_transformers(folder):
     assert [hit["score"] for hit in found] == pytest.approx([hit["score"] for hit in expected], abs=1e-5)
 
 
+CONTAINERS = {
+    "tuple": tuple,
+    "generator": lambda texts: (text for text in texts),
+    "array": np.array,
+    "array of objects": lambda texts: np.array(texts, dtype=object),
+    "series with gaps": lambda texts: pd.Series(["other", *texts]).iloc[1:],
+    "series in another order": lambda texts: pd.Series(texts, index=range(len(texts))[::-1]),
+    "series with names": lambda texts: pd.Series(texts, index=[f"d{i}" for i in range(len(texts))]),
+    "values of a dictionary": lambda texts: dict(enumerate(texts)).values(),
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_containers(name, folders):
+    reranker = Reranker.from_pretrained(folders / "bert", max_query_length=100)
+    expected = reranker.rank(QUERY, DOCUMENTS)
+    assert reranker.rank(QUERY, CONTAINERS[name](DOCUMENTS)) == expected
+    scores = {hit["corpus_id"]: hit["score"] for hit in expected}
+    pairs = zip([QUERY] * len(DOCUMENTS), CONTAINERS[name](DOCUMENTS))
+    assert reranker.score(pairs, progress=False) == [scores[i] for i in range(len(DOCUMENTS))]
+    assert reranker.score(np.array([[QUERY, text] for text in DOCUMENTS]), progress=False)[0] == scores[0]
+
+
+BAD_DOCUMENTS = {
+    "a text": ("a text", "documents must be a list of texts, in an order, got str"),
+    "a set": ({"a", "b"}, "documents must be .* got set"),
+    "a dictionary": ({"d1": "a"}, "documents must be .* got dict"),
+    "a table": (pd.DataFrame({"text": ["a"]}), "documents must be .* got DataFrame"),
+    "nothing": (None, "documents must be .* got NoneType"),
+    "a number inside": (["a", 7], r"documents\[1\] must be a text, got int: 7"),
+    "None inside": (["a", "b", None], r"documents\[2\] must be a text, got NoneType"),
+    "a missing value": (pd.Series(["a", float("nan")]), r"documents\[1\] must be a text, got float: nan"),
+    "rows": (np.array([["a", "b"]]), r"documents\[0\] must be a text, got ndarray"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_DOCUMENTS)
+def test_what_is_no_list_of_texts(name, folders):
+    reranker = Reranker.from_pretrained(folders / "bert", max_query_length=100)
+    documents, message = BAD_DOCUMENTS[name]
+    with pytest.raises(TypeError, match=message):
+        reranker.rank(QUERY, documents)
+
+
+def test_what_is_no_list_of_pairs(folders):
+    reranker = Reranker.from_pretrained(folders / "bert", max_query_length=100)
+    for query in (None, 7, ["q"]):
+        with pytest.raises(TypeError, match="query must be a text, got"):
+            reranker.rank(query, DOCUMENTS)
+    for pairs, message in (
+        ("ab", "pairs must be a list of .query, document., in an order, got str"),
+        (["ab"], r"pairs\[0\] must be a query and a document, got str: 'ab'"),
+        ([("q", "d"), ("q", None)], r"pairs\[1\] must be a query and a document, both texts, got str, NoneType"),
+        ([("q", "d", "e")], r"pairs\[0\] must be a query and a document"),
+        ([7], r"pairs\[0\] must be a query and a document, got int: 7"),
+        ({"q": "d"}, "got dict"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            reranker.score(pairs, progress=False)
+
+
 def test_ties_stay_in_the_order_of_the_documents(folder):
     reranker = Reranker.from_pretrained(str(folder), max_query_length=100)
     reranker.model.classifier.weight.data.zero_()
@@ -277,6 +342,13 @@ def test_half_precision(folder):
     errors = [abs(one - other) for one, other in zip(half.score(pairs, False), expected)]
     spread = max(expected) - min(expected)
     assert max(errors) < 0.2 * spread and sum(errors) / len(errors) < 0.05 * spread
+
+
+def test_imports():
+    """What a service that only ranks waits for."""
+    code = "import sys, modeling_clir.reranker; print([name for name in ('transformers.pipelines.base', 'datasets') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_nothing_to_score(folder, capsys):

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import run_pretraining
+from modeling_clir.data import sections
 
 from .helpers import QUIET, SHORT
 
@@ -47,8 +48,10 @@ def test_a_finished_pretraining_stays_as_it_is(pretrain, tmp_path, caplog, capsy
         assert f"{output} is finished" in caplog.text and not capsys.readouterr().out
         assert weights(output) == model
         assert sorted(path.name for path in output.glob("checkpoint-*")) == checkpoints
+    with pytest.raises(ValueError, match=r"holds results of --max_steps 6 \(now 8\): pass the same options to go on"):
+        pretrain("--max_steps", "8")
     for changed, named in {
-        ("--max_steps", "8"): "--max_steps 6 .now 8.",
+        ("--max_steps", "8", "--seed", "7"): "--max_steps 6 .now 8., --seed 42 .now 7.",
         ("--mask_probability", "0.5"): "--mask_probability 0.3 .now 0.5.",
         ("--rr_weight", "2", "--adam_beta1", "0.8"): "--adam_beta1 0.9 .now 0.8., --rr_weight 1.0 .now 2.0.",
     }.items():
@@ -81,15 +84,21 @@ def test_a_finished_pretraining_stays_as_it_is(pretrain, tmp_path, caplog, capsy
     state = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))
     assert state["global_step"] == 6 and len([r for r in state["log_history"] if "eval_qlm_loss" in r]) == 3
 
+    # A longer training goes on from the end of the shorter one.
+    pretrain("--max_steps", "8", *RESUME)
+    assert "was trained with --max_steps 6 (now 8): goes on to the new end" in caplog.text
+    state = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))
+    assert state["global_step"] == 8 and weights(output) != model
+
 
 def test_evaluating_alone_reads_no_training_pairs(pretrain, tmp_path, monkeypatch):
     splits = []
 
-    class Spy(run_pretraining.PretrainingDataset):
+    class Spy(sections.PretrainingDataset):
         def __init__(self, *args, split="train", **options):
             splits.append(split)
             super().__init__(*args, split=split, **options)
 
-    monkeypatch.setattr(run_pretraining, "PretrainingDataset", Spy)
+    monkeypatch.setattr(sections, "PretrainingDataset", Spy)
     pretrain("--do_train", "false")
     assert splits == ["validation"] and "eval_qlm_loss" in evaluation(tmp_path / "out")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .files import BAD_CHARACTER, read_text
+from .hub import read_configs, read_split, read_splits
 
 
 logger = logging.getLogger(__name__)
@@ -210,9 +211,14 @@ def describe_faults(faults: dict[str, list[str]]) -> str:
 
 
 def question_file(source: str) -> Path | None:
-    """The path of a JSON file, plain or `.gz`; `None` for a folder or Hub name. Raises `FileNotFoundError`."""
+    """
+    The path of a JSON file, plain or `.gz`; `None` for a folder or Hub name. Raises `FileNotFoundError`, and `ValueError`
+    for another file.
+    """
     path = Path(source)
     if not source.endswith((".json", ".json.gz")) or path.is_dir():
+        if path.is_file():
+            raise ValueError(f"{source} is no file of questions: their names end in .json or .json.gz")
         return None
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
@@ -286,8 +292,6 @@ def read_hub_split(
 
     Raises `ValueError` for a missing split or column, for files that do not parse, and as [`QuestionReader`].
     """
-    from .hub import read_split, read_splits  # here: a reader of files needs no datasets
-
     splits = read_splits(name, config)
     split = next((split for split in HUB_SPLITS[role] if split in splits), None)
     if split is None:
@@ -350,8 +354,6 @@ def read_training_questions(sources: list[str], bad_data: str = "stop") -> list[
 
 
 def only_config(name: str) -> str:
-    from .hub import read_configs
-
     configs = read_configs(name)
     if len(configs) > 1:
         raise ValueError(f"{name} has the configs {', '.join(configs)}: name a file, or a data set with one")
@@ -445,8 +447,6 @@ def open_source(source: str, role: str):
         match = PARALLEL_FILE.fullmatch(file.name)
         name, language = match.group("name", "language") if match else (file.name.split(".json")[0], "en")
         return name, "squad", {(language, language): file_reader(file)}
-
-    from .hub import read_configs
 
     configs = read_configs(source)
 

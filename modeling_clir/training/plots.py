@@ -1,4 +1,4 @@
-"""Learning curves."""
+"""Plots learning curves."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ PANELS = (
 
 
 def plot_learning_curve(log_history: list[dict], path: Path):
-    """Draws what a Trainer logged (`trainer.state.log_history`) by step, and writes a PNG."""
+    """Writes a PNG of what a Trainer logged (`trainer.state.log_history`), by step."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     for axes, (title, names) in zip(figure.subplots(1, len(PANELS)), PANELS):
         for name, label in names.items():
@@ -35,7 +35,7 @@ def plot_learning_curve(log_history: list[dict], path: Path):
 
 
 def plot_development(curves: dict[str, list[float]], path: Path, title: str = "Development MAP"):
-    """Draws what was measured after each epoch, as of each fold, the best epoch marked, and writes a PNG."""
+    """Writes a PNG with a curve per name, as per fold: a value after each epoch. The best epoch is marked."""
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     axes = figure.subplots()
     for name, values in curves.items():

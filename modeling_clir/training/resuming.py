@@ -41,6 +41,9 @@ WITHOUT_EFFECT = {
     "ddp_broadcast_buffers", "ddp_find_unused_parameters", "ddp_static_graph", "local_rank",
 }  # fmt: skip
 
+# A pretraining that is resumed may become longer.
+LENGTH = ("max_steps", "num_train_epochs")
+
 # Files of a command that has something to lose: a checkpoint, a finished fold or training, measures.
 BEGUN = ("checkpoint-*", "metrics.json", "trainer_state.json", "eval_results.json",
          *(f"{fold}/{name}" for fold in ("fold-*", "transfer") for name in ("checkpoint-*", "result.json")))  # fmt: skip
@@ -64,11 +67,9 @@ def check_output(
         Name to content of the JSON files that [`claim_output`] writes: `settings.json`, all that the results depend on,
         and `{collection}.folds.json`.
 
-    Raises `ValueError` if `output` is a file, or if it holds something of another command; names each setting that
-    differs, with both values. Settings that an older `settings.json` lacks are not compared (logged).
+    Raises `ValueError` if `output` holds something of another command; names each setting that differs, with both
+    values. Settings that an older `settings.json` lacks are not compared (logged).
     """
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output_dir {output} is a file: name a folder")
     used = {"seed": args.seed}
     if args.do_train:
         used = {name: value for name, value in args.to_dict().items() if name not in WITHOUT_EFFECT}
@@ -77,7 +78,9 @@ def check_output(
     settings = json.loads(json.dumps(settings | options | used))
     folds = {f"{collection.name}.folds.json": collection.folds for collection in collections}
     if any(path for pattern in BEGUN for path in output.glob(pattern)):
-        compare_settings(output, settings)
+        compare_settings(
+            output, settings, LENGTH if runner == "run_pretraining.py" and args.resume_from_checkpoint else ()
+        )
         for name, content in folds.items():
             if (output / name).is_file() and read_json(output / name) != content:
                 raise ValueError(f"{output} holds results of other folds, {name}: pass another --output_dir")
@@ -93,8 +96,8 @@ def claim_output(output: Path, files: dict[str, dict | list], args: XLRetrievalT
                     json.dump(content, file, indent=1)
 
 
-def compare_settings(output: Path, settings: dict):
-    """Raises `ValueError` if what was begun in `output` has other settings."""
+def compare_settings(output: Path, settings: dict, may_differ: tuple[str, ...] = ()):
+    """Raises `ValueError` if what was begun in `output` has other settings; logs those that `may_differ`."""
     command = settings["command"]
     if (output / "settings.json").is_file():
         found, older = read_json(output / "settings.json"), "--do_train"
@@ -108,6 +111,12 @@ def compare_settings(output: Path, settings: dict):
         logger.warning(f"{output}/settings.json lacks {', '.join(unknown)} (an older version): not compared")
     if differing := [name for name in settings if found.get(name, settings[name]) != settings[name]]:
         listed = ", ".join(f"--{name} {found[name]} (now {settings[name]})" for name in differing)
+        if set(differing) <= set(may_differ):
+            logger.warning(
+                f"{output} was trained with {listed}: goes on to the new end. A learning rate that falls towards the end "
+                "was that of the old one"
+            )
+            return
         raise ValueError(
             f"{output} holds results of {listed}: pass the same options to go on, or another --output_dir"
         )

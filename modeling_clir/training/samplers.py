@@ -1,4 +1,4 @@
-"""Which examples make up a batch."""
+"""Choose the examples of each batch."""
 
 import random
 from collections.abc import Iterator
@@ -10,27 +10,27 @@ from ..data.pairs import PairEncoder
 from ..data.sections import MAX_QUERY_WORDS, ExampleKey, PretrainingDataset, split_sentences
 
 
-SAMPLED_SECTIONS = 500  # of each language, to measure tokens per character
-BUCKET = 1.1  # longest by shortest example of those that are shuffled among each other
+SAMPLED_SECTIONS = 500  # per language, to measure tokens per character
+BUCKET = 1.1  # examples are shuffled with others that are at most this many times as long
 
 
 class TaskBatchSampler:
     """
-    Batches of one task and one language pair, the same task and pair in every process and in all batches that are
-    accumulated into one optimizer step.
+    Gives batches of one task and one language pair. All processes, and all batches that are accumulated into one optimizer
+    step, have the same task and pair.
 
-    An epoch is a sequence of rounds; in a round each language pair has one QLM step, in random order, and then each
-    one RR step (Yu, Fei, Li 2021, released code), as long as it has examples left. The last step of a pair is filled
-    up with its first examples.
+    An epoch is a sequence of rounds. In a round each language pair has one QLM step, in random order, and then one RR step
+    (Yu, Fei, Li 2021, released code), until its examples are used up. The last step of a pair is filled up with its first
+    examples.
 
     Args:
-        sizes (`dict[tuple[str, str], int]`): number of examples of each (task, pair).
-        batch_size (`int`): examples of a batch of this process.
-        num_processes, process_index (`int`): of distributed training.
-        accumulation_steps (`int`): batches of an optimizer step.
-        seed (`int`).
+        sizes (`dict[tuple[str, str], int]`): examples of each (task, pair).
+        batch_size (`int`): examples per batch and process.
+        num_processes, process_index (`int`, default to 1 and 0): of distributed training.
+        accumulation_steps (`int`, defaults to 1): batches per optimizer step and process.
+        seed (`int`, defaults to 0): of the order.
 
-    Iterating gives lists of [`ExampleKey`]; `set_epoch` before it.
+    Iterating gives lists of [`ExampleKey`]. Call `set_epoch` before each epoch.
     """
 
     def __init__(self, sizes, batch_size, num_processes=1, process_index=0, accumulation_steps=1, seed=0):
@@ -79,23 +79,22 @@ class TaskBatchSampler:
 
 class TokenBudgetSampler(TaskBatchSampler):
     """
-    A [`TaskBatchSampler`] whose batches have a number of tokens, of examples of similar length, in place of a number
-    of examples. Lengths come in random order.
+    A [`TaskBatchSampler`] that fills batches up to a number of tokens, with examples of similar length. Steps of different
+    lengths come in random order.
 
-    The examples of a (task, pair), sorted by length, are cut into steps once, so that an epoch always has the same
-    number of them; those that differ by less than 10 % in length are shuffled among each other in every epoch, and so
-    are the steps. Each example is once in an epoch; the last of the sorted steps has what is left, and where that is
-    less than an example for each of its batches, some of it twice.
+    The examples of a (task, pair) are sorted by length and cut into steps once: every epoch has the same number of steps.
+    Each epoch shuffles the steps, and the examples that differ by less than 10 % in length. Each example occurs once in an
+    epoch, except in the step of the longest: if it has fewer examples than batches, some occur twice.
 
-    A step holds `max_tokens` for each of its batches at most, so it is the same on two processes as with twice the
-    budget on one; shared out among the batches, one of them may exceed `max_tokens` by less than an example.
+    A step holds at most `max_tokens` times its batches, so two processes take the same steps as one with twice the budget.
+    One of its batches may exceed `max_tokens` by less than an example.
 
     Args:
         lengths (`dict[tuple[str, str], np.ndarray]`): tokens of each example of each (task, pair), shape `(examples,)`.
-        max_tokens (`int`): of a batch of this process.
-        num_processes, process_index, accumulation_steps, seed: as there.
+        max_tokens (`int`): tokens per batch and process.
+        num_processes, process_index, accumulation_steps, seed: see [`TaskBatchSampler`].
 
-    Raises `ValueError` where an example is longer than `max_tokens`.
+    Raises `ValueError` if an example is longer than `max_tokens`.
     """
 
     def __init__(self, lengths, max_tokens, num_processes=1, process_index=0, accumulation_steps=1, seed=0):
@@ -111,7 +110,7 @@ class TokenBudgetSampler(TaskBatchSampler):
             order = np.argsort(tokens, kind="stable")
             starts = np.flatnonzero(np.diff(np.floor(np.log(tokens[order]) / np.log(BUCKET)))) + 1
             self.buckets[name] = np.split(order, starts)
-            # An example counts as the longest of its bucket, in whose place it may come.
+            # An example counts as long as the longest of its bucket, whose place it may take.
             total = np.cumsum(np.concatenate([np.full(len(b), tokens[b[-1]], int) for b in self.buckets[name]]))
             ends = [0]
             while ends[-1] < len(total):
@@ -138,15 +137,15 @@ class TokenBudgetSampler(TaskBatchSampler):
 
 def estimate_lengths(dataset: PretrainingDataset, encoder: PairEncoder) -> dict[tuple[str, str], np.ndarray]:
     """
-    About how many tokens each example of each (task, pair) has, over all its rows; arrays of shape `(examples,)`.
+    Estimates the tokens of each example of each (task, pair), all its rows together, without tokenizing the corpus. Returns
+    arrays of shape `(examples,)`.
 
-    An estimate, without tokenizing the corpus: from the characters of the document, the tokens per character of its
-    language and the mean length of a query, both measured on 500 sections; the mean of both directions; and for each
-    negative the mean of all sections that may be one. It is right on the mean. One example is off by its query, its
-    direction and its negatives, easily by half. A batch is off by less the more examples it has: on chapters, news and
-    paragraphs in en-de and fr-es, 15 to 40 QLM examples by 5 % at most, 4 to 10 RR examples with 3 negatives by 17 %
-    more and 32 % less than estimated. The sentence that a same-language pair takes out of the document is not taken
-    off.
+    An estimate is the mean of both directions. It takes the characters of the document, the tokens per character of its
+    language and the mean length of a query, both measured on 500 sections; and for each negative the mean of all sections
+    that may be drawn. Estimates are unbiased. One example is off by its query, its direction and its negatives, easily by
+    half. Batches are off by less: on chapters, news and paragraphs in en-de and fr-es, 15 to 40 QLM examples by at most
+    5 %; 4 to 10 RR examples with 3 negatives by +17 % to -32 %. Same-language pairs lose one sentence of the document;
+    estimates ignore that.
     """
     special = encoder.tokenizer.num_special_tokens_to_add(pair=True)
     documents, queries = {}, {}

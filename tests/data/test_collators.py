@@ -2,6 +2,7 @@
 
 import math
 import random
+from copy import deepcopy
 
 import pytest
 import torch
@@ -175,3 +176,12 @@ def test_sample_corpus(sample_corpus, tiny_bert):
     texts = {validation[ExampleKey("qlm", "en-de", i, 0, 0)].documents[0] for i in range(len(validation))}
     train = {dataset[ExampleKey("qlm", "en-de", i, 0, 0)].documents[0] for i in range(dataset.sizes["qlm", "en-de"])}
     assert texts and train and texts.isdisjoint(train)
+
+
+def test_only_qlm_needs_a_mask_token(tokenizer):
+    tokenizer = deepcopy(tokenizer)
+    tokenizer.mask_token = None
+    with pytest.raises(ValueError, match="the tokenizer has no mask token, which QLM needs"):
+        collator(tokenizer)
+    batch = collator(tokenizer, mask_mode=None)([example("rr", "q1", "d1", "d2")])
+    assert batch["input_ids"].shape[0] == 2 and "labels" not in batch

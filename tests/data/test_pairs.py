@@ -1,11 +1,14 @@
 """Queries and documents to the model's input."""
 
 import random
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from transformers import BertConfig, CanineTokenizer
 
-from modeling_clir.data.pairs import PairEncoder
+from modeling_clir.data import pairs as module
+from modeling_clir.data.pairs import PairEncoder, batches_by_length
 from modeling_clir.loading import load_tokenizer
 
 from ..helpers import tokens
@@ -118,3 +121,28 @@ def test_encoder_does_not_cut_inside_a_letter(limit, kept, tokenizer):
     """A syllable of Hangul is one letter and three tokens."""
     encoded = PairEncoder(tokenizer, 20, limit)(["각각각"], ["d1 d2"])
     assert encoded["sides"][0].count(0) == kept and encoded["query_cut"] == [kept < 9]
+
+
+def test_batches_by_length(monkeypatch, capsys):
+    lengths = np.random.default_rng(0).integers(1, 50, size=90)
+    for budget in (1, 49, 200, 100_000):
+        batches = list(batches_by_length(lengths, budget, "rows", "row", progress=False))
+        places = [place for batch in batches for place in batch]
+        assert sorted(places) == list(range(90))
+        # Longest first, equal ones as they came.
+        assert places == sorted(range(90), key=lambda i: (-lengths[i], i))
+        assert all(len(batch) == 1 or len(batch) * lengths[batch].max() <= budget for batch in batches)
+        # No batch could take the next row.
+        assert all((len(one) + 1) * lengths[one].max() > budget for one in batches[:-1])
+        shares = []
+        for process in range(3):
+            state = SimpleNamespace(num_processes=3, process_index=process)
+            monkeypatch.setattr(module, "PartialState", lambda state=state: state)
+            shares.append(list(batches_by_length(lengths, budget, "rows", "row", False, distributed=True)))
+        assert sorted(batch for share in shares for batch in share) == sorted(batches)
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert list(batches_by_length(lengths[:0], 1, "rows", "row", False)) == [] and not capsys.readouterr().err
+    list(batches_by_length(lengths, 100, "many rows", "row"))
+    assert "many rows: 100%" in (shown := capsys.readouterr().err) and "90/90" in shown
+    with pytest.raises(ValueError, match="max_tokens_per_batch must be at least 1, got 0"):
+        next(batches_by_length(lengths, 0, "rows", "row"))

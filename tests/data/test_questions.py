@@ -281,7 +281,7 @@ def test_a_folder_with_brackets_in_its_path(tmp_path):
     file(tmp_path / "data[v2]/xquad/xquad.de.json")
     assert len(read_question_sets(str(tmp_path / "data[v2]/xquad"), "test")) == 1
     (tmp_path / "data[v2]/empty").mkdir()
-    with pytest.raises(ValueError, match=r"Couldn't find any data file at .*/data\[v2\]/empty"):
+    with pytest.raises(FileNotFoundError, match=r"Couldn't find any data file at .*/data\[v2\]/empty"):
         read_question_sets(str(tmp_path / "data[v2]/empty"), "dev")
 
 
@@ -322,7 +322,7 @@ def test_what_is_no_data_set(tmp_path):
     with pytest.raises(ValueError, match="two has the configs a, b: name a file, or a data set with one"):
         read_question_sets(hub(tmp_path / "two", {name: {"test": [row()]} for name in "ab"}), "test")
     write(tmp_path / "script/script.py", "")  # as facebook/mlqa was
-    with pytest.raises(ValueError, match=r"/script: No \(supported\) data files found in .*/script; .*google/xtreme"):
+    with pytest.raises(FileNotFoundError, match=rf"No \(supported\) data files found in {tmp_path}/script$"):
         read_question_sets(str(tmp_path / "script"), "test")
     file(tmp_path / "one/dev-v2.0.json")
     with pytest.raises(ValueError, match=r"one: neither MLQA_V1 .* nor parallel files .* name one of its files"):
@@ -362,7 +362,7 @@ def test_characters_that_no_text_can_hold(part, character, tmp_path, warnings):
 def test_hub_files_that_do_not_parse(tmp_path):
     name = hub(tmp_path / "set", {"default": {"train": [row("a")]}})
     write(tmp_path / "set/default-train.jsonl", '{"id": "a", "context"')
-    with pytest.raises(ValueError, match=r"set, default, train: the files do not parse \(.*JSON"):
+    with pytest.raises(ValueError, match=r"set/default-train\.jsonl:1: not JSON"):
         read_training_questions([name])
 
 

@@ -1,5 +1,7 @@
 """Finetuning a reranker: learning rates, the epoch that is chosen, any encoder."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -139,6 +141,23 @@ def test_any_encoder(kind, tmp_path, caplog):
     assert again.score([("q1", long)], progress=False) and again.counts["documents_cut"] == 1
     with pytest.raises(ValueError, match=r"max_length \(33\) is more than the model's 32 positions"):
         Reranker.from_pretrained(tmp_path / "model", max_length=33, new_head=True)
+
+
+def test_an_encoder_without_a_mask_token(tokenizer, tmp_path):
+    tokenizer = deepcopy(tokenizer)
+    tokenizer.mask_token = None
+    one = collection("en-de", 10)
+    assign_folds([one], 0)
+    _, history = finetune(tiny_reranker(tokenizer), fold_of(one), [one], arguments(tmp_path, num_train_epochs=1))
+    assert len(history) == 1
+
+
+def test_saving_without_a_tokenizer(tokenizer, tmp_path):
+    one, reranker = collection("en-de", 10), tiny_reranker(tokenizer)
+    trainer = ranking.RankingTrainer(reranker, {"en-de": one}, {}, args=arguments(tmp_path))
+    trainer.processing_class = None
+    trainer.save_model(tmp_path / "saved")
+    assert {path.name for path in (tmp_path / "saved").iterdir()} >= {"model.safetensors", "config.json"}
 
 
 def test_passages(tokenizer):

@@ -48,8 +48,6 @@ def test_another_command_does_not_go_on(tmp_path):
     one.folds = one.folds[::-1]
     with pytest.raises(ValueError, match=r"holds results of other folds, en-de.folds.json"):
         claim(tmp_path, collections=[one])
-    with pytest.raises(ValueError, match=r"settings.json is a file: name a folder"):
-        claim(tmp_path / "settings.json")
 
 
 CHANGED = {"adam_beta1": 0.8, "adam_beta2": 0.9, "adam_epsilon": 1e-6, "optim_args": "eps=1e-3", "rr_weight": 2.0}

@@ -178,8 +178,9 @@ def main():
         state = train_to_the_end(trainer, checkpoint)
         if not finished:
             trainer.save_model()
-            if "train_runtime" in state.log_history[-1]:  # not if the run was killed after the last step
-                trainer.save_metrics("train", state.log_history[-1])
+            last = state.log_history[-1] if state.log_history else {}
+            if "train_runtime" in last:  # not if the run was killed after the last step
+                trainer.save_metrics("train", last)
             trainer.save_state()  # last: from now on the training is finished
 
     # 5. Evaluate

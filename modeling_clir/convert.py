@@ -210,7 +210,12 @@ def mark_queries(model: BertLongForXLRetrieval, tokenizer: PreTrainedTokenizerBa
     Returns:
         A new tokenizer; the same one, and an unchanged model, if it gives token types already.
     """
-    if gives_token_types(tokenizer):
+    given, embeddings = gives_token_types(tokenizer), model.bert.embeddings.token_type_embeddings
+    if not given or embeddings.num_embeddings < 2:
+        embeddings.weight = nn.Parameter(embeddings.weight.detach()[:1].repeat(2, 1))
+        embeddings.num_embeddings = model.config.type_vocab_size = 2
+        logger.warning("the BERT was trained without token types: from now on 0 marks the query and 1 the document")
+    if given:
         return tokenizer
     backend = plain_backend(tokenizer)
     before, between, behind = (ids for ids, *_ in PairTemplate(backend).special)
@@ -227,10 +232,6 @@ def mark_queries(model: BertLongForXLRetrieval, tokenizer: PreTrainedTokenizerBa
         pair=[*typed(before, 0), "$A:0", *typed(between[:1], 0), *typed(between[1:], 1), "$B:1", *typed(behind, 1)],
         special_tokens=[(token, backend.token_to_id(token)) for token in sorted(names)],
     )
-    embeddings = model.bert.embeddings.token_type_embeddings
-    embeddings.weight = nn.Parameter(embeddings.weight.detach()[:1].repeat(2, 1))
-    embeddings.num_embeddings = model.config.type_vocab_size = 2
-    logger.warning("the tokenizer gave no token types: from now on 0 marks the query and 1 the document")
     return PreTrainedTokenizerFast(  # its own class would restore its own form of pairs
         tokenizer_object=backend,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],

@@ -21,6 +21,7 @@ HUB_OPTIONS = (
     "cache_dir",
     "force_download",
     "local_files_only",
+    "proxies",
     "revision",
     "subfolder",
     "token",
@@ -163,6 +164,8 @@ def load_pretrained(
     an encoder-decoder, and a model that needs more than token ids.
     """
     hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+    if (dtype := options.pop("torch_dtype", None)) is not None:  # the older name
+        options.setdefault("dtype", dtype)
     of_model = {name: options.pop(name) for name in ("dtype", "quantization_config") if options.get(name) is not None}
     if int8 := of_model.get("dtype") in ("int8", torch.int8):
         of_model["dtype"] = torch.float32

@@ -122,13 +122,15 @@ class Reader:
             distributed (`bool`, defaults to `False`): every process calls this with the same questions, computes its
                 share of the batches, which are those of one process, and gets all predictions.
 
-        Raises `TypeError` for what is no [`Question`], `ValueError` for a score that is NaN.
+        Raises `TypeError` for what is no [`Question`], `ValueError` for an id that occurs twice and a score that is NaN.
         """
         self.model.eval()
         questions = list(questions)
         for i, question in enumerate(questions):
             if not isinstance(question, Question):
                 raise TypeError(f"questions[{i}] must be a Question, got {type(question).__name__}: {question!r}")
+        if len({question.id for question in questions}) < len(questions):
+            raise ValueError("two questions have the same id, by which answers are told apart")
         state = PartialState() if distributed else None
         windows = self.encoder(questions, progress and (state is None or state.is_main_process), f"windows of {name}")
         lengths, found = np.array([len(window.ids) for window in windows], dtype=int), []

@@ -112,6 +112,9 @@ def test_half_precision_on_a_cpu(door, tmp_path):
     assert torch.equal(tensor, model.bert.embeddings.word_embeddings.weight.float()), name
     for asked, found in ((torch.bfloat16, torch.bfloat16), ("auto", torch.float16), ("float32", torch.float32)):
         assert weights_of(AT_THE_DOORS[door](tmp_path, dtype=asked)).dtype == found
+    assert (
+        weights_of(AT_THE_DOORS[door](tmp_path, torch_dtype=torch.bfloat16)).dtype == torch.bfloat16
+    )  # the older name
     quantized = weights_of(AT_THE_DOORS[door](tmp_path, dtype="int8"))
     assert any("quantized" in type(module).__module__ for module in quantized.modules())
 
@@ -187,7 +190,7 @@ def test_conversion_marks_the_query(kind, tmp_path, caplog):
         tokenizer = XLMRobertaTokenizerFast(vocab=vocabulary)
     bert = save(tmp_path / "bert", BertConfig(**SMALL | {"vocab_size": len(tokenizer)}, num_labels=1), tokenizer)
     assert main([str(tmp_path / "bert"), str(tmp_path / "long")]) == 0
-    assert "the tokenizer gave no token types" in caplog.text
+    assert "trained without token types" in caplog.text
     reread = AutoTokenizer.from_pretrained(tmp_path / "long", trust_remote_code=True)
     plain, marked = tokenizer("q1 q2", "d1 d2 d3"), reread("q1 q2", "d1 d2 d3")
     assert marked["input_ids"] == plain["input_ids"] and reread("q1")["input_ids"] == tokenizer("q1")["input_ids"]
@@ -202,6 +205,39 @@ def test_conversion_marks_the_query(kind, tmp_path, caplog):
     with torch.no_grad():
         expected = bert(torch.tensor([plain["input_ids"]])).logits.item()
     assert reranker.score([("q1 q2", "d1 d2 d3")], progress=False) == [pytest.approx(expected, abs=1e-5)]
+
+
+def test_conversion_of_a_bert_with_one_token_type(tmp_path):
+    """Its tokenizer gives two. Alike for one that gives none, the document gets the embedding of the only type."""
+    config = BertConfig(**SMALL, num_labels=1, type_vocab_size=1)
+    bert = save(tmp_path / "bert", config, word_tokenizer())
+    assert main([str(tmp_path / "bert"), str(tmp_path / "long"), "--attention_window", "64"]) == 0
+    reranker = Reranker.from_pretrained(tmp_path / "long", max_query_length=10)
+    inputs = AutoTokenizer.from_pretrained(tmp_path / "long")("q1 q2", "d1 d2 d3", return_tensors="pt")
+    assert inputs["token_type_ids"].tolist() == [[0] * 4 + [1] * 5]
+    plain = bert(inputs["input_ids"]).logits.item()
+    assert reranker.score([("q1 q2", "d1 d2 d3")], progress=False)[0] == pytest.approx(plain, abs=1e-5)
+
+
+@pytest.mark.parametrize("text", ["d1 \ud83d", "\udc00"])
+def test_half_a_character(text, tmp_path):
+    """Python's strings may hold lone surrogates; tokenizers take none and do not say why."""
+    save(tmp_path, BertConfig(**SMALL, num_labels=1), word_tokenizer())
+    reranker, reader = AT_THE_DOORS["rank"](tmp_path), AT_THE_DOORS["read"](tmp_path)
+    for fail in (
+        lambda: reranker.rank("q1", ["d1", text]),
+        lambda: reranker.rank(text, ["d1"]),
+        lambda: reader.answer([Question("1", "q1", text, [])]),
+    ):
+        with pytest.raises(ValueError, match=r"ud.*: the text has a lone surrogate .*; remove it"):
+            fail()
+
+
+def test_questions_with_the_same_id(tmp_path):
+    """One of the two answers would be lost."""
+    save(tmp_path, BertConfig(**SMALL, num_labels=1), word_tokenizer())
+    with pytest.raises(ValueError, match="two questions have the same id"):
+        AT_THE_DOORS["read"](tmp_path).answer([Question("1", "q1", "d1", []), Question("1", "q1", "d2", [])])
 
 
 @pytest.mark.parametrize("config_class", [RobertaConfig, Data2VecTextConfig, XmodConfig])

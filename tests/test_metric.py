@@ -194,6 +194,11 @@ def test_answers_metric_says_what_shape_it_expects(answers, answers_metric):
         answers_metric.compute(**good | {"references": {"q": answers}})
     with pytest.raises(ValueError, match=r"an id must be a string or a whole number, got 1\.0"):
         answers_metric.compute(**good | {"predictions": [{"id": 1.0, "prediction_text": "boat"}]})
+    half = [{"id": "q", "prediction_text": "a \ud83d"}]
+    with pytest.raises(ValueError, match="prediction 'q': the text has a lone surrogate"):
+        answers_metric.compute(**good | {"predictions": half})
+    with pytest.raises(ValueError, match="reference 'q': the text has a lone surrogate"):
+        answers_metric.compute(**good | {"references": [{"id": "q", "answers": {"text": ["\ud83d"]}}]})
     assert answers_metric.compute(**good)["F1"] == 100
 
 

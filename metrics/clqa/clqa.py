@@ -5,6 +5,7 @@ from numbers import Integral
 import datasets
 import evaluate
 
+from modeling_clir.data.files import check_text
 from modeling_clir.evaluation.answer_measures import apply_threshold, best_threshold, evaluate_answers, mean_answers
 
 
@@ -118,6 +119,7 @@ class Clqa(evaluate.Metric):
 def read_prediction(row):
     if not isinstance(row, dict) or "id" not in row or not isinstance(row.get("prediction_text"), str):
         raise ValueError(f"a prediction must be like {PREDICTION}, got {row!r:.200}")
+    check_text(row["prediction_text"], f"prediction {row['id']!a}")
     return {
         "id": read_id(row["id"]),
         "prediction_text": row["prediction_text"],
@@ -134,6 +136,8 @@ def read_reference(row):
         valid = False
     if not valid:
         raise ValueError(f"a reference must be like {REFERENCE}, got {row!r:.200}")
+    for text in texts:
+        check_text(text, f"reference {key!a}")
     return {"id": read_id(key), "answers": {"text": list(texts)}}
 
 
@@ -152,6 +156,7 @@ def read_squad(references):
 def read_id(key):
     if not isinstance(key, (str, Integral)):
         raise ValueError(f"an id must be a string or a whole number, got {key!r}")
+    check_text(str(key), f"id {key!a}")
     return str(key)
 
 

@@ -40,10 +40,12 @@ MAYBE_BAD_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 
 
 def find_optional(folder: Path, name: str) -> Path | None:
-    """The file `name` or `name.gz` of a folder, None without either. Raises `ValueError` for both."""
-    found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
+    """The file `name` or `name.gz` of a folder, None without either. Raises `ValueError` for both, and for a broken link."""
+    found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_symlink() or path.is_file()]
     if len(found) > 1:
         raise ValueError(f"{folder} has both {name} and {name}.gz; remove one")
+    if found and not found[0].is_file():
+        raise ValueError(f"{found[0]} is a link to a file that does not exist")
     return found[0] if found else None
 
 
@@ -272,10 +274,14 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[TextIO]:
-    """Gives a text file to write to. Atomic: readers of `path` see the old file, the new one, or none."""
+    """
+    Gives a text file to write to, gzipped if its name ends so. Atomic: readers of `path` see the old file, the new one, or
+    none.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.unfinished")
-    with open(temporary, "w", encoding="utf-8") as file:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(temporary, "wt", encoding="utf-8") as file:
         yield file
     os.replace(temporary, path)
 

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..spans_bertlong import cut_end
+from .files import check_text
 
 
 class PairTemplate:
@@ -121,8 +122,16 @@ class PairEncoder:
         return ids[-length:] if self.tokenizer.truncation_side == "left" else ids[:length]
 
     def encode(self, texts: list[str]) -> list[Encoding]:
-        """The tokens of each text, without special ones, however long it is."""
-        return self.backend.encode_batch(texts, add_special_tokens=False)
+        """
+        The tokens of each text, without special ones, however long it is. Raises `ValueError` for a text with a lone
+        surrogate.
+        """
+        try:
+            return self.backend.encode_batch(texts, add_special_tokens=False)
+        except TypeError:  # which says neither what is wrong nor where
+            for text in texts:
+                check_text(text, ascii(text[:60]))
+            raise
 
     def encode_queries(self, queries: list[str]) -> tuple[list[Encoding], list[bool]]:
         """The tokens of each query, at most `max_query_length`, and which of them were cut."""

@@ -14,6 +14,7 @@ from modeling_clir.data.files import (
     folder_name,
     list_files,
     lookalikes,
+    new_file,
     new_folder,
     read_columns,
     read_json,
@@ -114,6 +115,21 @@ def test_files_of_a_folder(tmp_path):
         "folds.json",
         "folds.json.gz",
     ]
+
+
+def test_a_broken_link_is_not_a_missing_file(tmp_path):
+    """Without the run all documents would be ranked."""
+    (tmp_path / "candidates.run").symlink_to("nowhere")
+    with pytest.raises(ValueError, match=r"candidates\.run is a link to a file that does not exist"):
+        find_optional(tmp_path, "candidates.run")
+
+
+def test_files_are_written_as_they_are_named(tmp_path):
+    for name in ("x.run", "x.run.gz"):
+        with new_file(tmp_path / name) as file:
+            file.write("ä\n")
+        assert read_text(tmp_path / name) == "ä\n"
+    assert (tmp_path / "x.run.gz").read_bytes()[:2] == b"\x1f\x8b"
 
 
 def test_linked_folders_are_followed_once(tmp_path):

@@ -194,10 +194,10 @@ def load_pretrained(
 
 def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel):
     """
-    Makes a tokenizer, in place, give what a model takes: models without token types get none (logged).
+    Makes a tokenizer, in place, give what a model takes: models without token types get none (logged). Warns of a BertLong
+    whose tokenizer gives no token types, by which it finds the query.
 
-    Raises `ValueError` for a tokenizer that is not the model's or has no padding token, and for a BertLong whose tokenizer
-    gives no token types, by which it finds the query.
+    Raises `ValueError` for a tokenizer that is not the model's or has no padding token.
     """
     kind, rows = model.config.model_type, model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
@@ -214,9 +214,9 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel):
         tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
         logger.warning_once(f"this {kind} has no token types: separators mark the two texts")
     if kind == BertLongConfig.model_type and not gives_token_types(tokenizer):
-        raise ValueError(
-            "the tokenizer gives no token types, by which a BertLong finds the query: [CLS] alone would be global. Convert "
-            "the source of the checkpoint again with python -m modeling_clir.convert"
+        logger.warning(
+            f"{model.name_or_path}: the tokenizer gives no token types, by which a BertLong finds the query: [CLS] alone is "
+            "global. An older version converted it so; convert its source again with python -m modeling_clir.convert"
         )
 
 

@@ -385,13 +385,13 @@ def test_build_collections_checks_all_before_it_writes_one(tmp_path):
     write(tmp_path / "docs/qrels.txt", "q1 0 a 1", "q2 0 b 1")
     options = ("--pairs", "de-en,en-de", "--documents", tmp_path / "docs")
     done = run("scripts/build_collections.py", tmp_path / "out", *options, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr == f"error: {tmp_path / 'out/en-de'}: no document has the id 'docs/b'\n"
     assert not (tmp_path / "out").exists()
     write(tmp_path / "out/en-de/mine", "mine")
     write(tmp_path / "docs/qrels.txt", "q1 0 a 1")
     done = run("scripts/build_collections.py", tmp_path / "out", *options, check=False)
-    assert done.returncode == 1 and "en-de exists" in done.stderr
+    assert done.returncode == 2 and "en-de exists" in done.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["en-de"]
 
 
@@ -404,6 +404,6 @@ def test_build_collections_checks_all_before_it_writes_one(tmp_path):
 )
 def test_build_collections_refuses(options, message, tmp_path):
     done = run("scripts/build_collections.py", tmp_path / "out", *options, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr and done.stderr.startswith("error: ")
     assert list(tmp_path.iterdir()) == []

@@ -405,7 +405,7 @@ def test_build_corpus_of_squad(tmp_path):
 )
 def test_build_corpus_refuses(options, message, tmp_path):
     done = run("scripts/build_corpus.py", tmp_path / "out", *options, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr and done.stderr.startswith("error: ")
     assert list(tmp_path.iterdir()) == []
 

@@ -466,7 +466,10 @@ def test_errors(option, text, message, clef, tmp_path, monkeypatch):
     ("options", "message"),
     [
         (("--pairs", "en"), "a pair is a query and a document language"),
-        (("--topic_fields", "title,summary"), "--topic_fields are of title, description, narrative; got 'summary'"),
+        (
+            ("--topic_fields", "title,summary"),
+            "--topic_fields must be from title, description, narrative; got 'summary'",
+        ),
         (("--documents", "somewhere"), "--documents takes LANGUAGE=PATH, as de=somewhere"),
         (("--documents", "en=somewhere"), "--documents has nothing in 'de': add de=PATH"),
         (("--documents", "de=somewhere"), "somewhere does not exist"),

@@ -173,7 +173,7 @@ def test_a_bertlong_needs_token_types(tmp_path):
     save(tmp_path / "without", config, word_tokenizer(types=False), auto_class=AutoModelForSequenceClassification)
     Reranker.from_pretrained(tmp_path / "with", max_query_length=10)
     for door in AT_THE_DOORS.values():
-        with pytest.raises(ValueError, match=r"gives no token types, .* \[CLS\] alone would be global. Convert"):
+        with pytest.raises(ValueError, match=r"gives no token types, .* only \[CLS\] would be global. Convert"):
             door(tmp_path / "without")
 
 
@@ -270,7 +270,7 @@ def test_labels_that_are_not_relevance(tmp_path):
     names = {0: "contradiction", 1: "entailment", 2: "neutral"}
     save(tmp_path / "nli", BertConfig(**SMALL, id2label=names), word_tokenizer())
     with pytest.raises(
-        ValueError, match=r"3 labels \(contradiction, entailment, neutral\), none of which is relevance"
+        ValueError, match=r"3 labels \(contradiction, entailment, neutral\), and none of them is relevance"
     ):
         Reranker.from_pretrained(tmp_path / "nli", max_query_length=10)
     # What the message advises:

@@ -34,11 +34,11 @@ def answering_card(folder, base, config, history=(), results=None, **training):
 
 def test_the_license_is_that_of_the_base_model(tmp_path, caplog):
     card = pretraining_card(tmp_path, str(REPOSITORY / "base"))
-    assert card.data.license == "cc-by-sa-4.0" and "cc-by-sa-4.0, as the base model." in card.text
+    assert card.data.license == "cc-by-sa-4.0" and "cc-by-sa-4.0, the license of the base model." in card.text
     write(tmp_path / "other/README.md", "---", "license: other", "license_name: ours", "license_link: LICENSE", "---")
     card = pretraining_card(tmp_path, str(tmp_path / "other"))
     assert (card.data.license, card.data.license_name, card.data.license_link) == ("other", "ours", "LICENSE")
-    assert "ours, as the base model." in card.text
+    assert "ours, the license of the base model." in card.text
     again = answering_card(tmp_path / "qa", tmp_path, tiny_config())  # from the card that was just written
     assert (again.data.license, again.data.license_name) == ("other", "ours")
 

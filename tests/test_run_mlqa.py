@@ -185,7 +185,7 @@ def test_two_processes_train_as_one(tokens, tiny_bert, data, tmp_path):
         (("--do_train",), "--do_train and --train_data need each other"),
         ((), "nothing to do: pass --test_data"),
         (("--test_data", "xquad", "--languages", "en", "fr"), "xquad has no test questions of context-en.question-fr, "),
-        (("--test_data", "xquad", "--pairs", "deen"), "a pair of languages is given as context-de.question-en, got 'deen'"),
+        (("--test_data", "xquad", "--pairs", "deen"), "a pair of languages must be like context-de.question-en, got 'deen'"),
         (("--test_data", "xquad", "--languages", "en", "--pairs", PAIRS[0]), "--languages or --pairs, not both"),
         (("--test_data", "xquad", "xquad/xquad.en.json"), "two of --test_data have the same name and languages"),
         (("--test_data", "xquad", "--max_length", "4000"), "max_length .4000. is more than the model's 128 positions"),

@@ -226,7 +226,7 @@ def test_what_is_left_out_is_counted(clef, tmp_path, monkeypatch, caplog):
     log = caplog.text
     assert "de: topics without a relevant document, left out: 1 (C041)" in log
     assert "en-de: topics without a judgement, left out: 1 (C141)" in log
-    assert f"de: files without a <DOC>, passed over: 1 ({clef}/de/README)" in log
+    assert f"de: files without a <DOC>, skipped: 1 ({clef}/de/README)" in log
     assert "de: fields that are not indexed: 4 (" in log and "KW" in log and "WEEK" in log
 
 
@@ -339,7 +339,7 @@ def test_encodings_of_topics_errors(tmp_path):
         read_clef_topics([(None, path)], encodings={"en": "latin-1", "ru": "utf-8"})
     with pytest.raises(ValueError, match="t:3: not ASCII"):
         read_clef_topics([(None, path)], encodings={None: "ascii"})
-    with pytest.raises(ValueError, match="t:3: control characters in latin-1"):
+    with pytest.raises(ValueError, match="t:3: control characters, so the encoding is not latin-1"):
         read_clef_topics([(None, path)], encodings={None: "latin-1"})
     with pytest.raises(ValueError, match="t:1: UTF-16 or UTF-32"):
         read_clef_topics([(None, write_raw(path, topic("de", 1), "utf-16"))])
@@ -388,7 +388,7 @@ def test_topics_in_a_folder(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("no topic", "t: no topic, which would start with <top>"),
+        ("no topic", r"t: found no topic \(topics start with <top>\)"),
         ("\n\n<top>\n<DE-title>a<DE-desc>b</top>", "t:3: the topic has no number"),
         (topic("de", 1) + "<top><num>C002</num><DE-desc>b</top>", "t:8: the topic C002 has no title in 'de'"),
         ("<top><num>C002</num><DE-title> </DE-title><DE-desc>b</top>", "t:1: the topic C002 has no title in 'de'"),
@@ -440,7 +440,7 @@ FIRST = "FR940103-000001"
         ("--documents", DOC.format(FIRST, "a") * 2, f"{{path}}:5: the document {FIRST!r} occurs more than once"),
         ("--documents", "\n<DOC>\n<TEXT>a</TEXT>\n</DOC>", "{path}:2: expected a document with an id in <DOCNO>"),
         ("--documents", DOC.format("a b", "a"), "{path}:1: expected a document with an id in <DOCNO>"),
-        ("--documents", "nothing", "{path}: no document, which would start with <DOC>; is it SGML?"),
+        ("--documents", "nothing", "{path}: found no document (documents start with <DOC>); is it SGML?"),
         ("--documents", DOC.format(FIRST, " "), f"{{path}}:1: the document {FIRST!r} has no text, but is judged in "),
         (
             "--documents",
@@ -448,7 +448,7 @@ FIRST = "FR940103-000001"
             "{clef}/qrels/de_2000:2: judged documents that are in no file: 2 (SPIEGEL",
         ),
         ("--qrels", "1 0 gone 1\n", "{path}:1: judged documents that are in no file: 1 (gone); add"),
-        ("--qrels", f"7 0 {FIRST} 1\n", "{path}:1: judged topics that are not there in 'en': 1 (C007); add"),
+        ("--qrels", f"7 0 {FIRST} 1\n", "{path}:1: judged topics that are missing in 'en': 1 (C007); add"),
         ("--qrels", f"1 0 {FIRST} 0\n", "no topic has a relevant document in 'de' (--qrels)"),
         ("--topics", topic("fr", 1), "no topic is in 'en', only in fr (--topics)"),
     ],
@@ -505,7 +505,7 @@ def test_from_the_raw_files_to_the_results_of_five_folds(clef, tiny_bert, tmp_pa
 
 def test_archives_are_named(clef, tmp_path, monkeypatch, caplog):
     write_raw(tmp_path / "in/la940101.Z", "<DOC>")
-    with pytest.raises(SystemExit, match="no document, which would start with <DOC>; unpack archives first"):
+    with pytest.raises(SystemExit, match=r"found no document \(documents start with <DOC>\); unpack archives first"):
         prepare(monkeypatch, tmp_path / "out", clef, "en-de", "--documents", f"de={tmp_path / 'in'}")
     documents = ("--documents", f"de={clef / 'de'}", f"de={tmp_path / 'in'}")
     write_raw(tmp_path / "in/other.sgml", DOC.format("other", "a"))
@@ -527,7 +527,7 @@ def test_skip_missing(clef, tmp_path, monkeypatch, caplog):
     assert read.qrels == {"C001": {"a": 1}, "C092": {"c": 1}} and set(read.queries) == {"C001", "C092"}
     log = caplog.text
     assert "judged documents that are in no file or have no text, left out: 2 (b, gone)" in log
-    assert "judged topics that are not there in 'en': 1 (C007), left out" in log
+    assert "judged topics that are missing in 'en': 1 (C007), left out" in log
     assert "topics without a relevant document, left out: 1 (C041)" in log
     assert "documents with control characters (is it latin-1? see --encoding): 1 (c)" in log
 

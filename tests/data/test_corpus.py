@@ -412,6 +412,6 @@ def test_build_corpus_refuses(options, message, tmp_path):
 
 def test_corpus_refuses_sections_that_nothing_is_aligned_with(tmp_path):
     sections = [section("a", "a", en="one"), section("b", "b", de="zwei")]
-    with pytest.raises(ValueError, match="no section is there in two of the languages en, de"):
+    with pytest.raises(ValueError, match="no section exists in two of the languages en, de"):
         write_corpus(tmp_path / "corpus", sections, ["en", "de"])
     assert list(tmp_path.iterdir()) == []

@@ -46,7 +46,7 @@ def test_documents_are_aligned_by_id_and_the_others_counted(tmp_path, caplog):
     assert parallel == read_parallel_files(source, target, ("en", "de"))
     assert parallel.source_texts == ["text 3. More of 3.", "text 2. More of 2."]
     assert parallel.target_texts == ["text 3. More of 3.", "zwei"]
-    assert "2 documents are in one of them only" in caplog.text
+    assert "2 documents are in only one of the files" in caplog.text
 
 
 def test_lines_of_a_document_are_joined(tmp_path):
@@ -141,7 +141,7 @@ def test_characters_that_no_text_may_have(tmp_path):
 
 def test_errors_of_document_ids(tmp_path):
     a, b = write(tmp_path / "a", "A", "B"), write(tmp_path / "b", "a", "")
-    with pytest.raises(ValueError, match=r"a has 2 lines, \S*ids 3: a document id for each line"):
+    with pytest.raises(ValueError, match=r"a has 2 lines, \S*ids 3: each line needs an id"):
         read_parallel_files(a, b, document_ids=write(tmp_path / "ids", "1", "1", "2"))
     with pytest.raises(ValueError, match=r"ids:2: the text is empty"):
         read_parallel_files(a, b, document_ids=write(tmp_path / "ids", "1", ""))

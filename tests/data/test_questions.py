@@ -65,7 +65,7 @@ def warnings(monkeypatch):
 def test_keys():
     assert parse_key(language_key("zh", "en")) == ("zh", "en")
     for key in ("deen", "context-de", "context-de.question-en.json", ""):
-        with pytest.raises(ValueError, match=r"as context-de.question-en, got"):
+        with pytest.raises(ValueError, match=r"like context-de.question-en, got"):
             parse_key(key)
 
 
@@ -104,7 +104,9 @@ def test_training_files_with_the_same_ids(tmp_path, warnings):
     assert len(warnings) == 1 and "squad.en.json" in warnings.pop()
     copy = file(tmp_path / "copy.json", qa("other"), qa("new", "Wo?"))
     assert len(read_training_questions([str(german), str(copy)])) == 4
-    assert "1 questions are the same in two of them, and are trained on twice" in warnings.pop() and not warnings
+    assert (
+        "1 questions are the same in two of these sources and are trained on twice" in warnings.pop() and not warnings
+    )
     with pytest.raises(ValueError, match=r"--train_data names .*copy.json more than once"):
         read_training_questions([str(copy), str(german), str(copy)])
     with pytest.raises(FileNotFoundError, match=r"there is no file .*none.json"):
@@ -144,7 +146,7 @@ def test_a_test_file_without_answers(version, answers, tmp_path, warnings):
     assert listed([one])[one.key] == [("a", "Wann?", CONTEXT, None), ("b", "Wann?", CONTEXT, None)]
     assert not one.has_answers and one.unanswerable == 0 and one.may_lack_answers == (version == "v2.0")
     assert warnings == [f"{path}: no question has an answer; predictions are written, nothing is measured"]
-    with pytest.raises(ValueError, match=r"context-en.question-en have no answers, which development needs"):
+    with pytest.raises(ValueError, match=r"context-en.question-en have no answers; development needs answers"):
         read_question_sets(str(path), "dev")
     if version == "1.1":
         with pytest.raises(ValueError, match="2 questions without an answer that are not marked is_impossible"):

@@ -148,7 +148,7 @@ def test_labels_decode_to_the_answer(side, each_tokenizer, warnings, monkeypatch
         before = 0 if following is None or following.is_first else before + number - stride
     lost = len(questions) - 1 - len(found)
     assert len(found) > 25 and lost > 0
-    assert f"{lost} of {len(questions) - 1} training answers are whole in no window of 40 tokens" in warnings[0]
+    assert f"{lost} of {len(questions) - 1} training answers fit into no window of 40 tokens" in warnings[0]
 
 
 @pytest.mark.parametrize(

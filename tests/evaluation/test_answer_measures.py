@@ -339,7 +339,7 @@ def test_parts_without_questions_are_left_out():
 
 
 def test_refused():
-    with pytest.raises(ValueError, match="'fr': MLQA's are for ar, de, en, es, hi, vi, zh"):
+    with pytest.raises(ValueError, match="'fr': MLQA's rules are for ar, de, en, es, hi, vi, zh"):
         normalize_answer("le bateau", "fr")
     with pytest.raises(ValueError, match=r"question 'r' has no prediction \(1 of 2"):
         evaluate_answers({"q": ""}, {"q": ["boat"], "r": ["reef"]})

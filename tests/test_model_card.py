@@ -1,4 +1,4 @@
-"""Model cards: what they say of precision, languages, license and kind of model."""
+"""Model cards state precision, languages, license and kind of model."""
 
 from types import SimpleNamespace
 
@@ -22,8 +22,15 @@ def pretraining_card(folder, base, pair="en-de", long=True):
 
 
 def answering_card(folder, base, config, history=(), results=None, **training):
-    options = SimpleNamespace(max_tokens_per_batch=None, freeze_embeddings=True, num_finetuned_layers=None,
-                              model_name_or_path=str(base), train_data=["a/train.json"], dev_data=None, select="best")  # fmt: skip
+    options = SimpleNamespace(
+        max_tokens_per_batch=None,
+        freeze_embeddings=True,
+        num_finetuned_layers=None,
+        model_name_or_path=str(base),
+        train_data=["a/train.json"],
+        dev_data=None,
+        select="best",
+    )
     reader = SimpleNamespace(
         encoder=SimpleNamespace(max_length=64, doc_stride=16), model=SimpleNamespace(config=config)
     )
@@ -86,8 +93,10 @@ def test_only_a_bertlong_is_tagged_as_one(tmp_path):
 
 def test_results_are_metadata(tmp_path):
     results = {"xquad": [{"context": "de", "question": "en", "F1": 61.234, "EM": 50.0}]}
-    write_question_answering_card(tmp_path, "model", None, ["de", "en"], results, {"xquad": "| table |"}, "24 questions.",
-                                  {"seed": 0}, "The last.", 64, [])  # fmt: skip
+    tables, settings = {"xquad": "| table |"}, {"seed": 0}
+    write_question_answering_card(
+        tmp_path, "model", None, ["de", "en"], results, tables, "24 questions.", settings, "The last.", 64, []
+    )
     card = ModelCard.load(tmp_path / "README.md")
     assert [(r.dataset_config, r.metric_type, r.metric_value) for r in card.data.eval_results] == [
         ("context-de.question-en", "f1", 61.23), ("context-de.question-en", "exact_match", 50.0),

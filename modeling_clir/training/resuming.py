@@ -23,8 +23,8 @@ WITHOUT_EFFECT = {
     "output_dir", "do_train", "do_eval", "do_predict", "resume_from_checkpoint",
     # logs
     "logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter", "log_on_each_node",
-    "log_level", "log_level_replica", "disable_tqdm", "report_to", "run_name", "project", "trackio_space_id", "trackio_bucket_id",
-    "trackio_static_space_id", "include_num_input_tokens_seen", "skip_memory_metrics", "debug",
+    "log_level", "log_level_replica", "disable_tqdm", "report_to", "run_name", "project", "trackio_space_id",
+    "trackio_bucket_id", "trackio_static_space_id", "include_num_input_tokens_seen", "skip_memory_metrics", "debug",
     # evaluating and saving on the way
     "eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "eval_accumulation_steps", "eval_do_concat_batches",
     "eval_use_gather_object", "per_device_eval_batch_size", "batch_eval_metrics", "include_for_metrics",

@@ -35,7 +35,7 @@ def file(path, *qas, **changes):
 
 
 def hub(folder, configs):
-    """A folder as a data set of the Hub. `configs`: config name to split to rows."""
+    """Writes a folder like a data set of the Hub. `configs` maps config name to split to rows."""
     head = ["---", "configs:"]
     for config, splits in configs.items():
         head += [f"- config_name: {config}", "  data_files:"]
@@ -92,7 +92,7 @@ def test_squad_files(tmp_path):
 
 
 def test_training_files_with_the_same_ids(tmp_path, warnings):
-    """Translations of a data set have its ids; all of them are trained on, and faults are told apart by file."""
+    """Translations of a data set have its ids. All are trained on, and errors name the file of a fault."""
     german, english = (tmp_path / f"squad.{language}.json" for language in ("de", "en"))
     built = "It was built in 1866."
     file(german, qa("a"), qa("b"))
@@ -134,7 +134,7 @@ def test_an_empty_list_of_answers_is_no_mark(training, tmp_path, warnings):
 @pytest.mark.parametrize("version", ["1.1", "v2.0"])
 @pytest.mark.parametrize("answers", ["absent", "null", "empty"])
 def test_a_test_file_without_answers(version, answers, tmp_path, warnings):
-    """As a leaderboard gives it."""
+    """Leaderboards publish such files."""
     questions = [qa("a"), qa("b")]
     for question in questions:
         if answers == "absent":
@@ -379,7 +379,7 @@ def test_wrong_offsets(start, tmp_path, warnings):
         read_squad_file(path, training=True)
     assert [q.id for q in read_squad_file(path, training=True, bad_data="skip")] == ["good"]
     assert "2 questions" in warnings.pop() and not warnings
-    for bad_data in ("stop", "skip"):  # a test compares texts
+    for bad_data in ("stop", "skip"):  # a test compares texts only
         assert [q.answers for q in read_squad_file(path, bad_data=bad_data)] == [
             [("1866", start)],
             [("1866", 15)],

@@ -197,9 +197,16 @@ def bert_to_bertlong(
 
 def mark_queries(model: BertLongForXLRetrieval, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """
-    Makes a tokenizer that gives token types (0 for `<s> query </s>`, 1 for the rest), for a BertLong from a BERT that
-    was trained without token types. BertLong finds the query by them. Both types get, in place, the embedding that the
-    BERT had for all tokens. A tokenizer that gives token types is returned unchanged.
+    Makes a BERT's tokenizer give token types, by which BertLong finds the query: 0 for `<s> query </s>`, 1 for the
+    rest. Some BERTs, such as multilingual-e5-small, were trained without token types.
+
+    Args:
+        model (`BertLongForXLRetrieval`): converted from the BERT. Both of its token types get, in place, the embedding
+            that the BERT had for all tokens.
+        tokenizer (`PreTrainedTokenizerBase`): the BERT's tokenizer.
+
+    Returns:
+        A new tokenizer. If the tokenizer gives token types already, the same tokenizer, and the model does not change.
     """
     if gives_token_types(tokenizer):
         return tokenizer
@@ -235,7 +242,7 @@ def mark_queries(model: BertLongForXLRetrieval, tokenizer: PreTrainedTokenizerBa
 def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:
     """
     Reads the tensors of `model.safetensors` or `pytorch_model.bin`; empty if the folder has neither. Reads a pickle
-    with `weights_only=True`, and raises `ValueError` if it holds more than tensors.
+    with `weights_only=True`. Raises `ValueError` if it holds more than tensors or is cut.
     """
     path = Path(folder) / "model.safetensors"
     try:

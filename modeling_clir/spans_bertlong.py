@@ -12,8 +12,15 @@ from transformers import PreTrainedModel
 
 def attach_marks(offsets: np.ndarray, text: str) -> np.ndarray:
     """
-    Extends the offsets of the tokens of a text, `(tokens, 2)`, in any order. A combining mark (vowel sign, accent)
-    that the tokenizer's normalization drops is added to the token before it.
+    Adds combining marks to the tokens before them: a tokenizer's normalization may drop vowel signs and accents.
+
+    Args:
+        offsets (`np.ndarray` of shape `(tokens, 2)`): start and end of each token in the text, in characters, in any
+            order.
+        text (`str`): the text.
+
+    Returns:
+        The offsets with the marks, in the same shape and order.
     """
     spans, place = np.unique(offsets, axis=0, return_inverse=True)
     starts = np.append(spans[1:, 0], len(text))
@@ -26,7 +33,10 @@ def attach_marks(offsets: np.ndarray, text: str) -> np.ndarray:
 
 
 def are_text(offsets: np.ndarray, text: str) -> np.ndarray:
-    """Tells which tokens, by their offsets in a text, are more than space. An answer may begin or end there."""
+    """
+    Tells which tokens, by their offsets `(tokens, 2)`, are more than space. An answer may begin or end there. Returns
+    shape `(tokens,)`.
+    """
     return np.array([bool(text[start:end].strip()) for start, end in offsets.tolist()], dtype=bool)
 
 

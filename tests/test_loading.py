@@ -1,4 +1,4 @@
-"""Opening checkpoints: the same rules at every door, and what is refused before any batch."""
+"""Opening checkpoints: every class and runner has the same rules, and refuses bad checkpoints before any batch."""
 
 import json
 import pickle
@@ -54,7 +54,7 @@ each_door = pytest.mark.parametrize("door", AT_THE_DOORS)
 
 
 def word_tokenizer(types=True, words=WORDS, **options) -> PreTrainedTokenizerFast:
-    """A word a token; with `types` the document is of type 1."""
+    """Makes a tokenizer with a token per word. With `types` the document has type 1."""
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate([*SPECIAL, *words])}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     pair = f"<s>:0 $A:0 </s>:0 </s>:{int(types)} $B:{int(types)} </s>:{int(types)}"
@@ -140,7 +140,7 @@ def test_long_documents_at_the_door(tmp_path):
 
 
 def test_configuration_options_reach_the_model(tmp_path):
-    """Here X-MOD's language, without which it is refused."""
+    """X-MOD's language is such an option: without it X-MOD is refused."""
     save(tmp_path, XmodConfig(**ROBERTA, num_labels=1, languages=["de_DE", "en_XX"]), word_tokenizer(False))
     with pytest.raises(
         ValueError, match=r"a xmod does not compute .* Please call `XmodPreTrainedModel.set_default_la"
@@ -185,7 +185,7 @@ def test_a_bertlong_without_token_types_is_said(tmp_path, caplog):
 
 @pytest.mark.parametrize("kind", ["sentencepiece", "names"])
 def test_conversion_marks_the_query(kind, tmp_path, caplog):
-    """A BERT whose tokenizer is XLM-R's, and one whose tokenizer names no token types, as of sentence encoders."""
+    """One BERT has XLM-R's tokenizer; another has a tokenizer without token types, as sentence encoders have."""
     if kind == "names":
         tokenizer = word_tokenizer(model_input_names=["input_ids", "attention_mask"])
     else:
@@ -245,7 +245,7 @@ def test_questions_with_the_same_id(tmp_path):
 
 @pytest.mark.parametrize("config_class", [RobertaConfig, Data2VecTextConfig, XmodConfig])
 def test_positions_are_counted_by_the_model(config_class, tmp_path):
-    """A pair of the longest length is computed; the next one would have no position."""
+    """A pair of the longest length is computed; one more token would have no position."""
     extra = {"languages": ["en_XX"], "default_language": "en_XX"} if config_class is XmodConfig else {}
     save(tmp_path, config_class(**ROBERTA, num_labels=1, **extra), word_tokenizer(False))
     reranker = Reranker.from_pretrained(tmp_path, max_query_length=10)
@@ -266,7 +266,7 @@ def test_models_without_a_longest_input(tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is refused
+# Checkpoints that are refused
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -309,10 +309,10 @@ def test_labels_that_are_not_relevance(tmp_path):
     names = {0: "contradiction", 1: "entailment", 2: "neutral"}
     save(tmp_path / "nli", BertConfig(**SMALL, id2label=names), word_tokenizer())
     with pytest.raises(
-        ValueError, match=r"3 labels \(contradiction, entailment, neutral\), none of which is relevance"
+        ValueError, match=r"3 labels \(contradiction, entailment, neutral\), and none of them is relevance"
     ):
         Reranker.from_pretrained(tmp_path / "nli", max_query_length=10)
-    # What the message advises:
+    # The advice of the message works:
     AutoModel.from_pretrained(tmp_path / "nli").save_pretrained(tmp_path / "encoder")
     word_tokenizer().save_pretrained(tmp_path / "encoder")
     reranker = AT_THE_DOORS["rank"](tmp_path / "encoder")
@@ -406,7 +406,7 @@ def test_threads_share_encoders(shared_parts):
 
 
 def test_an_encoder_can_be_pickled():
-    """As processes that load data get it: special tokens in a text are still text."""
+    """Processes that load data get a pickled encoder: special tokens in a text must still be text."""
     encoder = PairEncoder(word_tokenizer(), 40, 10)
     again = pickle.loads(pickle.dumps(encoder))
     pairs = ["q1 </s> q2"], ["<s> d1 </s>"]
@@ -420,7 +420,7 @@ def test_an_encoder_can_be_pickled():
 
 
 def test_no_passage_is_longer_than_its_room(shared_parts):
-    """Tokens of a sentencepiece model are others where a text is cut; passages are made of the document's own."""
+    """Sentencepiece gives other tokens for a cut text, so passages are made of the whole document's tokens."""
     config, tokenizer = shared_parts
     reranker = Reranker(BertLongForSequenceClassification(config).eval(), tokenizer, 40, 20, long_documents="maxp")
     seen = []
@@ -444,7 +444,7 @@ def test_no_passage_is_longer_than_its_room(shared_parts):
 
 
 def test_two_2021_labels_still_open(tmp_path):
-    """A checkpoint of two labels as the conversion of 2021 writes it."""
+    """The conversion of 2021 checkpoints writes two labels."""
     torch.manual_seed(0)
     model = BertLongForXLRetrieval(BertLongConfig(**SMALL, num_labels=2, attention_window=8)).eval()
     model.save_pretrained(tmp_path)

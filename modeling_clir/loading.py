@@ -221,8 +221,8 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel):
         logger.warning_once(f"this {kind} has no token types: separators mark the two texts")
     if kind == BertLongConfig.model_type and not gives_token_types(tokenizer):
         logger.warning(
-            f"{model.name_or_path}: the tokenizer gives no token types, by which a BertLong finds the query: [CLS] alone is "
-            "global. An older version converted it so; convert its source again with python -m modeling_clir.convert"
+            f"{model.name_or_path}: the tokenizer gives no token types, by which a BertLong finds the query: [CLS] alone "
+            "is global. An older version converted it so; convert its source again with python -m modeling_clir.convert"
         )
 
 

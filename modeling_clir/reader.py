@@ -124,8 +124,8 @@ class Reader:
             distributed (`bool`, defaults to `False`): every process calls this with the same questions, computes its
                 share of the batches and gets all predictions. The batches are the same as with one process.
 
-        Raises `TypeError` for an object that is not a [`Question`], and `ValueError` for an id that occurs twice and for
-        a score that is NaN.
+        Raises `TypeError` for an object that is not a [`Question`], and `ValueError` for an id that occurs twice and
+        for a score that is NaN.
         """
         self.model.eval()
         questions = list(questions)

@@ -41,8 +41,8 @@ MAYBE_BAD_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 
 def find_optional(folder: Path, name: str) -> Path | None:
     """
-    Finds the file `name` or `name.gz` of a folder; `None` without either. Raises `ValueError` for both, and for a broken
-    link.
+    Finds the file `name` or `name.gz` of a folder; `None` without either. Raises `ValueError` for both, and for a
+    broken link.
     """
     found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_symlink() or path.is_file()]
     if len(found) > 1:
@@ -280,8 +280,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
 @contextmanager
 def new_file(path: Path) -> Iterator[TextIO]:
     """
-    Gives a text file to write to, gzipped if its name ends so. Atomic: readers of `path` see the old file, the new one, or
-    none.
+    Gives a text file to write to, gzipped if its name ends so. Atomic: readers of `path` see the old file, the new
+    one, or none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.unfinished")

@@ -169,7 +169,7 @@ def load_pretrained(
     checkpoint without the head, an encoder-decoder, and a model that needs more than token ids.
     """
     hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
-    if (dtype := options.pop("torch_dtype", None)) is not None:  # the older name
+    if (dtype := options.pop("torch_dtype", None)) is not None:  # the older name of dtype
         options.setdefault("dtype", dtype)
     of_model = {name: options.pop(name) for name in ("dtype", "quantization_config") if options.get(name) is not None}
     if int8 := of_model.get("dtype") in ("int8", torch.int8):
@@ -221,8 +221,9 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel):
         logger.warning_once(f"this {kind} has no token types: separators mark the two texts")
     if kind == BertLongConfig.model_type and not gives_token_types(tokenizer):
         logger.warning(
-            f"{model.name_or_path}: the tokenizer gives no token types, by which a BertLong finds the query: [CLS] alone "
-            "is global. An older version converted it so; convert its source again with python -m modeling_clir.convert"
+            f"{model.name_or_path}: the tokenizer gives no token types, by which a BertLong finds the query: only [CLS] "
+            "is global. An older version converted this model; convert its source again with "
+            "python -m modeling_clir.convert"
         )
 
 

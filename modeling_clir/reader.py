@@ -133,7 +133,7 @@ class Reader:
             if not isinstance(question, Question):
                 raise TypeError(f"questions[{i}] must be a Question, got {type(question).__name__}: {question!r}")
         if len({question.id for question in questions}) < len(questions):
-            raise ValueError("two questions have the same id, by which answers are told apart")
+            raise ValueError("two questions have the same id: give each question its own id")
         state = PartialState() if distributed else None
         windows = self.encoder(questions, progress and (state is None or state.is_main_process), f"windows of {name}")
         lengths, found = np.array([len(window.ids) for window in windows], dtype=int), []

@@ -180,7 +180,7 @@ def test_a_bertlong_without_token_types_is_said(tmp_path, caplog):
     for door in AT_THE_DOORS.values():
         caplog.clear()
         door(tmp_path / "without")
-        assert "gives no token types, by which a BertLong finds the query: [CLS] alone is global" in caplog.text
+        assert "gives no token types, by which a BertLong finds the query: only [CLS] is global" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["sentencepiece", "names"])

@@ -280,7 +280,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 @contextmanager
 def new_file(path: Path) -> Iterator[TextIO]:
     """
-    Gives a text file to write to, gzipped if its name ends so. Atomic: readers of `path` see the old file, the new
+    Gives a text file to write to, gzipped if its name ends in `.gz`. Atomic: readers of `path` see the old file, the new
     one, or none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -131,7 +131,7 @@ class PairEncoder:
         """
         try:
             return self.backend.encode_batch(texts, add_special_tokens=False)
-        except TypeError:  # which says neither what is wrong nor where
+        except TypeError:  # its message names neither the fault nor the text
             for text in texts:
                 check_text(text, ascii(text[:60]))
             raise

@@ -248,7 +248,7 @@ def test_corpus_of_the_hub(tmp_path, monkeypatch):
         PretrainingDataset("someone/corpus", both("en-fr"))
     with pytest.raises(FileNotFoundError, match="no pairs/en-de/validation"):
         PretrainingDataset("someone/corpus", both("en-de"), split="validation")
-    with pytest.raises(FileNotFoundError, match=r"someone/else is no folder.*404"):
+    with pytest.raises(FileNotFoundError, match=r"someone/else is not a folder.*404"):
         PretrainingDataset("someone/else", both("en-de"))
 
 

@@ -362,7 +362,7 @@ def test_sources_that_are_refused(tmp_path, capsys):
     assert "3 entries" in refused(capsys, tmp_path / "bert", output, "--attention_window", "4", "4", "4")
     for name in ("tokenizer.json", "vocab.txt"):
         (tmp_path / "bert" / name).unlink(missing_ok=True)
-    assert "no tokenizer: save" in refused(capsys, tmp_path / "bert", output)
+    assert "no tokenizer: first save" in refused(capsys, tmp_path / "bert", output)
     save_tokenizer(tmp_path / "bert", WORDS + [f"word{i}" for i in range(40)])
     assert "has 51 tokens" in refused(capsys, tmp_path / "bert", output)
 

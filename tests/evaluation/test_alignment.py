@@ -188,7 +188,7 @@ def test_errors(models, tmp_path, monkeypatch):
     config = json.loads((models["bert"] / "config.json").read_text(encoding="utf-8")) | {"num_hidden_layers": 3}
     shutil.copytree(models["bert"], tmp_path / "bert")
     (tmp_path / "bert/config.json").write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"16 tensors of BertModel are missing, as encoder\.layer\.2"):
+    with pytest.raises(ValueError, match=r"16 tensors of BertModel are missing, such as encoder\.layer\.2"):
         load(tmp_path / "bert")
 
 

@@ -6,7 +6,7 @@ Aligns sentences or documents across languages by the vectors of an encoder, in 
     python run_alignment.py --model_name_or_path MODEL --folder FOLDER --pairs en-de,en-fr --output_dir ...
     python run_alignment.py --model_name_or_path MODEL --dataset NAME --columns en de --output_dir ...
 
-Prints the tables; writes them (alignment.md), alignment.csv, alignment.json and a plot, alignment.png.
+Prints the tables. Writes the tables (alignment.md), alignment.csv, alignment.json and a plot (alignment.png).
 """
 
 import logging
@@ -28,35 +28,37 @@ class Arguments:
     model_name_or_path: str = field(metadata={"help": "any encoder with a fast tokenizer, a folder or Hub name"})
     output_dir: str = field(metadata={"help": "folder of the results"})
     source: str | None = field(
-        default=None, metadata={"help": "text file, a sentence or document a line; or documents.jsonl; plain or .gz"}
+        default=None, metadata={"help": "text file with a sentence or document per line, or .jsonl; plain or .gz"}
     )
     target: str | None = field(
-        default=None, metadata={"help": "the translations: as many lines, or a .jsonl of the same ids"}
+        default=None, metadata={"help": "the translations: a file with as many lines, or a .jsonl with the same ids"}
     )
     folder: str | None = field(
         default=None,
         metadata={
-            "help": "in place of --source and --target: it has en.jsonl, en.txt, *.en.txt or *.en-de.en; or .gz"
+            "help": "replaces --source and --target: a folder with en.jsonl, en.txt, *.en.txt or *.en-de.en, or .gz"
         },
     )
-    pairs: str = field(default="", metadata={"help": "language pairs in --folder, as en-de,en-fr"})
+    pairs: str = field(default="", metadata={"help": "language pairs in --folder, such as en-de,en-fr"})
     document_ids: str | None = field(
-        default=None, metadata={"help": "file with a document id for each line of the text files: lines are joined"}
+        default=None,
+        metadata={"help": "file with a document id for each line of the text files; joins the lines of a document"},
     )
     dataset: str | None = field(
-        default=None, metadata={"help": "in place of files: a dataset of the Hub, or a folder that `datasets` reads"}
+        default=None, metadata={"help": "replaces files: a dataset of the Hub, or a folder that `datasets` reads"}
     )
     columns: list[str] = field(
-        default_factory=list, metadata={"help": "its two columns, as en de, translation.en translation.de"}
+        default_factory=list,
+        metadata={"help": "two columns of --dataset, such as en de, or translation.en translation.de"},
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "its config, where it has several"})
-    dataset_split: str = field(default="test", metadata={"help": "its split"})
+    dataset_config: str | None = field(default=None, metadata={"help": "config of --dataset, if it has several"})
+    dataset_split: str = field(default="test", metadata={"help": "split of --dataset"})
     max_length: int | None = field(
-        default=None, metadata={"help": "texts are cut to so many tokens; defaults to the model's"}
+        default=None, metadata={"help": "cut texts to this many tokens; defaults to the model's longest input"}
     )
     max_tokens_per_batch: int = field(default=8192, metadata={"help": "tokens per batch of texts"})
     dtype: Literal["float32", "bfloat16"] = field(default="float32", metadata={"help": "precision of the model"})
-    use_cpu: bool = field(default=False, metadata={"help": "also where there is a GPU"})
+    use_cpu: bool = field(default=False, metadata={"help": "use the CPU even if there is a GPU"})
 
     def __post_init__(self):
         files = self.source is not None or self.target is not None

@@ -1,15 +1,16 @@
 #!/usr/bin/env python
 """
-Reranks collections for cross-lingual retrieval: as the model is, or with --do_train finetuned on folds of the queries,
-each fold tested once (Yu, Fei, Li 2021).
+Reranks collections for cross-lingual retrieval. With --do_train it first finetunes the model on folds of the queries
+and tests each fold once (Yu, Fei, Li 2021).
 
     python run_clir.py --model_name_or_path MODEL --collections data/en-de data/de-en --output_dir results/clir
-    accelerate launch run_clir.py --do_train --model_name_or_path MODEL --collections data/en-de --output_dir results/en-de
+    accelerate launch run_clir.py --do_train --model_name_or_path MODEL --collections data/en-de --output_dir
+    results/de
 
-Writes for each collection {collection}.run (TREC) and {collection}.csv (measures of each query), and metrics.json.
+Writes {collection}.run (TREC) and {collection}.csv (measures of each query) for each collection, and metrics.json.
 
-An output folder belongs to one command: a killed run with --do_train goes on if the same command is given again, and other
-options are refused. --fold may differ: the results are those of all folds that are finished in the folder.
+An output folder belongs to one command. If the same command with --do_train is given again, it continues a killed run.
+Other options are refused, except --fold: the results are those of all folds that are finished in the folder.
 """
 
 import json
@@ -42,14 +43,15 @@ class Arguments:
         },
     )
     train_collections: list[str] | None = field(
-        default=None, metadata={"help": "folders to train on; all queries of --collections are then tested"}
+        default=None, metadata={"help": "folders to train on; tests all queries of --collections"}
     )
-    fold: int | None = field(default=None, metadata={"help": "run this test fold only; all by default"})
+    fold: int | None = field(default=None, metadata={"help": "run this test fold only; all folds by default"})
     num_negatives: int = field(default=1, metadata={"help": "negatives per training query, judged ones first"})
     num_finetuned_layers: int | None = field(
-        default=None, metadata={"help": "train only so many last layers, with pooler and head; all by default"}
+        default=None,
+        metadata={"help": "train only this many last layers, the pooler and the head; all layers by default"},
     )
-    reinit_layers: int = field(default=0, metadata={"help": "draw so many last layers anew before training"})
+    reinit_layers: int = field(default=0, metadata={"help": "reinitialize this many last layers before training"})
     head_learning_rate: float | None = field(default=None, metadata={"help": "defaults to --learning_rate"})
     max_length: int | None = field(default=None, metadata={"help": "longest pair in tokens; defaults to the model's"})
     max_query_length: int = field(default=128, metadata={"help": "longest query in tokens"})
@@ -74,7 +76,7 @@ class Arguments:
 
 def main():
     # 1. Processes; arguments and data, checked before a model is loaded
-    os.environ.setdefault("MKL_CBWR", "AVX512,STRICT")  # else the last bits of scores change with threads and memory
+    os.environ.setdefault("MKL_CBWR", "AVX512,STRICT")  # or the last bits of scores change with threads and memory
     start_all_processes()
     args, training_args = parse_arguments((Arguments,), sys.argv[1:], __doc__)
 
@@ -119,7 +121,7 @@ def main():
     sources = [read_collection(Path(folder)) for folder in args.train_collections or []]
     everything = collections + sources
     if len({collection.name for collection in everything}) < len(everything):
-        raise ValueError("two of the collections' folders have the same name, which names their results")
+        raise ValueError("two of the collections' folders have the same name, which would name the same results")
 
     # 2. Folds; the output folder belongs to this command, whichever fold it runs
     assign_folds(everything, training_args.seed)

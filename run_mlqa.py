@@ -1,17 +1,18 @@
 #!/usr/bin/env python
 """
-Answers questions in one language from contexts in another: finetunes on SQuAD, and measures on MLQA, XQuAD and SQuAD (Yu,
-Fei, Li 2021).
+Answers questions in one language from contexts in another: finetunes on SQuAD, and measures on MLQA, XQuAD and SQuAD
+(Yu, Fei, Li 2021).
 
-    accelerate launch run_mlqa.py --do_train --model_name_or_path MODEL --train_data train-v1.1.json \
+    accelerate launch run_mlqa.py --do_train --model_name_or_path MODEL --train_data train-v1.1.json \\
         --dev_data MLQA_V1 --test_data MLQA_V1 xquad --languages en de es --output_dir results/mlqa
     python run_mlqa.py --model_name_or_path results/mlqa --test_data MLQA_V1 --output_dir results/again
 
-Writes for each test set {set}/context-{language}.question-{language}.json (id to answer) and .nbest.json, and together
-{set}.md, results.csv, results.png and metrics.json; with --do_train the model, its card and pipeline.
+Writes {set}/context-{language}.question-{language}.json (id to answer) and .nbest.json for each test set and language
+pair, a table {set}.md for each test set, and results.csv, results.png and metrics.json for all. With --do_train it
+also writes the model, its card and its pipeline.
 
-An output folder belongs to one command: a killed run with --do_train goes on if the same command is given again, a finished
-one is left as it is, and other options are refused.
+An output folder belongs to one command. If the same command with --do_train is given again, it continues a killed run
+and does nothing for a finished one. Other options are refused.
 """
 
 import json
@@ -38,46 +39,50 @@ class Arguments:
         metadata={"help": "folder or Hub name of any encoder; without --do_train it needs a question answering head"}
     )
     train_data: list[str] | None = field(
-        default=None, metadata={"help": "files in SQuAD's layout, or Hub names as rajpurkar/squad"}
+        default=None, metadata={"help": "files in SQuAD's layout, or Hub names like rajpurkar/squad"}
     )
     dev_data: list[str] | None = field(
-        default=None, metadata={"help": "chooses epochs and the threshold of no answer; as --test_data"}
+        default=None,
+        metadata={"help": "data that choose the epoch and the no-answer threshold; the same forms as --test_data"},
     )
     test_data: list[str] | None = field(
         default=None,
-        metadata={"help": "MLQA_V1, a folder of *.LANGUAGE.json (XQuAD), SQuAD's files, or Hub names as google/xquad"},
+        metadata={"help": "MLQA_V1, a folder of *.LANGUAGE.json (XQuAD), SQuAD files, or Hub names like google/xquad"},
     )
     languages: list[str] | None = field(
-        default=None, metadata={"help": "all pairs of these; by default all pairs that are there"}
+        default=None, metadata={"help": "use all pairs of these languages; by default all pairs of the data"}
     )
-    pairs: list[str] | None = field(default=None, metadata={"help": "these, as context-de.question-en"})
+    pairs: list[str] | None = field(
+        default=None, metadata={"help": "use these pairs only, written as context-de.question-en"}
+    )
     select: Literal["best", "last"] = field(
         default="best",
-        metadata={"help": "the epoch that is tested: for each pair its best by development F1, or the last"},
+        metadata={"help": "epoch to test: best takes each pair's best epoch by development F1, last the last epoch"},
     )
     bad_data: Literal["stop", "skip"] = field(
         default="stop",
-        metadata={"help": "what to do about answers that are not where their offset says, and the like"},
+        metadata={"help": "stop at, or skip, questions with an error, such as an answer that is not at its offset"},
     )
     num_finetuned_layers: int | None = field(
-        default=None, metadata={"help": "train the last layers and the head only; all by default"}
+        default=None, metadata={"help": "train only this many last layers and the head; all layers by default"}
     )
     freeze_embeddings: bool = field(default=True, metadata={"help": "do not train the embeddings"})
     max_length: int | None = field(
         default=None, metadata={"help": "longest window in tokens; defaults to the model's"}
     )
-    doc_stride: int = field(default=128, metadata={"help": "tokens that a window has in common with the next"})
+    doc_stride: int = field(default=128, metadata={"help": "tokens that a window shares with the next window"})
     max_question_length: int = field(default=64, metadata={"help": "longest question in tokens"})
     max_answer_length: int = field(default=30, metadata={"help": "longest answer in tokens"})
-    n_best: int = field(default=20, metadata={"help": "answers of a question that are written"})
+    n_best: int = field(default=20, metadata={"help": "answers to write for each question"})
     max_tokens_per_batch: int | None = field(
         default=None,
         metadata={
-            "help": "tokens per batch of windows, in answering and, in place of --per_device_train_batch_size, in training"
+            "help": "tokens per batch of windows when answering; also for training, if given, in place of "
+            "--per_device_train_batch_size"
         },
     )
     dtype: Literal["float32", "bfloat16", "int8"] = field(
-        default="float32", metadata={"help": "precision of the test; int8 on a CPU only"}
+        default="float32", metadata={"help": "precision of the test; int8 needs a CPU"}
     )
 
     def __post_init__(self):
@@ -88,7 +93,7 @@ class Arguments:
 
 def main():
     # 1. Processes; arguments and data, checked before a model is loaded
-    os.environ.setdefault("MKL_CBWR", "AVX512,STRICT")  # else the last bits of scores change with threads and memory
+    os.environ.setdefault("MKL_CBWR", "AVX512,STRICT")  # or the last bits of scores change with threads and memory
     start_all_processes()
     args, training_args = parse_arguments((Arguments,), sys.argv[1:], __doc__)
 
@@ -131,13 +136,13 @@ def main():
         for sources, role in ((args.dev_data, "dev"), (args.test_data, "test"))
     )
     if len({(one.name, one.key) for one in tests}) < len(tests):
-        raise ValueError("two of --test_data have the same name and languages, which name their results")
+        raise ValueError("two of --test_data have the same name and languages, which would name the same results")
     tuned = {question.id for one in development for question in one.questions}
     if seen := sum(question.id in tuned for one in tests for question in one.questions):
-        logger.warning(f"{seen} test questions are development questions too: what they measure was tuned on them")
+        logger.warning(f"{seen} test questions are also development questions: their results were tuned on them")
     logger.info(f"development: {describe(development) or 'none'}; test: {describe(tests) or 'none'}")
 
-    # 2. The output folder belongs to this command; nothing is left to do if it is finished
+    # 2. The output folder belongs to this command; a finished one is left as it is
     output = Path(training_args.output_dir)
     files = check_output(output, "run_mlqa.py", asdict(args), training_args)
     if training_args.do_train and (output / "metrics.json").is_file():
@@ -158,7 +163,7 @@ def main():
         windows = TrainingWindows(questions, reader.encoder, progress=training_args.should_log)
         history = train_reader(reader, windows, development, training_args, args.select, args.max_tokens_per_batch)
 
-    # 4. Answer the questions of each pair of languages by the model of its epoch
+    # 4. Answer the questions of each pair of languages with the model of the pair's epoch
     def open_reader(epoch: int) -> Reader:
         source = epoch_folder(output, epoch) if epoch else args.model_name_or_path
         reader = Reader.from_pretrained(source, new_head=True, **options)
@@ -180,7 +185,7 @@ def main():
     if not training_args.should_save:
         return
 
-    # 5. Matrices; the model whose mean over the development pairs is best, with its card
+    # 5. Tables; the model with the best mean over the development pairs, with its card
     for name, of_set in results.items():
         for result in of_set:
             key = language_key(result["context"], result["question"])

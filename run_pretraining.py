@@ -4,9 +4,10 @@ Pretrains a cross-lingual reranker with query language modelling (QLM) and relev
 
     accelerate launch run_pretraining.py --config recipes/demo.yaml [--flag value ...]
 
-An output folder belongs to one command: a killed run goes on from its last complete checkpoint if the same command is given
-again with --resume_from_checkpoint true, a finished one is left as it is, and other options are refused. To train longer, or
-with other options, name the checkpoint: --resume_from_checkpoint FOLDER/checkpoint-N, and another --output_dir.
+An output folder belongs to one command. If the same command is given again with --resume_from_checkpoint true, it
+continues a killed run from its last complete checkpoint and does nothing for a finished one. Other options are
+refused. To train longer, or with other options, pass a checkpoint (--resume_from_checkpoint FOLDER/checkpoint-N) and
+another --output_dir.
 """
 
 import logging
@@ -27,13 +28,13 @@ logger = logging.getLogger("run_pretraining")
 @dataclass
 class ModelArguments:
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "a BertLong checkpoint, or a BERT, which is converted to BertLong on the fly"}
+        default=None, metadata={"help": "a BertLong checkpoint, or a BERT, which is then converted to BertLong"}
     )
     config_name: str | None = field(default=None, metadata={"help": "train from scratch with this config"})
     tokenizer_name: str | None = field(default=None, metadata={"help": "defaults to the model's"})
     keep_bert: bool = field(default=False, metadata={"help": "train a BERT as a BERT, without conversion"})
-    max_position_embeddings: int = field(default=1024, metadata={"help": "of a BERT that is converted"})
-    attention_window: int = field(default=64, metadata={"help": "of a BERT that is converted"})
+    max_position_embeddings: int = field(default=1024, metadata={"help": "positions of a converted BERT"})
+    attention_window: int = field(default=64, metadata={"help": "window of a converted BERT"})
 
     def __post_init__(self):
         if (self.model_name_or_path is None) == (self.config_name is None):
@@ -49,10 +50,10 @@ class ModelArguments:
 class DataArguments:
     corpus: str = field(metadata={"help": "folder or Hub dataset; scripts/build_corpus.py writes one"})
     qlm_pairs: str = field(
-        default="", metadata={"help": "language pairs of QLM, as en-de,en-fr; both directions of each"}
+        default="", metadata={"help": "language pairs of QLM, such as en-de,en-fr; each stands for both directions"}
     )
     rr_pairs: str = field(default="", metadata={"help": "language pairs of RR"})
-    max_pairs: int | None = field(default=None, metadata={"help": "sample so many aligned pairs per language pair"})
+    max_pairs: int | None = field(default=None, metadata={"help": "sample this many aligned pairs per language pair"})
     max_eval_pairs: int | None = field(default=200, metadata={"help": "held-out pairs per language pair"})
     num_negatives: int = field(default=1, metadata={"help": "negatives of an RR example"})
     num_eval_negatives: int = field(default=3, metadata={"help": "negatives of a held-out RR example"})
@@ -62,7 +63,7 @@ class DataArguments:
     max_query_length: int = field(default=128, metadata={"help": "longest query in tokens"})
     max_tokens_per_batch: int | None = field(
         default=None,
-        metadata={"help": "training: tokens per batch, negatives included, in place of --per_device_train_batch_size"},
+        metadata={"help": "training: tokens per batch, negatives included (replaces --per_device_train_batch_size)"},
     )
 
     def __post_init__(self):
@@ -139,7 +140,7 @@ def main():
 
     # 3. Model and tokenizer
     source = model_args.model_name_or_path or model_args.config_name
-    read_config(source)  # says clearly where there is none
+    read_config(source)  # its error names the missing config
     tokenizer = load_tokenizer(model_args.tokenizer_name or source)
     if model_args.model_name_or_path is None:
         config = AutoConfig.from_pretrained(source)
@@ -178,8 +179,9 @@ def main():
         state = train_to_the_end(trainer, checkpoint)
         if not finished:
             trainer.save_model()
-            if "train_runtime" in state.log_history[-1]:  # not if the run was killed after the last step
-                trainer.save_metrics("train", state.log_history[-1])
+            last = state.log_history[-1] if state.log_history else {}
+            if "train_runtime" in last:  # not if the run was killed after the last step
+                trainer.save_metrics("train", last)
             trainer.save_state()  # last: from now on the training is finished
 
     # 5. Evaluate

@@ -1,12 +1,13 @@
 #!/usr/bin/env python
 """
-Growth of the time and memory of ranking with the batch size, of rows of mixed real lengths as they come.
+Measures how time and memory of ranking grow with the batch size, on unsorted rows of mixed real lengths.
 
     python benchmarks/batch.py
 
 BertLong and Hugging Face's Longformer of the same size, with random weights, rank the same pairs of a question and a
-paragraph in another language, of up to 1024 tokens, unsorted, in batches of one size after the other. `padding` is the
-share of a batch's positions that is none of its tokens: a model that computes it slows down with it.
+paragraph in another language. Pairs have up to 1024 tokens and are not sorted; the batch sizes are measured in turn.
+`padding` is the share of a batch's positions that are padding. A model that computes padding slows down with this
+share.
 """
 
 import argparse

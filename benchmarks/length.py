@@ -1,14 +1,15 @@
 #!/usr/bin/env python
 """
-Growth of time and memory with the length of one row, from 1024 tokens on.
+Measures how time and memory grow with the length of one row, from 1024 tokens on.
 
     python benchmarks/length.py
     python benchmarks/length.py --train --lengths 1024 2048 4096
 
-BertLong and Hugging Face's Longformer of the same size, with random weights and as many positions as the longest row has
-tokens, rank a row of random tokens, of which 32 are the query. `--train`: forward and backward too. `--peer modernbert`
-adds a ModernBERT with random weights (ModernBERT-base's own sizes, 22 layers); another name is looked up on the Hub. A peer
-is measured up to its own longest row. On a GPU BertLong runs with flex_attention too.
+BertLong and Hugging Face's Longformer of the same size, with random weights and as many positions as the longest row
+has tokens, rank a row of random tokens. The first 32 tokens are the query. `--train` also measures forward and
+backward. `--peer modernbert` adds a ModernBERT with random weights (ModernBERT-base's own sizes, 22 layers); another
+name is looked up on the Hub. A peer is measured up to its own longest row. On a GPU BertLong also runs with
+flex_attention.
 """
 
 import argparse
@@ -41,7 +42,7 @@ QUERY = 32
 
 
 def row(length: int, vocab_size: int, args: argparse.Namespace) -> dict[str, torch.Tensor]:
-    """Random tokens, the first `QUERY` of them the query's; (1, length) each."""
+    """Draws a row of random tokens, `(1, length)`. The first `QUERY` tokens are the query."""
     inputs = {"input_ids": torch.randint(1, vocab_size, (1, length))}  # 0 is padding
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     inputs["token_type_ids"] = (torch.arange(length) >= QUERY).long()[None]
@@ -60,7 +61,7 @@ def ours(args: argparse.Namespace, length: int, training: bool, compiled: bool =
     config = bertlong_config(args, positions=max(args.lengths))
     if flex:
         config._attn_implementation = "flex_attention"
-        config.attention_probs_dropout_prob = 0.0  # which it does not have
+        config.attention_probs_dropout_prob = 0.0  # flex_attention has no dropout
     model = random_model(AutoModelForSequenceClassification, config, args, training, compiled)
     inputs = row(length, args.vocab_size, args)
     return work(model, inputs, flops_of(args, [inputs], training), training, args)
@@ -88,8 +89,8 @@ def peer(args: argparse.Namespace, length: int, training: bool, compiled: bool =
 def main(argv: list[str] | None = None):
     parser = benchmark_parser(__doc__, texts=False)
     parser.add_argument("--lengths", type=positive, nargs="+", default=[1024, 2048, 4096, 8192, 16384])
-    parser.add_argument("--train", action="store_true", help="forward and backward too")
-    parser.add_argument("--peer", help="modernbert, or a model of the Hub, of which the configuration is read")
+    parser.add_argument("--train", action="store_true", help="also measure forward and backward")
+    parser.add_argument("--peer", help="modernbert, or a Hub name whose configuration is read")
     args = parse(parser, argv)
     if min(args.lengths) <= QUERY:
         parser.error(f"--lengths must be more than the {QUERY} tokens of the query, got {min(args.lengths)}")

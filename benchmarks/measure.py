@@ -1,6 +1,6 @@
 """
-What the benchmarks share: options, texts, models of one size, the count of floating-point operations, measuring with a
-process per case, and the table, CSV and plot of what was measured.
+Code that the benchmarks share: options, texts, models of one size, the count of floating-point operations, measuring
+with a process per case, and the table, CSV and plot of the results.
 """
 
 import argparse
@@ -49,23 +49,25 @@ def positive(text: str) -> int:
 
 
 def benchmark_parser(description: str, texts: bool = True, repeats: int = 3) -> argparse.ArgumentParser:
-    """The options of every benchmark, and with `texts` those of [`read_texts`]."""
+    """Makes a parser with the options of every benchmark, and with `texts` the options of [`read_texts`]."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=positive, default=12)
     parser.add_argument(
-        "--hidden_size", type=positive, default=768, help="a head per 64 of it, 4 times it inside (768)"
+        "--hidden_size", type=positive, default=768, help="a head has 64, the feed-forward layer 4 times it (768)"
     )
     parser.add_argument("--vocab_size", type=positive, default=105879, help="multilingual BERT's by default")
     parser.add_argument("--repeats", type=positive, default=repeats, help=f"rounds that are timed ({repeats})")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda: with compiled models too")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda also measures compiled models")
     parser.add_argument(
-        "--dtype", choices=["float32", "bfloat16"], help="of all cases; float32 on a CPU, bfloat16 on a GPU"
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        help="precision of all cases (default: float32 on a CPU, bfloat16 on a GPU)",
     )
     parser.add_argument("--output", type=Path, default=REPOSITORY / "results", help="folder of the CSV and the plot")
     if texts:
         parser.add_argument(
-            "--data", type=Path, help="folder of parallel SQuAD files *.LANGUAGE.json; the project's sample without it"
+            "--data", type=Path, help="folder of parallel SQuAD files *.LANGUAGE.json (default: the project's sample)"
         )
         parser.add_argument("--source", default="en", help="language of the questions (en)")
         parser.add_argument("--target", default="de", help="language of the paragraphs (de)")
@@ -73,7 +75,7 @@ def benchmark_parser(description: str, texts: bool = True, repeats: int = 3) -> 
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    """The checked options. A wrong one ends the program with a line that says which."""
+    """Parses and checks the options. A wrong option ends the program with a line that names it."""
     args = parser.parse_args(argv)
     if args.hidden_size % 64:
         parser.error(f"--hidden_size must be a multiple of 64, got {args.hidden_size}")
@@ -102,13 +104,13 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
 
 def read_texts(args: argparse.Namespace, number: int) -> tuple[list[str], list[str]]:
     """
-    Paragraphs drawn by the seed, in `args.target`, and a question about each in `args.source`: of the SQuAD files in
-    `args.data`, else of the project's sample.
+    Draws paragraphs in `args.target` by the seed, and a question about each in `args.source`. Reads the SQuAD files in
+    `args.data`, or the project's sample.
 
     Returns:
         The questions and the paragraphs, `number` of each.
 
-    Raises `FileNotFoundError` or `ValueError` where there are not so many.
+    Raises `FileNotFoundError` if a file is missing, and `ValueError` if there are fewer than `number` paragraphs.
     """
     languages = [args.source, args.target]
     if args.data:
@@ -149,7 +151,7 @@ def padded_batches(
     longest_first: bool = False,
     pad_to: int | None = None,
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """The pairs as they come, or sorted by length, in batches padded to their longest row, or to `pad_to` tokens."""
+    """Yields batches of the pairs, unsorted or longest first, padded to their longest row or to `pad_to` tokens."""
     encoded = encoder(questions, paragraphs)
     names = encoder.tokenizer.model_input_names
     rows = [{name: encoded[name][i] for name in names} for i in range(len(questions))]
@@ -166,13 +168,13 @@ def padded_batches(
 
 
 def with_global_attention(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Longformer does not find the query's tokens itself."""
+    """Marks the query's tokens for Longformer, which does not find them itself."""
     query = (inputs["token_type_ids"] == 0) & (inputs["attention_mask"] == 1)
     return inputs | {"global_attention_mask": query.long()}
 
 
 def model_size(args: argparse.Namespace) -> dict:
-    """The options of a configuration; by default the sizes of multilingual BERT."""
+    """Returns the options of a configuration. By default they are the sizes of multilingual BERT."""
     return {
         "vocab_size": args.vocab_size,
         "hidden_size": args.hidden_size,
@@ -190,7 +192,7 @@ def bertlong_config(args: argparse.Namespace, positions: int = 1024) -> BertLong
 
 
 def longformer_config(args: argparse.Namespace, positions: int = 1024) -> LongformerConfig:
-    """Longformer numbers its positions from `pad_token_id + 1`."""
+    """Adds a position, because Longformer numbers its positions from `pad_token_id + 1`."""
     return LongformerConfig(
         attention_window=[WINDOW] * args.layers, max_position_embeddings=positions + 1, **model_size(args)
     )
@@ -198,7 +200,7 @@ def longformer_config(args: argparse.Namespace, positions: int = 1024) -> Longfo
 
 def random_model(auto_class, config, args: argparse.Namespace, training: bool = False, compiled: bool = False):
     """
-    A model with random weights. It trains with float32 weights, under autocast where `args.dtype` is bfloat16, and
+    Builds a model with random weights. It trains with float32 weights, under autocast if `args.dtype` is bfloat16. It
     ranks with weights in `args.dtype`.
     """
     dtype = torch.float32 if training else getattr(torch, args.dtype)
@@ -214,7 +216,7 @@ def forward(model, inputs: dict[str, torch.Tensor]):
 
 
 def train(loss: Callable[[], torch.Tensor], model, args: argparse.Namespace):
-    """Forward and backward, without the optimizer's update."""
+    """Runs forward and backward, without the optimizer's update."""
     with torch.autocast(args.device, dtype=torch.bfloat16, enabled=args.dtype == "bfloat16"):
         value = loss()
     value.backward()
@@ -222,7 +224,7 @@ def train(loss: Callable[[], torch.Tensor], model, args: argparse.Namespace):
 
 
 def with_compiled(cases: dict[str, Callable], args: argparse.Namespace) -> dict[str, Callable]:
-    """On a GPU each case a second time, compiled; of `cases` each takes `compiled`."""
+    """On a GPU adds each case a second time, compiled. Each of `cases` takes the argument `compiled`."""
     if args.device == "cpu":
         return cases
     return cases | {f"{name}, compiled": partial(build, compiled=True) for name, build in cases.items()}
@@ -237,29 +239,31 @@ def count_flops(
     args: argparse.Namespace, tokens: int, query: int, labelled: int | None = None, full: bool = False
 ) -> int:
     """
-    Floating-point operations that the forward pass of one row needs, a multiplication and an addition being two. They
-    follow from the row's real tokens and are the same for every implementation: what padding, masked keys of a block
-    or logits that nobody reads cost is not counted, so that a share of the peak falls by it. Backward is taken to be
+    Counts the floating-point operations that the forward pass of one row needs. A multiplication and an addition are
+    two operations. The count depends on the row's real tokens and is the same for every implementation: padding,
+    masked keys of a block and unread logits are not counted, so they lower the share of the peak. Backward counts as
     twice forward.
 
     With n tokens, q of them global (`[CLS] query [SEP]`), hidden size D, intermediate size I:
 
     - linear layers, per layer: `query` of n - q and `query_global` of q tokens, `key`, `value`, `key_global`,
-      `value_global` and the output projection of n, 2 D^2 each: 12 n D^2; the two of the feed-forward network: 4 n D I;
-    - attention, per layer: 4 D for each pair of a token and one that it attends to (scores, weighted sum): q n pairs
-      of global tokens; of each local one the q global tokens and the local ones up to half a window away;
-    - the last layer: keys and values are of all tokens, the rest only for the r tokens that are read: `[CLS]`, or the
-      labelled ones. 2 D^2 (2 n + 2 r) + 4 r D I + 4 D r n;
-    - head: at the labelled positions 2 D^2 + 2 D vocab_size, else pooler and classifier, 2 D^2 + 2 D.
+      `value_global` and the output projection of n, 2 D^2 each: 12 n D^2; the two of the feed-forward network: 4 n D
+      I;
+    - attention, per layer: 4 D (scores, weighted sum) for each pair of a token and a token that it attends to. Global
+      tokens make q n pairs; each local token makes a pair with the q global tokens and with the local tokens up to
+      half a window away;
+    - the last layer: keys and values of all tokens, the rest only of the r tokens that are read (`[CLS]`, or the
+      labelled tokens): 2 D^2 (2 n + 2 r) + 4 r D I + 4 D r n;
+    - head: 2 D^2 + 2 D vocab_size at each labelled position; without labels pooler and classifier, 2 D^2 + 2 D.
 
-    `full`: of a plain BERT, in which every token attends to every token: per layer 8 n D^2 + 4 n D I + 4 D n^2.
+    `full` is a plain BERT, in which every token attends to every token: per layer 8 n D^2 + 4 n D I + 4 D n^2.
 
     Embeddings, layer norms, softmax, activations and dropout are not counted.
 
     Args:
         tokens (`int`), query (`int`): n and q.
-        labelled (`int`, *optional*): tokens that are predicted; a row that is ranked by default.
-        full (`bool`, defaults to `False`).
+        labelled (`int`, *optional*): number of predicted tokens. Without it the row is ranked.
+        full (`bool`, defaults to `False`): count full attention.
     """
     width, inner = args.hidden_size, 4 * args.hidden_size
     read = 1 if labelled is None else labelled
@@ -276,7 +280,7 @@ def count_flops(
 
 
 def flops_of(args: argparse.Namespace, batches: list[dict[str, torch.Tensor]], training: bool = False) -> int:
-    """[`count_flops`] of all rows of batches; with backward where they are for training."""
+    """Sums [`count_flops`] over all rows of the batches; adds backward for training."""
     total = 0
     for batch in batches:
         mask = batch["attention_mask"] == 1
@@ -294,14 +298,14 @@ def flops_of(args: argparse.Namespace, batches: list[dict[str, torch.Tensor]], t
 @dataclass
 class Work:
     """
-    What a case does in a round.
+    The work of a case in a round.
 
     Attributes:
-        steps (`list[Callable]`): done one after the other and timed together; the first one, which should be the
-            largest, is the warm-up on a CPU, all of them on a GPU.
-        tokens (`list[int]`): of each pair as the model sees it, padding not counted.
-        flops (`float`, *optional*): see [`count_flops`]; without it no share of the peak is given.
-        columns (`dict`): what else the table should say of the case.
+        steps (`list[Callable]`): steps that run in order and are timed together. On a CPU the first step is the
+            warm-up, so it should be the largest; on a GPU all steps are.
+        tokens (`list[int]`): tokens of each pair as the model sees it, padding excluded.
+        flops (`float`, *optional*): see [`count_flops`]. Without it the table has no share of the peak.
+        columns (`dict`): more columns of the table.
     """
 
     steps: list[Callable[[], object]]
@@ -317,21 +321,21 @@ def work_of(
     training: bool = False,
     **columns,
 ) -> Work:
-    """The work on batches, with the share of their positions that are padding."""
+    """Makes the work on batches, with the share of their positions that are padding."""
     tokens = [tokens for batch in batches for tokens in batch["attention_mask"].sum(1).tolist()]
     padding = 1 - sum(tokens) / sum(batch["attention_mask"].numel() for batch in batches)
     return Work(steps, tokens, flops_of(args, batches, training), {"padding": padding, **columns})
 
 
 def multiply(args: argparse.Namespace) -> Work:
-    """Products of square matrices: what the device reaches at most."""
+    """Makes the work of multiplying square matrices, which shows the device's highest rate."""
     size, times = MATMUL_SIZE[args.device], MATMULS[args.device]
     matrices = torch.randn(2, size, size, dtype=getattr(torch, args.dtype), device=args.device)
     return Work([lambda: torch.matmul(*matrices)] * times, [size] * times, 2 * size**3 * times)
 
 
 def forget_peak(args: argparse.Namespace):
-    """The peak is of the rounds, not of building a model: two copies of it may have been there for a moment."""
+    """Resets the peak of memory before the rounds, because building a model may hold two copies for a moment."""
     if args.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     elif (counter := Path("/proc/self/clear_refs")).exists():  # Linux
@@ -339,14 +343,14 @@ def forget_peak(args: argparse.Namespace):
 
 
 def peak_memory(args: argparse.Namespace) -> float:
-    """GiB; on a CPU of the process, Python and its libraries included."""
+    """Returns the peak in GiB. On a CPU it is that of the process, Python and its libraries included."""
     if args.device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def serve(build: Callable[[argparse.Namespace], Work], args: argparse.Namespace, connection):
-    """The process of a case: sends its [`Work`]'s numbers, then a round's seconds and the peak GiB for every "go"."""
+    """Runs in the process of a case: sends the numbers of its [`Work`], then seconds and peak GiB for every "go"."""
 
     def synchronize():
         if args.device == "cuda":
@@ -380,9 +384,9 @@ class CaseError(Exception):
 
 
 class Case:
-    """A process that has built its work and does a round of it when it is asked to. Raises [`CaseError`]."""
+    """A process that builds its work and then does a round on demand. Raises [`CaseError`]."""
 
-    # Forked from a process that has imported what all need and computed nothing: quick, and with a peak of its own.
+    # Forks a process that has the imports and has computed nothing: it starts quickly and has its own peak of memory.
     context = multiprocessing.get_context("forkserver")
 
     def __init__(self, build: Callable[[argparse.Namespace], Work], args: argparse.Namespace):
@@ -399,7 +403,7 @@ class Case:
         except EOFError:
             self.process.join()
             raise CaseError(
-                f"its process ended with exit code {self.process.exitcode}; -9 is what a lack of memory looks like"
+                f"its process ended with exit code {self.process.exitcode}; -9 usually means that memory ran out"
             ) from None
         if kind == "failed":
             raise CaseError(value)
@@ -417,22 +421,26 @@ class Case:
 
 def measure(groups: list[tuple[dict, dict[str, Callable]]], args: argparse.Namespace) -> tuple[list[dict], float]:
     """
-    Measures cases. Those of a group are built and warmed up, each in a process of its own, and then do
-    `args.repeats` rounds in turn, a product of matrices among them; an idle process waits.
+    Measures cases. Each case of a group is built and warmed up in its own process. Then the cases, and a product of
+    matrices, do `args.repeats` rounds in turn while the other processes wait.
 
     Args:
-        groups (`list[tuple[dict, dict[str, Callable]]]`): columns that tell the group from others, and of each case its
-            name and the function that makes its [`Work`] of `args`.
+        groups (`list[tuple[dict, dict[str, Callable]]]`): for each group its columns, and a dictionary of the cases:
+            name to the function that makes a [`Work`] from `args`.
 
     Returns:
-        The rows of the table and the best rate of the matrix products in FLOP/s. A row has the group's columns, `case`,
-        `pairs`, `tokens` (real ones, per round), the columns of its work, `seconds_per_pair` (median),
-        `best_seconds_per_pair`, `pairs_per_second` and `tokens_per_second` (of the median), `peak_memory_gib` (resident
-        memory of the process, Python and libraries included; on a GPU what torch allocated), `speed_to_ours` and
-        `speed_to_2021` (pairs per second over those of the group's case), `share_of_peak` ([`count_flops`] per second
-        over the rate of the matrix products).
+        The rows of the table, and the best rate of the matrix products in FLOP/s. A row has
 
-    A case that fails is reported and left out. Raises `SystemExit` where that leaves none.
+        - the columns of the group, `case`, `pairs`, `tokens` (per round, padding excluded) and the columns of the
+          work;
+        - `seconds_per_pair` (median), `best_seconds_per_pair`, and `pairs_per_second` and `tokens_per_second` by the
+          median;
+        - `peak_memory_gib`: resident memory of the process, Python and libraries included; on a GPU the memory that
+          torch allocated;
+        - `speed_to_ours` and `speed_to_2021`: pairs per second divided by those of the same group's case;
+        - `share_of_peak`: [`count_flops`] per second divided by the rate of the matrix products.
+
+    A case that fails is reported and left out. Raises `SystemExit` if no case is left.
     """
     Case.context.set_forkserver_preload(["measure", "modeling_clir.reranker", "modeling_clir.data.collators"])
     matmul, rows = Case(multiply, args), []
@@ -511,7 +519,7 @@ def cell(name: str, value) -> str:
 
 
 def markdown(rows: list[dict], device: str) -> str:
-    """An aligned table; a column in which nothing stands is left out."""
+    """Writes an aligned table without the columns that are empty."""
     names = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     headers = [HEADERS.get(name, name.replace("_", " ")) for name in names]
     if device == "cuda":
@@ -529,7 +537,7 @@ def markdown(rows: list[dict], device: str) -> str:
 
 
 def report(name: str, title: str, rows: list[dict], peak: float, plot: Callable, args: argparse.Namespace):
-    """Prints the table with what was measured how, writes `benchmark_{name}.csv` and `.png`."""
+    """Prints the table and the conditions; writes `benchmark_{name}.csv` and `.png`."""
     texts = "random tokens"
     if "data" in args:
         texts = f"{args.data.name if args.data else 'the sample of the project'}, {args.source}-{args.target}"
@@ -558,7 +566,7 @@ def report(name: str, title: str, rows: list[dict], peak: float, plot: Callable,
 
 
 def plot_bars(figure: Figure, rows: list[dict]):
-    """Speed and peak memory of each row."""
+    """Plots speed and peak memory of each row."""
     names = list(dict.fromkeys(row["case"] for row in rows))
     group = next(iter(rows[0]))
     labels = [row["case"] if group == "case" else f"{row[group]}, {row['case']}" for row in rows]
@@ -574,7 +582,7 @@ def plot_bars(figure: Figure, rows: list[dict]):
 
 
 def plot_lines(figure: Figure, rows: list[dict], x: str, label: str):
-    """Seconds per pair, tokens per second and peak memory by the column `x`; what grows linearly is a straight line."""
+    """Plots seconds per pair, tokens per second and peak memory by the column `x`, on linear axes."""
     panels = (
         ("seconds_per_pair", "time (s/pair)"),
         ("tokens_per_second", "speed (tokens/s, without padding)"),

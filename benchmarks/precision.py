@@ -1,13 +1,15 @@
 #!/usr/bin/env python
 """
-What the precision of ranking on a CPU changes: speed, size, scores and MAP in float32, bfloat16 and int8.
+Compares the precisions of ranking on a CPU: speed, size, scores and MAP in float32, bfloat16 and int8.
 
     python benchmarks/precision.py CHECKPOINT COLLECTIONS...
 
-`pairs/s` are pairs per second of CPU time, tokenization included, which other programs on the machine do not change: run it
-on one thread (`OMP_NUM_THREADS=1`). `768 x 12` is the speed of a model of multilingual BERT's size with random weights, on
-the first pairs. `MiB` is the size of the weights. Drift is the difference to the score in float32, in standard deviations of
-these; tau is Kendall's, of the ranking to that in float32, mean over the queries.
+- `pairs/s` are pairs per second of CPU time, tokenization included. Other programs on the machine do not change CPU
+  time if this one runs on one thread (`OMP_NUM_THREADS=1`).
+- `768 x 12` is the speed of a model of multilingual BERT's size with random weights, on the first pairs.
+- `MiB` is the size of the weights.
+- `drift` is the difference from the score in float32, in standard deviations of the float32 scores.
+- `tau` is Kendall's tau between the ranking and the float32 ranking, mean over the queries.
 """
 
 import argparse
@@ -39,7 +41,7 @@ def mebibytes(model) -> float:
 
 
 def large_model(checkpoint: str, precision: str):
-    """A model of multilingual BERT's size with random weights; of the checkpoint's family and vocabulary."""
+    """Builds a model of multilingual BERT's size with random weights, of the checkpoint's family and vocabulary."""
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(checkpoint, **LARGE)).eval()
     return quantize_int8(model.float()) if precision == "int8" else model.to(getattr(torch, precision))
@@ -53,7 +55,7 @@ def pairs_per_second(reranker: Reranker, pairs: list[tuple[str, str]]) -> float:
 
 
 def plot(rows: list[dict], scores: dict[str, np.ndarray], path: Path):
-    """Speed of both models, and where the scores drift."""
+    """Plots the speed of both models and the drift of the scores."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     speed, large, drift = figure.subplots(1, 3)
     for axes, name, title in ((speed, "pairs/s", "the checkpoint"), (large, "768 x 12", "768 x 12, random weights")):
@@ -71,7 +73,7 @@ def main(argv: list[str] | None = None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="a reranker")
     parser.add_argument("collections", type=Path, nargs="+")
-    parser.add_argument("--queries", type=int, help="first queries of each collection; all by default")
+    parser.add_argument("--queries", type=int, help="use this many first queries of each collection; all by default")
     parser.add_argument("--large_pairs", type=int, default=32, help="pairs that the large model ranks (32)")
     parser.add_argument(
         "--output", type=Path, default=Path("results"), help="folder of the CSV and the plot (results)"

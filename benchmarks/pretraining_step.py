@@ -1,19 +1,19 @@
 #!/usr/bin/env python
 """
-A step of pretraining: forward and backward of query language modelling (QLM) and relevance ranking (RR), without the
-optimizer's update.
+Measures a step of pretraining: forward and backward of query language modelling (QLM) and relevance ranking (RR),
+without the optimizer's update.
 
     python benchmarks/pretraining_step.py
 
-The same pairs of a question and a paragraph in another language, with the same masks, for models of the same size with
-random weights:
+Models of the same size with random weights get the same pairs of a question and a paragraph in another language, with
+the same masks:
 
-- BertLong (ours): pairs as they come, 4 a batch, logits at the masked tokens.
-- Longformer: Hugging Face's, used with care: pairs sorted by length, 4 a batch, padded to the longest; it knows no other
-  logits than those at every position.
+- BertLong (ours): unsorted pairs, 4 a batch, logits at the masked tokens.
+- Longformer: Hugging Face's, used with care: pairs sorted by length, 4 a batch, padded to the longest. It computes
+  logits at every position.
 - 2021 recipe: Longformer, 2 a batch, each padded to 1024 tokens, logits at every position.
 
-In RR a question has two paragraphs, one of another question being the negative: two pairs.
+In RR a question makes two pairs: one with its own paragraph, and one with another question's paragraph (the negative).
 """
 
 import argparse
@@ -52,7 +52,7 @@ GROUP_SIZE = {"qlm": 1, "rr": 2}  # pairs of an example
 
 
 def examples(task: str, args: argparse.Namespace) -> list[Example]:
-    """As many as make `args.pairs` pairs."""
+    """Makes as many examples as give `args.pairs` pairs."""
     questions, paragraphs = read_texts(args, args.pairs)
     number = args.pairs // GROUP_SIZE[task]
     documents = [paragraphs[i::number] for i in range(number)]
@@ -61,7 +61,7 @@ def examples(task: str, args: argparse.Namespace) -> list[Example]:
 
 
 def batches(task: str, args: argparse.Namespace, batch_size: int, longest_first=False, pad_to=None) -> list[dict]:
-    """Inputs of the model, `batch_size` pairs each, and `labels` for QLM."""
+    """Returns inputs of the model, `batch_size` pairs each, with `labels` for QLM."""
     encoder = pair_encoder(MAX_LENGTH)
     collator = PretrainingCollator(encoder, pad_to_multiple_of=pad_to)
     chosen = examples(task, args)
@@ -113,7 +113,7 @@ def longformer(args: argparse.Namespace, task: str, recipe: bool = False, compil
 
 def main(argv: list[str] | None = None):
     parser = benchmark_parser(__doc__)
-    parser.add_argument("--pairs", type=positive, default=8, help="an even number (8)")
+    parser.add_argument("--pairs", type=positive, default=8, help="pairs per round, an even number (8)")
     args = parse(parser, argv)
     if args.pairs % 2:
         parser.error(f"--pairs must be even, got {args.pairs}")

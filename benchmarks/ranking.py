@@ -1,18 +1,18 @@
 #!/usr/bin/env python
 """
-Reranking: pairs per second, tokenization included.
+Measures reranking: pairs per second, tokenization included.
 
     python benchmarks/ranking.py
 
-Four questions (by default) with eight paragraphs each, in another language, are scored by models of the same size with
-random weights:
+Models of the same size with random weights score four questions (by default) with eight paragraphs each, in another
+language:
 
 - BertLong (ours): `modeling_clir.reranker.Reranker`, pairs of up to 1024 tokens.
 - Longformer: Hugging Face's, pairs of up to 1024 tokens sorted by length, 8 a batch, padded to the longest.
-- 2021 recipe: Longformer, 8 a batch as they come, each padded to 1024 tokens.
+- 2021 recipe: Longformer, unsorted pairs, 8 a batch, each padded to 1024 tokens.
 - CrossEncoder: sentence-transformers' on a plain BERT, which sees the first 512 tokens of a pair.
 
-`tokens` are those that the model sees, `tokens cut` those that it does not.
+`tokens` counts the tokens that the model sees, `tokens cut` the tokens that it does not see.
 """
 
 import argparse
@@ -48,19 +48,19 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 from modeling_clir.reranker import Reranker
 
 
-CANDIDATES = 8  # of a question
+CANDIDATES = 8  # paragraphs of a question
 BATCH_SIZE = 8
 MAX_LENGTH = 1024
 
 
 def candidates(args: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """The pairs: each question stands for `CANDIDATES` paragraphs in a row."""
+    """Returns the pairs. Each question is repeated for `CANDIDATES` paragraphs in a row."""
     questions, paragraphs = read_texts(args, args.pairs)
     return [questions[i - i % CANDIDATES] for i in range(args.pairs)], paragraphs
 
 
 def ranking_work(rank, encode, max_length: int, args: argparse.Namespace, full: bool = False) -> Work:
-    """`rank` scores all pairs; `encode` gives the rows that the model sees."""
+    """Makes the [`Work`] of a ranker. `rank` scores all pairs; `encode` gives the rows that the model sees."""
     texts = candidates(args)
     seen = [(len(types), types.index(1)) for types in encode(*texts)["token_type_ids"]]
     tokens = [length for length, _ in seen]
@@ -89,7 +89,7 @@ def longformer(args: argparse.Namespace, recipe: bool = False, compiled: bool = 
 
 
 def cross_encoder(args: argparse.Namespace, compiled: bool = False) -> Work:
-    from sentence_transformers import CrossEncoder  # of the "evaluation" extra
+    from sentence_transformers import CrossEncoder  # in the "evaluation" extra
 
     tokenizer, limit = pair_encoder(MAX_LENGTH).tokenizer, 512
     with tempfile.TemporaryDirectory() as folder:
@@ -99,7 +99,7 @@ def cross_encoder(args: argparse.Namespace, compiled: bool = False) -> Work:
         dtype = getattr(torch, args.dtype)
         model = CrossEncoder(folder, max_length=limit, device=args.device, model_kwargs={"dtype": dtype})
     if compiled:
-        model.model.base_model.compile()  # `CrossEncoder` calls the forward of the outer one
+        model.model.base_model.compile()  # `CrossEncoder` calls `forward` of the outer model, which would not compile
     pairs = list(zip(*candidates(args)))
     return ranking_work(
         lambda: model.predict(pairs, batch_size=BATCH_SIZE, show_progress_bar=False),

@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 """
-Draws docs/attention.png: which tokens of a row attend to which in BertLong, from the model's own masks.
+Draws docs/attention.png from the model's own masks: the tokens that each token of a row attends to in BertLong.
 
     python docs/attention.py [OUTPUT]
 """
@@ -30,7 +30,7 @@ KINDS = {
 
 
 def attention_kinds() -> np.ndarray:
-    """For each attending token (row) and attended token (column) the place of its kind in `KINDS`: `(tokens, tokens)`."""
+    """Returns the place in `KINDS` for each attending token (row) and attended token (column), `(tokens, tokens)`."""
     lengths = [len(QUERY), len(DOCUMENT), len(PADDING)]
     attention_mask = torch.tensor([1, 1, 0]).repeat_interleave(torch.tensor(lengths))[None]
     token_type_ids = torch.tensor([0, 1, 0]).repeat_interleave(torch.tensor(lengths))[None]

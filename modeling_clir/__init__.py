@@ -1,8 +1,8 @@
 """
 Cross-lingual retrieval on Transformers. Importing the package registers its models with the Auto classes.
 
-The import itself brings in neither torch nor transformers, so that programs without a model start at once: a name is
-imported when it is asked for, and the models are registered when transformers imports its Auto classes.
+The import itself loads neither torch nor transformers, so that programs without a model start at once. A name is
+imported at its first use. The models are registered when transformers imports its Auto classes.
 """
 
 import sys

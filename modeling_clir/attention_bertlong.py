@@ -63,7 +63,7 @@ def eager_attention_forward(
 
 @cache
 def compiled_flex_attention() -> Callable:
-    """Calls `torch.compile` at the first use only: importing the compiler takes 2 seconds."""
+    """Calls `torch.compile` only at the first use, because importing the compiler takes 2 seconds."""
     return torch.compile(flex_attention)
 
 
@@ -71,8 +71,8 @@ def flex_attention_forward(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: BlockMask, scaling: float
 ) -> torch.Tensor:
     """
-    Maps `query` of shape `(H, queries, d)`, `key` and `value` of shape `(H, keys, d)` to `(queries, H, d)`. Runs compiled on
-    a GPU. On a CPU it is a reference: no gradients, quadratic cost.
+    Maps `query` of shape `(H, queries, d)`, `key` and `value` of shape `(H, keys, d)` to `(queries, H, d)`. Runs
+    compiled on a GPU. On a CPU it is a reference: no gradients, quadratic cost.
     """
     function = flex_attention if query.device.type == "cpu" else compiled_flex_attention()
     return function(query[None], key[None], value[None], block_mask=mask, scale=scaling)[0].transpose(0, 1)
@@ -80,8 +80,8 @@ def flex_attention_forward(
 
 def gather(tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """
-    Maps `tensor` of shape `(T, D)` and `index` of shape `(..)` to `(.., D)`. Uses an embedding because its gradient runs in
-    parallel on a CPU.
+    Maps `tensor` of shape `(T, D)` and `index` of shape `(..)` to `(.., D)`. Uses an embedding because its gradient
+    runs in parallel on a CPU.
     """
     return F.embedding(index, tensor)
 
@@ -110,8 +110,8 @@ def keep_mask(shape: torch.Size, dropout: float) -> tuple[torch.Tensor, float]:
 
 class LocalAttention(torch.autograd.Function):
     """
-    The local attention of a [`PackedLayout`] on a CPU. It computes a few blocks at a time, holds the keys and values of
-    those blocks only, and computes the attention weights again for the gradients (Dao et al. 2022, FlashAttention,
+    The local attention of a [`PackedLayout`] on a CPU. It computes a few blocks at a time, holds the keys and values
+    of those blocks only, and computes the attention weights again for the gradients (Dao et al. 2022, FlashAttention,
     section 3.1). `scaled_dot_product_attention` with dropout would keep all weights.
     """
 
@@ -190,10 +190,10 @@ class LocalAttention(torch.autograd.Function):
 
 class BertLongSelfAttention(nn.Module):
     """
-    A local token i attends to the tokens j of its row with |i - j| <= attention_window / 2 and to all global tokens of its
-    row; it uses `query`, `key`, `value`. A global token attends to all tokens of its row; it uses `query_global`,
-    `key_global`, `value_global`. Scores are divided by the square root of the head size. The positions i and j do not count
-    padding, and no token attends to padding (Beltagy et al. 2020, Longformer, section 3.1).
+    A local token i attends to the tokens j of its row with |i - j| <= attention_window / 2 and to all global tokens of
+    its row; it uses `query`, `key`, `value`. A global token attends to all tokens of its row; it uses `query_global`,
+    `key_global`, `value_global`. Scores are divided by the square root of the head size. The positions i and j do not
+    count padding, and no token attends to padding (Beltagy et al. 2020, Longformer, section 3.1).
     """
 
     is_causal = False
@@ -230,8 +230,8 @@ class BertLongSelfAttention(nn.Module):
             only_global (`bool`): compute the states of the global tokens only; needs a `PackedLayout`.
 
         Returns:
-            The attended states, of the shape of `hidden_states`, or `(all global tokens, D)` with `only_global`; and the
-            weights `(B, H, L, L)` from eager attention, else None.
+            The attended states, of the shape of `hidden_states`, or `(all global tokens, D)` with `only_global`; and
+            the weights `(B, H, L, L)` from eager attention, else None.
 
         Raises:
             `ValueError` if flex_attention is to drop attention weights.
@@ -256,8 +256,8 @@ class BertLongSelfAttention(nn.Module):
             return self.padded_attention(x, layout, attention)
         if self.dropout and self.config._attn_implementation == "flex_attention":
             raise ValueError(
-                "flex_attention has no dropout of attention weights: set attention_probs_dropout_prob to 0 for training, "
-                "or use attn_implementation='sdpa'"
+                "flex_attention has no dropout of attention weights: set attention_probs_dropout_prob to 0 for "
+                "training, or use attn_implementation='sdpa'"
             )
         if not only_global:
             output = self.local_attention(x, layout, attention)
@@ -287,7 +287,7 @@ class BertLongSelfAttention(nn.Module):
         return x.device.type == "cpu" and self.config._attn_implementation == "sdpa"
 
     def local_attention(self, x, layout, attention):
-        """Attended states of all tokens as if they were local: maps (T, D) to (T, D)."""
+        """Computes attended states as if all tokens were local. Maps (T, D) to (T, D)."""
         query, key, value = self.query(x), self.key(x), self.value(x)
         if self.blocked_on_cpu(x):
             parts = layout.local_parts[self.window]
@@ -300,7 +300,7 @@ class BertLongSelfAttention(nn.Module):
         return gather(output.flatten(0, 1), layout.block_slot)
 
     def global_attention(self, x, layout, attention):
-        """Attended states of the global tokens: maps (T, D) to (all global tokens, D)."""
+        """Computes attended states of the global tokens. Maps (T, D) to (all global tokens, D)."""
         query = self.query_global(x[layout.global_index])
         if self.blocked_on_cpu(x) and self.rows_are_cheaper(layout):
             return self.global_attention_of_rows(query, x, layout)
@@ -314,7 +314,7 @@ class BertLongSelfAttention(nn.Module):
         return output[layout.global_filled]
 
     def rows_are_cheaper(self, layout: PackedLayout) -> bool:
-        """Whether `global_attention_of_rows` is less work than `key_global` and `value_global` of all tokens."""
+        """Tells whether `global_attention_of_rows` is less work than `key_global` and `value_global` of all tokens."""
         plain = type(self.key_global) is nn.Linear and type(self.value_global) is nn.Linear  # not wrapped or quantized
         # Multiply-adds: H G M D per row for the scores and again for the values, T D D for each linear layer.
         return (
@@ -324,8 +324,8 @@ class BertLongSelfAttention(nn.Module):
 
     def global_attention_of_rows(self, query, x, layout):
         """
-        The global attention without keys and values of all tokens: q (W x + b) = (q W) x + q b, and the sum of p (W x + b)
-        is W (sum of p x) + b (sum of p). Computes row by row, so no padding is computed.
+        Computes the global attention without the keys and values of all tokens: q (W x + b) = (q W) x + q b, and the
+        sum of p (W x + b) is W (sum of p x) + b (sum of p). It works row by row, so it computes no padding.
         """
         query = self.heads(query)  # (H, all global tokens, d)
         weight, bias = (

@@ -37,15 +37,15 @@ class BertLongConfig(PreTrainedConfig):  # trf-ignore: TRF057
     BERT's options keep their names and defaults. These options are new or have another default:
 
     attention_window (`int` or `list[int]`, *optional*, defaults to 64):
-        Width of the attention window in tokens: an even number of at least 2, or a list with one per layer. A local token
-        attends to `attention_window / 2` tokens on each side, to itself and to the global tokens.
+        Width of the attention window in tokens: an even number of at least 2, or a list with one per layer. A local
+        token attends to `attention_window / 2` tokens on each side, to itself and to the global tokens.
     max_position_embeddings (`int`, *optional*, defaults to 1024):
         Longest sequence in tokens.
     num_labels (`int`, *optional*, defaults to 1):
         Number of relevance logits. The last logit is the relevance score. Checkpoints of 2021 have 2.
 
-    Raises `ValueError` if a window is odd or below 2, a list of windows has not `num_hidden_layers` entries,
-    `num_attention_heads` does not divide `hidden_size`, or an option is misspelt.
+    Raises `ValueError` if a window is odd or below 2, if a list of windows does not have `num_hidden_layers` entries,
+    if `num_attention_heads` does not divide `hidden_size`, and if an option is misspelt.
 
     Example:
 
@@ -89,12 +89,13 @@ class BertLongConfig(PreTrainedConfig):  # trf-ignore: TRF057
 
     def validate_architecture(self):
         """
-        Raises `ValueError` if the options do not fit together. Called for a new configuration, before saving, and by the
-        model, because `from_pretrained` sets options after construction.
+        Raises `ValueError` if the options do not fit together. Called for a new configuration, before saving, and by
+        the model, because `from_pretrained` sets options after construction.
         """
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads ({self.num_attention_heads})"
+                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
+                f"({self.num_attention_heads})"
             )
         windows = self.window_per_layer
         if len(windows) != self.num_hidden_layers:
@@ -118,6 +119,6 @@ class BertLongConfig(PreTrainedConfig):  # trf-ignore: TRF057
         return [self.attention_window] * self.num_hidden_layers
 
 
-BertLongConfig.register_for_auto_class()  # what is saved carries this code with it
+BertLongConfig.register_for_auto_class()  # copies this file into saved checkpoints
 
 __all__ = ["BertLongConfig"]

@@ -1,14 +1,14 @@
 """
-Conversion of checkpoints: `python -m modeling_clir.convert SOURCE OUTPUT [--to {bertlong,bert,longformer}]`.
+Converts checkpoints: `python -m modeling_clir.convert SOURCE OUTPUT [--to {bertlong,bert,longformer}]`.
 
 - A BERT (Hub name or folder) becomes a BertLong, or with `--to bert` a plain BERT with both heads.
-- A folder written by the code of 2021 becomes a BertLong if it is long, a plain BERT if it is short; with
-  `--to bertlong` a short one goes on to BertLong.
+- A folder written by the code of 2021 becomes a BertLong if it is long, and a plain BERT if it is short. With
+  `--to bertlong` a short one becomes a BertLong too.
 - A BertLong becomes, with `--to longformer`, Hugging Face's own Longformer, which opens without this package.
 
-Longformer does not find the query's tokens by itself: `LongformerForSequenceClassification` makes [CLS] alone global
-where no `global_attention_mask` is given. For BertLong's scores pass
-`global_attention_mask=((token_type_ids == 0) & (attention_mask == 1)).long()`, and pad on the right: its
+Longformer does not find the query's tokens by itself: without a `global_attention_mask`,
+`LongformerForSequenceClassification` makes only [CLS] global. For BertLong's scores pass
+`global_attention_mask=((token_type_ids == 0) & (attention_mask == 1)).long()`. Pad on the right, because Longformer's
 classification head reads the first column.
 """
 
@@ -40,7 +40,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("source", help="Hub name or folder")
     parser.add_argument("output", type=Path, help="folder to write; must not exist, or be empty")
     parser.add_argument(
-        "--to", choices=["bertlong", "bert", "longformer"], help="bertlong, but bert for a short one of 2021"
+        "--to",
+        choices=["bertlong", "bert", "longformer"],
+        help="model to write (bertlong; bert for a short checkpoint of 2021)",
     )
     parser.add_argument("--max_position_embeddings", type=positive, help="BERT to bertlong: the new length (1024)")
     parser.add_argument(
@@ -49,9 +51,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         nargs="+",
         help="BERT to bertlong: one even number, or one per layer (64)",
     )
-    parser.add_argument("--num_labels", type=positive, help="of the classifier; 1 of 2 keeps the relevant one")
+    parser.add_argument("--num_labels", type=positive, help="labels of the classifier; 1 keeps the relevant one of 2")
     parser.add_argument(
-        "--head", choices=["classification", "mlm"], default="classification", help="of a longformer (classification)"
+        "--head",
+        choices=["classification", "mlm"],
+        default="classification",
+        help="head of a longformer (classification)",
     )
     arguments = parser.parse_args(argv)
     check_name(arguments.source, "model")
@@ -99,21 +104,21 @@ logger = logging.get_logger(__name__)
 
 # Names of 2021 -> BERT's own.
 RENAMED = dict(zip(RENAMED_2021, ("cls.predictions.", "classifier.")))
-# What a configuration hands on to that of another class, beside the options that both classes declare themselves.
+# Options that pass from a configuration to one of another class, besides the options that both classes declare.
 SHARED_OPTIONS = {"id2label", "label2id", "problem_type", "tie_word_embeddings"}
 PROJECTIONS = ("query", "key", "value")
 
 
 def shared_options(config: PreTrainedConfig, target: type[PreTrainedConfig]) -> dict:
-    """The options of `config` that a configuration of class `target` has too."""
+    """Returns the options of `config` that a configuration of class `target` has too."""
     names = (target.__annotations__.keys() & type(config).__annotations__.keys()) | SHARED_OPTIONS
     return {name: getattr(config, name) for name in sorted(names)}
 
 
 def set_num_labels(model: BertForXLRetrieval | BertLongForXLRetrieval, num_labels: int | None):
     """
-    Give the classifier another number of labels, in place. 2 labels become 1 by keeping row 1, which is what the
-    checkpoints of 2021 rank by. `None` and the present number change nothing; raises `ValueError` for any other.
+    Gives the classifier another number of labels, in place. 2 labels become 1 by keeping row 1, by which the
+    checkpoints of 2021 rank. `None` and the present number change nothing. Raises `ValueError` for any other number.
     """
     present = model.classifier.out_features
     if num_labels in (None, present):
@@ -133,13 +138,13 @@ def set_num_labels(model: BertForXLRetrieval | BertLongForXLRetrieval, num_label
 
 def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRetrieval:
     """
-    A BERT checkpoint with both heads, in float32.
+    Loads a BERT checkpoint with both heads, in float32.
 
     Args:
         source (`str` or `Path`): Hub name or folder of any checkpoint of model type "bert".
         num_labels (`int`, *optional*):
-            Labels of the classifier. Defaults to those of the source's classifier, or to 1 where it has none: then the
-            classifier is newly initialized, with a fixed seed.
+            Labels of the classifier. Defaults to the number of the source's classifier. If the source has no
+            classifier, it defaults to 1, and the classifier is newly initialized with a fixed seed.
 
     Raises:
         `ValueError` for another model type, a decoder, tensors that do not fit the configuration, and a number of
@@ -151,12 +156,10 @@ def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRet
         raise ValueError(f"{source} is not a BERT: its model_type is {options.get('model_type')!r}")
     config = BertConfig.from_dict(options)
     if config.is_decoder or config.add_cross_attention:
-        raise ValueError(
-            f"{source} is a BERT decoder (is_decoder or add_cross_attention is set): an encoder is needed"
-        )
+        raise ValueError(f"{source} is a BERT decoder (is_decoder or add_cross_attention is set): choose an encoder")
     if options.get("position_embedding_type", "absolute") != "absolute":
         raise ValueError(
-            f"{source} has {options['position_embedding_type']} position embeddings: absolute ones are needed"
+            f"{source} has {options['position_embedding_type']} position embeddings: choose a BERT with absolute ones"
         )
     model, missing = load_weights(BertForXLRetrieval, source, config)
     if "cls.predictions.transform.dense.weight" in missing:
@@ -164,10 +167,10 @@ def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRet
         if not model.config.tie_word_embeddings:
             config.tie_word_embeddings = True
             model, missing = load_weights(BertForXLRetrieval, source, config)
-    elif not model.config.tie_word_embeddings:  # one bias under two names, of which a checkpoint may hold either
+    elif not model.config.tie_word_embeddings:  # the bias has two names, and a checkpoint may hold either
         head = model.cls.predictions
         kept = head.bias if "cls.predictions.decoder.bias" in missing else head.decoder.bias
-        head.decoder.bias, head.bias = kept, nn.Parameter(kept.detach().clone())  # a shared one would not be saved
+        head.decoder.bias, head.bias = kept, nn.Parameter(kept.detach().clone())  # a shared bias would not be saved
     if "bert.pooler.dense.weight" in missing:
         logger.warning(f"{source} has no pooler: it is newly initialized.")
     if "classifier.weight" not in missing:
@@ -185,8 +188,8 @@ def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRet
 
 def load_model(source: str | Path) -> BertForXLRetrieval | BertLongForXLRetrieval:
     """
-    A BertLong or BERT checkpoint with both heads, in float32. Says which head is newly initialized; raises `ValueError`
-    for another model type, and for tensors that do not fit the configuration.
+    Loads a BertLong or BERT checkpoint with both heads, in float32. Logs which head is newly initialized. Raises
+    `ValueError` for another model type, and for tensors that do not fit the configuration.
     """
     if read_config(source).get("model_type") != BertLongConfig.model_type:
         return load_bert(source)
@@ -201,9 +204,9 @@ def bert_to_bertlong(
     model: BertForXLRetrieval, max_position_embeddings: int = 1024, attention_window: int | list[int] = 64
 ) -> BertLongForXLRetrieval:
     """
-    BertLong with the weights of a BERT, as Longformer starts from RoBERTa (Beltagy et al. 2020, section 5): position
-    embeddings are copied over and over (the last copy is cut), and the global projections start as the local ones, as
-    parameters of their own. Where the window covers the input and nothing is global, the outputs are the BERT's.
+    Makes a BertLong with the weights of a BERT, as Longformer starts from RoBERTa (Beltagy et al. 2020, section 5).
+    Position embeddings are repeated, and the last copy is cut. The global projections start as copies of the local
+    ones. If the window covers the input and nothing is global, the outputs are the BERT's.
 
     Args:
         model (`BertForXLRetrieval`): see [`load_bert`]. It is not changed and shares no memory with the result.
@@ -217,7 +220,7 @@ def bert_to_bertlong(
         raise ValueError(f"max_position_embeddings must be at least 1, got {max_position_embeddings}")
     options = shared_options(model.config, BertLongConfig)
     options.update(max_position_embeddings=max_position_embeddings, attention_window=attention_window)
-    with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten: leave the caller's generator alone
+    with torch.random.fork_rng(devices=[]):  # the drawn weights are overwritten: leave the caller's generator alone
         converted = BertLongForXLRetrieval(BertLongConfig(**options))
     state = model.state_dict()
     state["cls.predictions.bias"] = state.pop("cls.predictions.decoder.bias")
@@ -235,11 +238,23 @@ def bert_to_bertlong(
 
 def mark_queries(model: BertLongForXLRetrieval, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """
-    A tokenizer that gives token types, by which BertLong finds the query, for a BERT that was trained without them: 0 for
-    `<s> query </s>`, 1 for what follows. Both types get, in place, the embedding that the BERT had for all tokens. A
-    tokenizer that gives token types is returned as it is.
+    Makes a BERT's tokenizer give token types, by which BertLong finds the query: 0 for `<s> query </s>`, 1 for the
+    rest. Some BERTs, such as multilingual-e5-small, were trained without token types.
+
+    Args:
+        model (`BertLongForXLRetrieval`): converted from the BERT. Both of its token types get, in place, the embedding
+            that the BERT had for all tokens.
+        tokenizer (`PreTrainedTokenizerBase`): the BERT's tokenizer.
+
+    Returns:
+        A new tokenizer. If the tokenizer gives token types already, the same tokenizer, and the model does not change.
     """
-    if gives_token_types(tokenizer):
+    given, embeddings = gives_token_types(tokenizer), model.bert.embeddings.token_type_embeddings
+    if not given or embeddings.num_embeddings < 2:
+        embeddings.weight = nn.Parameter(embeddings.weight.detach()[:1].repeat(2, 1))
+        embeddings.num_embeddings = model.config.type_vocab_size = 2
+        logger.warning("the BERT was trained without token types: from now on 0 marks the query and 1 the document")
+    if given:
         return tokenizer
     backend = plain_backend(tokenizer)
     before, between, behind = (ids for ids, *_ in PairTemplate(backend).special)
@@ -256,11 +271,7 @@ def mark_queries(model: BertLongForXLRetrieval, tokenizer: PreTrainedTokenizerBa
         pair=[*typed(before, 0), "$A:0", *typed(between[:1], 0), *typed(between[1:], 1), "$B:1", *typed(behind, 1)],
         special_tokens=[(token, backend.token_to_id(token)) for token in sorted(names)],
     )
-    embeddings = model.bert.embeddings.token_type_embeddings
-    embeddings.weight = nn.Parameter(embeddings.weight.detach()[:1].repeat(2, 1))
-    embeddings.num_embeddings = model.config.type_vocab_size = 2
-    logger.warning("the tokenizer gave no token types: from now on 0 marks the query and 1 the document")
-    return PreTrainedTokenizerFast(  # its own class would restore its own form of pairs
+    return PreTrainedTokenizerFast(  # the tokenizer's own class would restore its own form of pairs
         tokenizer_object=backend,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         padding_side=tokenizer.padding_side,
@@ -272,8 +283,8 @@ def mark_queries(model: BertLongForXLRetrieval, tokenizer: PreTrainedTokenizerBa
 
 def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:
     """
-    The tensors of `model.safetensors` or `pytorch_model.bin`; empty where the folder has neither. A pickle is read
-    with `weights_only=True`: raises `ValueError` where it holds more than tensors.
+    Reads the tensors of `model.safetensors` or `pytorch_model.bin`; empty if the folder has neither. Reads a pickle
+    with `weights_only=True`. Raises `ValueError` if it holds more than tensors or is cut.
     """
     path = Path(folder) / "model.safetensors"
     try:
@@ -286,24 +297,24 @@ def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:
     except pickle.UnpicklingError as error:
         found = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), "not a pickle of tensors")
         raise ValueError(
-            f"{path} is refused, since it holds more than tensors and could run code when opened ({found}): save "
-            "its state dict alone, where you trust it"
+            f"{path} is refused, since it holds more than tensors and could run code when opened ({found}): if you "
+            "trust it, save only its state dict"
         ) from None
     except (RuntimeError, EOFError, SafetensorError) as error:
         raise ValueError(f"{path} cannot be read, it may be cut: {str(error).partition(chr(10))[0]}") from None
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-        raise ValueError(f"{path} is not a state dict: save model.state_dict() alone")
+        raise ValueError(f"{path} is not a state dict: save only model.state_dict()")
     return state
 
 
 def load_2021(folder: str | Path, num_labels: int | None = None) -> BertForXLRetrieval | BertLongForXLRetrieval:
     """
-    A checkpoint of the code of Yu, Fei, Li (2021), whose heads are named `mlm_cls` and `seqcls_classifier`: a
-    `BertLongForXLRetrieval` if it has global projections, else a `BertForXLRetrieval`.
+    Loads a checkpoint of the code of Yu, Fei, Li (2021), whose heads are named `mlm_cls` and `seqcls_classifier`.
+    Gives a `BertLongForXLRetrieval` if it has global projections, else a `BertForXLRetrieval`.
 
     Args:
-        folder (`str` or `Path`): with config.json and `pytorch_model.bin` or `model.safetensors`.
-        num_labels (`int`, *optional*): 1 keeps the ranking exactly and drops the logit that nothing ranks by.
+        folder (`str` or `Path`): folder with config.json and `pytorch_model.bin` or `model.safetensors`.
+        num_labels (`int`, *optional*): 1 drops the unused logit and keeps the ranking exactly.
 
     Raises:
         `ValueError` for tensors that are missing, unknown or of another size than config.json says, and for a pickle
@@ -346,18 +357,18 @@ def bertlong_to_longformer(
     model: BertLongForXLRetrieval, head: str = "classification"
 ) -> LongformerForSequenceClassification | LongformerForMaskedLM:
     """
-    Hugging Face's Longformer with the weights of a BertLong: equal outputs, given `global_attention_mask`.
+    Makes Hugging Face's Longformer with the weights of a BertLong. Given `global_attention_mask`, outputs are equal.
 
-    Position row i goes to row i + pad_token_id + 1, where Longformer looks for it; pooler and classifier become its
-    classification head of two layers.
+    Position row i becomes row i + pad_token_id + 1, from which Longformer reads it. Pooler and classifier become
+    Longformer's classification head of two layers.
 
     Args:
-        model (`BertLongForXLRetrieval`): left as it is.
-        head (`str`, *optional*, defaults to `"classification"`): or `"mlm"`, which Longformer computes with gelu only.
+        model (`BertLongForXLRetrieval`): source, which is not changed.
+        head (`str`, *optional*, defaults to `"classification"`): head to keep, `"classification"` or `"mlm"`.
 
     Raises:
-        `ValueError` for what Longformer cannot do: no `pad_token_id`, windows that do not divide the widest one, and
-        for `"mlm"` another `hidden_act` than gelu.
+        `ValueError` for models that Longformer cannot hold: without `pad_token_id`, with windows that do not divide
+        the widest one, and for `"mlm"` with another `hidden_act` than gelu.
     """
     config = model.config
     if config.pad_token_id is None:
@@ -407,7 +418,7 @@ def bertlong_to_longformer(
 
 
 def convert(arguments: argparse.Namespace) -> str:
-    """Convert as the command line says; returns the summary. Raises `ValueError` before anything is written."""
+    """Runs the command line and returns the summary. Raises `ValueError` before it writes anything."""
     source, output, target = arguments.source, arguments.output, arguments.to
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} exists and is not empty: choose another output folder, or remove it")
@@ -438,7 +449,7 @@ def convert(arguments: argparse.Namespace) -> str:
     if target is None:
         target = "bert" if is_2021 and not is_long else "bertlong"
     if is_long and (target == "bert" or (target == "bertlong" and not is_2021)):
-        raise ValueError(f"{source} is a {kind} already, which becomes no {target}: --to longformer is possible")
+        raise ValueError(f"{source} is a {kind} already and cannot become a {target}: --to longformer is possible")
     if not is_long and target == "longformer":
         raise ValueError(f"{source} is a {kind}: convert it to bertlong first, and the result to longformer")
     if (is_long or target == "bert") and (arguments.max_position_embeddings or arguments.attention_window):
@@ -474,7 +485,7 @@ def convert(arguments: argparse.Namespace) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line. A conversion that is refused ends it with one line on stderr and exit code 2."""
+    """Runs the command line. A conversion that is refused ends it with one line on stderr and exit code 2."""
     run_program(lambda: print(convert(parse_arguments(argv))))
     return 0
 

@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Which tokens of a batch are global, and how its tokens lie in memory: with padding (`PaddedLayout`) or without it
+Finds the global tokens of a batch, and lays its tokens out in memory with padding (`PaddedLayout`) or without padding
 (`PackedLayout`).
 
-Letters of shapes: B rows, L padded length, D hidden size; T tokens of the batch, M tokens of its longest row; N blocks, S slots
-of a block, W tokens in and around a block, G most global tokens of a row.
+Letters of shapes: B rows, L padded length, D hidden size; T tokens of the batch, M tokens of its longest row; N
+blocks, S slots of a block, W tokens in and around a block, G most global tokens of a row.
 """
 
 from dataclasses import dataclass, field
@@ -27,10 +27,11 @@ import torch.nn.functional as F
 from torch.nn.attention.flex_attention import BlockMask
 
 
-# Least slots of a block. Large enough for efficient matrix products, small enough that few keys lie outside the window.
+# Least slots of a block. Large enough for efficient matrix products, small enough that few keys lie outside the
+# window.
 BLOCK_SIZE = 64
 
-# Attention weights per head that are computed at once on a CPU. They fit into its cache.
+# Attention weights per head that are computed at once on a CPU, so that they fit into its cache.
 WEIGHTS_AT_ONCE = 2**16
 
 FLEX_BLOCK_SIZE = 128  # queries and keys in a block of flex_attention
@@ -52,7 +53,8 @@ def global_tokens(
     Padding is never global.
 
     Args:
-        attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`): 0 padding, 1 a token, 2 a global token.
+        attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`): 0 padding, 1 a token, 2 a global
+            token.
         token_type_ids (`torch.Tensor` of the same shape, *optional*): 0 for the query, 1 for the document.
         global_attention_mask (`torch.Tensor` of the same shape, *optional*): 1 for a global token.
 
@@ -74,8 +76,8 @@ def global_tokens(
 
 def within_window(query_rank: torch.Tensor, key_rank: torch.Tensor, window: int) -> torch.Tensor:
     """
-    Whether the distance of query and key is at most window / 2. Maps positions in the row of shape `(..., queries)` and
-    `(..., keys)` to `(..., queries, keys)`.
+    Tells whether the distance of query and key is at most window / 2. Maps positions in the row of shape
+    `(..., queries)` and `(..., keys)` to `(..., queries, keys)`.
     """
     return (query_rank[..., :, None] - key_rank[..., None, :]).abs() <= window // 2
 
@@ -112,7 +114,7 @@ class PaddedLayout:
         self.global_mask = (self.valid | ~self.valid.any(1, keepdim=True))[:, None, None]
 
     def pack(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Maps (B, L, ...) to (B, L, ...) and sets padding to 0, where the input may hold any value."""
+        """Maps (B, L, ...) to (B, L, ...) and sets padding, which may hold any value, to 0."""
         return tensor.masked_fill(~expanded(self.valid, tensor), 0)
 
     def unpack(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -128,11 +130,12 @@ class PaddedLayout:
 
 class PackedLayout:
     """
-    The tokens of the batch without padding, `(T, D)`. Time and memory are linear in T. The batch needs at least one token.
+    The tokens of the batch without padding, `(T, D)`. Time and memory are linear in T. The batch needs at least one
+    token.
 
-    The local attention cuts each row into blocks of S tokens. A block attends to the W tokens from `window / 2` before it to
-    `window / 2` after it, and to the global tokens of its row. The properties are computed at their first use, so an
-    attention implementation pays only for those that it uses.
+    The local attention cuts each row into blocks of S tokens. A block attends to the W tokens from `window / 2` before
+    it to `window / 2` after it, and to the global tokens of its row. The properties are computed at their first use,
+    so an attention implementation pays only for those that it uses.
     """
 
     def __init__(self, valid: torch.Tensor, is_global: torch.Tensor, windows: list[int]):
@@ -315,7 +318,8 @@ def fill_blocks(tensor: torch.Tensor) -> torch.Tensor:
 
 def block_bounds(row: torch.Tensor, place: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    First and last row of the tokens in each block, each of shape `(blocks,)`. A block without tokens has first > last.
+    Returns the first and last row of the tokens in each block, each of shape `(blocks,)`. A block without tokens has
+    first > last.
 
     Args:
         row (`torch.Tensor` of shape `(tokens,)`): row of each token.
@@ -329,14 +333,15 @@ def block_bounds(row: torch.Tensor, place: torch.Tensor, size: int) -> tuple[tor
 
 def overlap(queries: tuple[torch.Tensor, torch.Tensor], keys: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """
-    Whether two blocks may have a row in common. Maps `block_bounds` of queries and of keys to `(query blocks, key blocks)`.
+    Tells whether two blocks may have a row in common. Maps `block_bounds` of queries and of keys to
+    `(query blocks, key blocks)`.
     """
     return (queries[0][:, None] <= keys[1]) & (keys[0] <= queries[1][:, None])
 
 
 def block_mask(blocks: torch.Tensor, mask_mod, lengths: tuple[int, int]) -> BlockMask:
     """
-    The mask of flex_attention.
+    Makes the mask of flex_attention.
 
     Args:
         blocks (`torch.BoolTensor` of shape `(query blocks, key blocks)`): the blocks that are computed.

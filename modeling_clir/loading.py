@@ -1,4 +1,4 @@
-"""Opens a checkpoint: configuration, encoder with or without a new head, tokenizer. Every door and runner comes here."""
+"""Opens checkpoints (configuration, encoder with or without a new head, tokenizer) for every class and runner."""
 
 import json
 import sys
@@ -21,11 +21,12 @@ from .spans_bertlong import max_positions
 
 logger = logging.get_logger(__name__)
 
-# Options that say where the files are: configuration, weights and tokenizer get them alike.
+# Options that say where the files are. Configuration, weights and tokenizer all get them.
 HUB_OPTIONS = (
     "cache_dir",
     "force_download",
     "local_files_only",
+    "proxies",
     "revision",
     "subfolder",
     "token",
@@ -35,7 +36,10 @@ RENAMED_2021 = ("mlm_cls.predictions.", "seqcls_classifier.")  # the heads' name
 
 
 def read_config(source: str | Path, **options) -> dict:
-    """The config.json of a folder or Hub repository. `options` are `HUB_OPTIONS`. Raises `ValueError` if there is none."""
+    """
+    Reads the config.json of a folder or Hub repository. `options` are `HUB_OPTIONS`. Raises `ValueError` if there is
+    none.
+    """
     if Path(source).is_dir():
         path = Path(source) / options.get("subfolder", "") / "config.json"
         if not path.is_file():
@@ -61,18 +65,19 @@ def read_config(source: str | Path, **options) -> dict:
 
 def load_tokenizer(source: str | Path, tokenizer_class: type = AutoTokenizer, **options) -> PreTrainedTokenizerBase:
     """
-    The tokenizer of a folder or Hub repository, without the truncation and padding that its file may hold: texts are cut
-    and padded by this package alone. `options` are `HUB_OPTIONS`. Raises `ValueError` if there is none or it does not load.
+    Loads the tokenizer of a folder or Hub repository. Clears the truncation and padding that its file may set, because
+    this package cuts and pads texts itself. `options` are `HUB_OPTIONS`. Raises `ValueError` if there is no tokenizer
+    or if it does not load.
     """
     advice = (
-        "save the one that the model was trained with there first, for instance AutoTokenizer.from_pretrained("
+        "first save the tokenizer that the model was trained with there, for instance AutoTokenizer.from_pretrained("
         f"'google-bert/bert-base-multilingual-uncased').save_pretrained({str(source)!r})"
     )
     try:
         tokenizer = tokenizer_class.from_pretrained(source, **options)
-    except Exception as error:  # the tokenizers library raises no narrower one
+    except Exception as error:  # the tokenizers library raises no narrower class
         reason = str(error).strip().splitlines()[0]
-        if "did not match any variant" in reason:  # what it says of a tokenizer.json of a later version
+        if "did not match any variant" in reason:  # its message for a tokenizer.json of a later version
             reason = f"its tokenizer.json may be of a newer version: upgrade the package tokenizers; {reason}"
         raise ValueError(f"the tokenizer of {source} does not load ({reason}): {advice}") from None
     check_vocabulary(tokenizer, source, advice)
@@ -103,7 +108,7 @@ def reading_weights(source: str | Path) -> Iterator[None]:
 
 
 def check_shapes(found: dict[str, torch.Size], expected: dict[str, torch.Size], source: str):
-    """Raises `ValueError` that names the first tensor of another shape."""
+    """Raises `ValueError` that names the first tensor whose shape is not the expected one."""
     for name, shape in expected.items():
         if name in found and tuple(found[name]) != tuple(shape):
             raise ValueError(
@@ -116,15 +121,15 @@ def load_weights(
     model_class: type, source: str | Path, config: PreTrainedConfig, **options
 ) -> tuple[PreTrainedModel, list[str]]:
     """
-    A model, and the names of the tensors that its checkpoint lacks, which are those of its head or pooler. They are drawn
-    with a fixed seed.
+    Loads a model. Returns it with the names of the tensors that its checkpoint lacks, all of the head or pooler. Those
+    tensors are drawn with a fixed seed.
 
     Args:
-        model_class (`type`): of a model, or an Auto class.
+        model_class (`type`): class of a model, or an Auto class.
         source (`str` or `Path`): folder or Hub repository.
-        config (`PreTrainedConfig`): of the model.
-        options: of the class's `from_pretrained`. `dtype` defaults to float32, or to the checkpoint's own type if
-            `device_map` names a GPU: half precision on a CPU takes several times as long.
+        config (`PreTrainedConfig`): configuration of the model.
+        options: options of the class's `from_pretrained`. `dtype` defaults to float32, or to the checkpoint's own type
+            if `device_map` names a GPU: half precision on a CPU takes several times as long.
 
     Raises `ValueError` if a tensor of the encoder is missing, has another shape, or belongs to no layer.
     """
@@ -133,7 +138,7 @@ def load_weights(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # its table of what is missing: said below, in words
+        logging.set_verbosity_error()  # hides its table of missing tensors; the errors and warnings below name them
         try:
             with reading_weights(source):
                 model, report = model_class.from_pretrained(
@@ -162,12 +167,12 @@ def load_weights(
         ]
         if of_encoder:
             raise ValueError(
-                f"{source} does not fit its config.json: {len(of_encoder)} tensors of {type(model).__name__} are {what}, "
-                f"as {of_encoder[0]}"
+                f"{source} does not fit its config.json: {len(of_encoder)} tensors of {type(model).__name__} are "
+                f"{what}, such as {of_encoder[0]}"
             )
     head = model.get_output_embeddings()
     if head and model.config.tie_word_embeddings and head.weight is not model.get_input_embeddings().weight:
-        logger.warning(f"{source} says that its decoder is tied, but stores another one: it is kept, untied.")
+        logger.warning(f"{source} says that its decoder is tied, but stores another decoder: it is kept, untied.")
         model.config.tie_word_embeddings = False
     return model, sorted(report["missing_keys"])
 
@@ -176,25 +181,28 @@ def load_pretrained(
     auto_class: type, source: str | Path, task: str = "", new_labels: int = 1, new_head: bool = False, **options
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
-    Any encoder of text with the head of an Auto class, and its tokenizer, which then gives what the model takes.
+    Loads any encoder of text with the head of an Auto class, and its tokenizer, fitted to the model.
 
     Args:
-        auto_class (`type`): `AutoModel` for an encoder alone.
+        auto_class (`type`): class to load; `AutoModel` for an encoder without a head.
         source (`str` or `Path`): folder or Hub repository.
-        task (`str`, *optional*): what the head does, for messages: `"rank"`.
+        task (`str`, *optional*): task of the head, for messages, such as `"rank"`.
         new_labels (`int`, defaults to 1): outputs of a new head.
-        new_head (`bool`, defaults to `False`): draw a head, with a fixed seed and a warning, if the checkpoint has none.
-        options: `HUB_OPTIONS`, which configuration, weights and tokenizer get alike, and others of the model's
-            `from_pretrained`. `dtype` is that of [`load_weights`], or `"int8"` for [`quantize_int8`].
+        new_head (`bool`, defaults to `False`): draw a head, with a fixed seed and a warning, if the checkpoint has
+            none.
+        options: `HUB_OPTIONS`, which configuration, weights and tokenizer all get, and other options of the model's
+            `from_pretrained`. `dtype` is as for [`load_weights`], or `"int8"` for [`quantize_int8`].
 
-    Raises `ValueError` as [`load_weights`], [`load_tokenizer`] and [`fit_tokenizer`]; for a checkpoint without the head,
-    an encoder-decoder, and a model that needs more than token ids.
+    Raises `ValueError` in the cases of [`load_weights`], [`load_tokenizer`] and [`fit_tokenizer`]. Raises it too for a
+    checkpoint without the head, an encoder-decoder, and a model that needs more than token ids.
     """
     hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+    if (dtype := options.pop("torch_dtype", None)) is not None:  # the older name of dtype
+        options.setdefault("dtype", dtype)
     of_model = {name: options.pop(name) for name in ("dtype", "quantization_config") if options.get(name) is not None}
     if int8 := of_model.get("dtype") in ("int8", torch.int8):
         of_model["dtype"] = torch.float32
-    read_config(source, **hub)  # says clearly if there is none
+    read_config(source, **hub)  # its error names a missing config
     try:
         config, options = AutoConfig.from_pretrained(source, return_unused_kwargs=True, **hub, **options)
     except StrictDataclassError as error:
@@ -222,10 +230,10 @@ def load_pretrained(
 
 def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel):
     """
-    Makes a tokenizer, in place, give what a model takes: models without token types get none (logged).
+    Fits a tokenizer to its model, in place: models without token types get none (logged). Warns of a BertLong whose
+    tokenizer gives no token types, because BertLong finds the query by them.
 
-    Raises `ValueError` for a tokenizer that is not the model's or has no padding token, and for a BertLong whose tokenizer
-    gives no token types, by which it finds the query.
+    Raises `ValueError` for a tokenizer that is not the model's or has no padding token.
     """
     kind = model.config.model_type
     try:
@@ -234,37 +242,39 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel):
         raise ValueError(f"a {kind} has no embeddings of a tokenizer's tokens: choose an encoder of text") from None
     if len(tokenizer) > rows:
         raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens, but the {kind} has embeddings for {rows}: it is not the model's "
-            "own. Save the model's own beside it, or train the model with model.resize_token_embeddings(len(tokenizer))"
+            f"the tokenizer has {len(tokenizer)} tokens, but the {kind} has embeddings for {rows}: it is not the "
+            "model's own. Save the model's own tokenizer beside the model, or train the model with "
+            "model.resize_token_embeddings(len(tokenizer))"
         )
     if tokenizer.pad_token_id is None:
         raise ValueError(
             f"the tokenizer of the {kind} has no padding token: name one of its tokens, as tokenizer.pad_token = "
-            "tokenizer.eos_token, set model.config.pad_token_id to its id, and save both"
+            "tokenizer.eos_token, set model.config.pad_token_id to its id, and save both tokenizer and model"
         )
     if getattr(model.config, "type_vocab_size", 0) < 2:
         tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
         logger.warning_once(f"this {kind} has no token types: separators mark the two texts")
     if kind == BertLongConfig.model_type and not gives_token_types(tokenizer):
-        raise ValueError(
-            "the tokenizer gives no token types, by which a BertLong finds the query: [CLS] alone would be global. Convert "
-            "the source of the checkpoint again with python -m modeling_clir.convert"
+        logger.warning(
+            f"{model.name_or_path}: the tokenizer gives no token types, by which a BertLong finds the query: only [CLS] "
+            "is global. An older version converted this model; convert its source again with "
+            "python -m modeling_clir.convert"
         )
 
 
 def gives_token_types(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer tells the second text of a pair from the first by token type 1."""
+    """Tells whether a tokenizer marks the second text of a pair by token type 1."""
     return 1 in tokenizer("a b", "c d", padding=False, truncation=False).get("token_type_ids", [])
 
 
 @torch.no_grad()
 def check_forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
     """
-    Computes two short rows, and the shorter one alone. Where padding changes what is computed for it, the tokenizer pads on
-    the other side from now on (logged), as an XLNet needs that scores a text by its last column.
+    Computes two short rows, and the shorter one alone. If padding changes the result of the shorter one, the tokenizer
+    pads on the other side from now on (logged). An XLNet needs the left, since it scores a text by its last column.
 
-    Raises `ValueError` with the reason if the model cannot do with what a tokenizer gives, and if padding on either side
-    changes what it computes.
+    Raises `ValueError` with the reason if the tokenizer's output is not enough, and if padding changes the result on
+    either side.
     """
     kind, own = model.config.model_type, tokenizer.padding_side
     rows = tokenizer(["a", "a"], ["b", "b c d"], split_special_tokens=True)
@@ -274,19 +284,20 @@ def check_forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         try:
             padded = model(**inputs)[0][0]
             alone = model(**{name: part[:1, real] for name, part in inputs.items()})[0][0]
-        except Exception as error:  # each model has its own
+        except Exception as error:  # each model raises its own class
             raise ValueError(
                 f"{model.name_or_path}: a {kind} does not compute from what its tokenizer gives, {', '.join(inputs)} "
-                f"({type(error).__name__}: {error}). Choose an encoder of text, or set in its config.json what it asks for"
+                f"({type(error).__name__}: {error}). Choose an encoder of text, or set in its config.json what it "
+                "asks for"
             ) from error
         padded = padded if padded.shape == alone.shape else padded[real]  # of the row, or of each of its tokens
         tolerance = 1e-3 if alone.dtype == torch.float32 else 0.05
-        if (padded - alone).abs().max() <= tolerance * alone.abs().max().clamp(min=0.1):
+        if not (padded - alone).abs().max() > tolerance * alone.abs().max().clamp(min=0.1):  # NaN is said later
             break
     else:
         raise ValueError(
-            f"{model.name_or_path}: what a {kind} computes for a text changes with the padding beside it, so its scores "
-            "would depend on the batch: choose another encoder"
+            f"{model.name_or_path}: what a {kind} computes for a text changes with the padding beside it, so its "
+            "scores would depend on the batch: choose another encoder"
         )
     if side != own:
         tokenizer.padding_side = side
@@ -294,19 +305,20 @@ def check_forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
 
 
 def check_labels(model: PreTrainedModel):
-    """Raises `ValueError` for a model of more labels than "not relevant, relevant": none of them is the relevance."""
+    """Raises `ValueError` for a model with more than two labels, because none of them is the relevance."""
     if model.config.num_labels > 2:
         raise ValueError(
             f"{model.name_or_path} classifies pairs into {model.config.num_labels} labels "
-            f"({', '.join(model.config.id2label.values())}), none of which is relevance: a reranker has 1, or 2 of which the "
-            "second is the score. To train it, save its encoder alone: AutoModel.from_pretrained(...).save_pretrained(...)"
+            f"({', '.join(model.config.id2label.values())}), and none of them is relevance: a reranker has 1 label, "
+            "or 2 labels (the second is the score). To train a reranker, save only the encoder: "
+            "AutoModel.from_pretrained(...).save_pretrained(...)"
         )
 
 
 def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> int:
     """
-    `max_length`, or the most tokens, special ones included, that both model and tokenizer take. Raises `ValueError` for
-    more than the model's positions, and if nothing sets a limit.
+    Returns `max_length`, or by default the most tokens (special tokens included) that both model and tokenizer take.
+    Raises `ValueError` if `max_length` is more than the model's positions, and if nothing sets a limit.
     """
     limit = max_positions(model)
     if max_length is not None and max_length > limit:

@@ -9,20 +9,23 @@ RANKING_LOSSES = ("pairwise", "margin", "listwise", "pointwise")
 
 def relevance_scores(logits: torch.Tensor) -> torch.Tensor:
     """
-    The score of each row: the last logit. Maps `(rows, num_labels)` to `(rows,)`. Checkpoints of 2021 have two logits, of
-    which logit 1 is the score.
+    Returns the score of each row, which is the last logit. Maps `(rows, num_labels)` to `(rows,)`. Checkpoints of 2021
+    have two logits; logit 1 is the score.
     """
     return logits[:, -1]
 
 
 def ranking_loss(logits: torch.Tensor, group_size: int, kind: str = "pairwise", margin: float = 1.0) -> torch.Tensor:
     """
-    Ranking loss, mean over the queries. Each query has one positive document, followed by its negatives.
+    Computes a ranking loss, the mean over the queries. Each query has one positive document, followed by its
+    negatives.
 
     Args:
-        logits (`torch.FloatTensor` of shape `(queries * group_size, num_labels)`): the documents query by query.
+        logits (`torch.FloatTensor` of shape `(queries * group_size, num_labels)`): logits of the documents, query by
+            query.
         group_size (`int`): documents per query. At least 2, except for `"pointwise"`.
-        kind (`str`, defaults to `"pairwise"`): one of the following; s+ is the score of the positive, s- of a negative.
+        kind (`str`, defaults to `"pairwise"`): one of the following; s+ is the score of the positive, s- of a
+            negative.
 
             - `"pairwise"`: mean of log(1 + exp(s- - s+)) (Burges et al. 2005, RankNet)
             - `"margin"`: mean of max(0, margin - s+ + s-)
@@ -34,7 +37,7 @@ def ranking_loss(logits: torch.Tensor, group_size: int, kind: str = "pairwise", 
         `torch.FloatTensor` of shape `()`.
 
     Raises:
-        `ValueError` for another kind, and for a group without negatives where `kind` needs one.
+        `ValueError` for another kind, and for a group without negatives if `kind` needs one.
     """
     if kind not in RANKING_LOSSES:
         raise ValueError(f"the ranking loss must be one of {', '.join(RANKING_LOSSES)}, got {kind!r}")

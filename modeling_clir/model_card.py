@@ -14,7 +14,7 @@ logger = logging.get_logger(__name__)
 
 
 def read_base_card(base_model: str | None) -> ModelCardData:
-    """The metadata of the base model's card, in its folder or on the Hub; empty if there is no card (logged)."""
+    """Reads the metadata of the base model's card, in its folder or on the Hub; empty if there is no card (logged)."""
     if base_model is None:
         return ModelCardData()
     folder = Path(base_model)
@@ -28,8 +28,8 @@ def read_base_card(base_model: str | None) -> ModelCardData:
 
 def card_data(base_model: str | None, languages: list[str], **values) -> tuple[ModelCardData, str | None]:
     """
-    Metadata of a card and the name of the base model to show. The license is the base model's; so are the languages if
-    none are given. A base model in a folder is not linked: the Hub does not have it.
+    Makes the metadata of a card. Returns it with the name of the base model to show. The license is the base model's;
+    so are the languages if none are given. A base model in a folder is not linked, because the Hub does not have it.
     """
     base = read_base_card(base_model)
     license = {name: base.get(name) for name in ("license", "license_name", "license_link") if base.get(name)}
@@ -60,12 +60,12 @@ def write_model_card(
         folder (`Path`): folder of the checkpoint.
         name (`str`): name of the model.
         base_model (`str`, *optional*): folder or Hub name of the model that training started from.
-        sizes (`dict[tuple[str, str], int]`): (task, language pair) to the number of aligned sections; tasks are `"qlm"`
-            and `"rr"`.
+        sizes (`dict[tuple[str, str], int]`): (task, language pair) to the number of aligned sections; tasks are
+            `"qlm"` and `"rr"`.
         settings (`dict`): hyperparameters to show.
         metrics (`dict[str, float]`): measures on held-out pairs, as `PretrainingTrainer.evaluate` names them.
         max_length (`int`): positions of the model.
-        long (`bool`): whether it is a BertLong, else a BERT.
+        long (`bool`): whether the model is a BertLong (else a BERT).
     """
     languages = sorted({language for _, pair in sizes for language in pair.split("-")})
     reranks = any(task == "rr" for task, _ in sizes)

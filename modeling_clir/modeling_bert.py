@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The "short" model: plain BERT, of up to 512 tokens, with both heads of the pretraining."""
+"""The "short" model: plain BERT with both heads of the pretraining, for up to 512 tokens."""
 
 import torch
 from torch import nn
@@ -24,8 +24,8 @@ from .modeling_bertlong import ScoreLinear, XLRetrievalOutput, classifier_dropou
 
 class BertForXLRetrieval(BertPreTrainedModel):  # trf-ignore: TRF057
     """
-    BERT with the heads of [`BertLongForXLRetrieval`]. Its checkpoint is a plain BERT: `BertModel`, `BertForMaskedLM` and
-    `BertForSequenceClassification` open it without this package.
+    BERT with the heads of [`BertLongForXLRetrieval`]. Its checkpoint is a plain BERT: `BertModel`, `BertForMaskedLM`
+    and `BertForSequenceClassification` open it without this package.
     """
 
     _tied_weights_keys = {
@@ -64,10 +64,11 @@ class BertForXLRetrieval(BertPreTrainedModel):  # trf-ignore: TRF057
         **kwargs,
     ) -> XLRetrievalOutput:
         """
-        The same as [`BertLongForXLRetrieval.forward`], without global tokens.
+        Does the same as [`BertLongForXLRetrieval.forward`], without global tokens.
 
         Raises:
-            `ValueError` if `attention_mask` has values above 1: they mark global tokens, which plain BERT does not have.
+            `ValueError` if `attention_mask` has values above 1: they mark global tokens, which plain BERT does not
+            have.
         """
         if attention_mask is not None and not torch.compiler.is_compiling() and (attention_mask > 1).any():
             raise ValueError(

@@ -14,8 +14,8 @@
 """
 BertLong: BERT for long documents, with local attention in a window and global attention of the query's tokens.
 
-Read from top to bottom: layers, base model, heads. layout_bertlong.py finds the global tokens and lays the batch out in
-memory; attention_bertlong.py has the self-attention.
+Read from top to bottom: layers, base model, heads. layout_bertlong.py finds the global tokens and lays the batch out
+in memory; attention_bertlong.py has the self-attention.
 
 Letters of shapes: B rows, L padded length, D hidden size; T tokens of the batch without padding.
 """
@@ -49,7 +49,7 @@ logger = logging.get_logger(__name__)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Layers: those of BERT, except for the attention
+# Layers: BERT's, except for the attention
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -242,7 +242,7 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
         r"""
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
-                Token ids. Give either these or `inputs_embeds`.
+                Token ids. Give either `input_ids` or `inputs_embeds`.
             attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
                 0 padding, 1 a token, 2 a global token (the convention of 2021). Defaults to all 1. Padding may lie
                 anywhere and does not change the result.
@@ -250,7 +250,7 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
                 0 for the query (`[CLS] query [SEP]`), 1 for the document. Defaults to all 0: one text.
             position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)` or `(1, sequence_length)`,
             *optional*):
-                Defaults to the number of tokens before it in its row, padding excluded.
+                Defaults to the number of tokens before each token in its row, padding excluded.
             inputs_embeds (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*):
                 Word embeddings instead of `input_ids`.
             global_attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
@@ -260,13 +260,14 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
                 sequence_length)`. Eager attention computes them.
             output_hidden_states (`bool`, *optional*):
                 Return the embeddings and the output of each layer.
-            wanted (`torch.BoolTensor` of shape `(batch_size, sequence_length)` or `bool`, *optional*, defaults to `True`):
-                Positions of `last_hidden_state` that the caller reads, besides the first token of each row. `False`:
-                none. Other positions may be 0: if all that is read is global, the last layer computes global tokens only.
+            wanted (`torch.BoolTensor` of shape `(batch_size, sequence_length)` or `bool`, *optional*, defaults to
+                `True`): Positions of `last_hidden_state` that the caller reads, besides the first token of each row;
+                `False` for none. Other positions may be 0: if all positions that are read are global, the last layer
+                computes global tokens only.
 
         Returns:
-            `BaseModelOutputWithPooling`. `last_hidden_state` is 0 at padding. `pooler_output` belongs to the first token of
-            the row that is not padding.
+            `BaseModelOutputWithPooling`. `last_hidden_state` is 0 at padding. `pooler_output` belongs to the first
+            token of the row that is not padding.
 
         Raises:
             `ValueError` if a row has more tokens than `max_position_embeddings`, or shapes do not fit together.
@@ -358,8 +359,9 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
             pass_types = self.config.type_vocab_size > 1
             types = "token_type_ids (0 for the query, 1 for the document) or " if pass_types else ""
             logger.warning_once(
-                "an input looks like two texts (its last token occurs twice), but nothing marks the query: only the first "
-                f"token is global, and scores are worse. Pass {types}global_attention_mask (1 for the query's tokens)."
+                "an input looks like two texts (its last token occurs twice), but nothing marks the query: only the "
+                f"first token is global, and scores are worse. Pass {types}global_attention_mask (1 for the query's "
+                "tokens)."
             )
 
     def check_length(self, attention_mask, position_ids, fixed_shapes):
@@ -374,8 +376,8 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
             longest = int((attention_mask > 0).sum(1).max())
         if longest > limit:
             raise ValueError(
-                f"the sequence has {longest} tokens, the model's max_position_embeddings is {limit}: truncate the input "
-                "(max_length of the tokenizer), or convert the model to more positions"
+                f"the sequence has {longest} tokens, the model's max_position_embeddings is {limit}: truncate the "
+                "input (max_length of the tokenizer), or convert the model to more positions"
             )
 
 
@@ -389,12 +391,13 @@ class XLRetrievalOutput(ModelOutput):  # trf-ignore: TRF057
     """
     loss (`torch.FloatTensor` of shape `()`, *optional*, returned with `labels`):
         QLM: cross-entropy, mean of the masked tokens. RR: (binary) cross-entropy, mean of the pairs.
-    prediction_logits (`torch.FloatTensor` of shape `(batch_size, sequence_length, vocab_size)`, or `(labelled, vocab_size)`):
-        Scores of the vocabulary. With sparse prediction they are given at the labelled positions only, row by row.
+    prediction_logits (`torch.FloatTensor` of shape `(batch_size, sequence_length, vocab_size)`, or
+    `(labelled, vocab_size)`):
+        Scores of the vocabulary. With sparse prediction only the labelled positions have scores, row by row.
     relevance_logits (`torch.FloatTensor` of shape `(batch_size, num_labels)`):
-        Relevance of the document to the query, in float32 also if the model is in half precision. The last logit is the
-        score.
-    hidden_states, attentions: those of the base model.
+        Relevance of the document to the query, in float32 even if the model is in half precision. The last logit is
+        the score.
+    hidden_states, attentions: outputs of the base model.
     """
 
     loss: torch.Tensor | None = None
@@ -405,7 +408,7 @@ class XLRetrievalOutput(ModelOutput):  # trf-ignore: TRF057
 
 
 def labelled(labels: torch.Tensor | None, sparse: bool) -> torch.Tensor | bool:
-    """The positions at which [`masked_lm`] reads the last hidden states, `torch.BoolTensor`; True: everywhere."""
+    """The positions at which [`masked_lm`] reads the last hidden states, a `torch.BoolTensor`, or `True` for all."""
     return labels != -100 if sparse and labels is not None else True
 
 
@@ -413,18 +416,18 @@ def masked_lm(
     head: nn.Module, hidden_states: torch.Tensor, labels: torch.Tensor | None, sparse: bool
 ) -> tuple[torch.Tensor | None, torch.Tensor]:
     """
-    Loss and logits of a masked language model.
+    Computes loss and logits of a masked language model.
 
     Args:
         head (`nn.Module`): maps hidden states to logits of the vocabulary.
         hidden_states (`torch.Tensor` of shape `(B, L, D)`).
         labels (`torch.LongTensor` of shape `(B, L)`, *optional*): the tokens to predict, -100 elsewhere.
-        sparse (`bool`): run the head at the labelled positions only. With a large vocabulary this saves most of the cost of
-            pretraining.
+        sparse (`bool`): run the head at the labelled positions only. With a large vocabulary this saves most of the
+            cost of pretraining.
 
     Returns:
-        The mean cross-entropy (None without labels, 0 if nothing is labelled), and the logits: `(B, L, vocab_size)`, or
-        `(labelled, vocab_size)` if sparse.
+        The mean cross-entropy (None without labels, 0 if nothing is labelled), and the logits: `(B, L, vocab_size)`,
+        or `(labelled, vocab_size)` if sparse.
 
     Raises:
         `ValueError` if labels and hidden states differ in shape.
@@ -444,8 +447,9 @@ def masked_lm(
 
 def retrieval_heads(model, outputs, task: str | None, labels: torch.Tensor | None, sparse: bool):
     """
-    The output of `BertLongForXLRetrieval` and `BertForXLRetrieval` from the outputs of their base model. See `forward` of
-    the former for the arguments. Raises `ValueError` for an unknown task, and for labels without a task.
+    Computes the output of `BertLongForXLRetrieval` and `BertForXLRetrieval` from the outputs of their base model. For
+    the arguments see `BertLongForXLRetrieval.forward`. Raises `ValueError` for an unknown task, and for labels without
+    a task.
     """
     if task not in (None, "qlm", "rr"):
         raise ValueError(f"task must be 'qlm', 'rr' or None (both heads), got {task!r}")
@@ -471,8 +475,8 @@ def retrieval_heads(model, outputs, task: str | None, labels: torch.Tensor | Non
 
 class ScoreLinear(nn.Linear):
     """
-    The last layer of a head that gives scores. If model or autocast is in half precision, it computes in float32: else the
-    scores of many documents would be the same number. The weights keep their type.
+    The last layer of a head that gives scores. It computes in float32 even if model or autocast is in half precision:
+    half precision would give many documents the same score. The weights keep their type.
     """
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -485,16 +489,16 @@ class ScoreLinear(nn.Linear):
 
 
 def classifier_dropout(config) -> nn.Dropout:
-    """`config.classifier_dropout`, or `config.hidden_dropout_prob` if it is None."""
+    """Returns dropout of `config.classifier_dropout`, or of `config.hidden_dropout_prob` if that is None."""
     own = config.classifier_dropout
     return nn.Dropout(config.hidden_dropout_prob if own is None else own)
 
 
 class BertLongForXLRetrieval(BertLongPreTrainedModel):  # trf-ignore: TRF057
     """
-    BertLong with the two heads of the pretraining. Query language modelling (QLM) predicts masked tokens of the query from a
-    document in the other language. Relevance ranking (RR) scores the document. See Yu, Fei, Li (2021), "Cross-lingual
-    Language Model Pretraining for Retrieval", section 3.
+    BertLong with the two heads of the pretraining. Query language modelling (QLM) predicts masked tokens of the query
+    from a document in the other language. Relevance ranking (RR) scores the document. See Yu, Fei, Li (2021),
+    "Cross-lingual Language Model Pretraining for Retrieval", section 3.
     """
 
     _tied_weights_keys = {"cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight"}
@@ -614,7 +618,7 @@ class BertLongForMaskedLM(BertLongPreTrainedModel):  # trf-ignore: TRF057
 
 
 class BertLongForSequenceClassification(BertLongPreTrainedModel):  # trf-ignore: TRF057
-    """The reranker. With `num_labels=1` the logit is the relevance of the document to the query. Logits are in float32."""
+    """The reranker. With `num_labels=1` the logit is the document's relevance to the query. Logits are in float32."""
 
     accepts_loss_kwargs = False
 
@@ -641,8 +645,9 @@ class BertLongForSequenceClassification(BertLongPreTrainedModel):  # trf-ignore:
         r"""
         Args (the others are [`BertLongModel`]'s):
             labels (`torch.Tensor` of shape `(batch_size,)`, or `(batch_size, num_labels)`, *optional*):
-                The loss follows Transformers: it is chosen by `config.problem_type`. If that is None, it is mean squared
-                error for `num_labels=1`, cross-entropy for integer labels, and binary cross-entropy for other labels.
+                The loss follows Transformers: it is chosen by `config.problem_type`. If that is None, it is mean
+                squared error for `num_labels=1`, cross-entropy for integer labels, and binary cross-entropy for other
+                labels.
         """
         outputs = self.bert(
             input_ids,
@@ -677,7 +682,8 @@ class BertLongForSequenceClassification(BertLongPreTrainedModel):  # trf-ignore:
 
 class BertLongForQuestionAnswering(BertLongPreTrainedModel):  # trf-ignore: TRF057
     """
-    Finds start and end of the answer in the document. The question is segment 0, so it is global. Logits are in float32.
+    Finds start and end of the answer in the document. The question is segment 0, so it is global. Logits are in
+    float32.
     """
 
     accepts_loss_kwargs = False
@@ -734,7 +740,7 @@ class BertLongForQuestionAnswering(BertLongPreTrainedModel):  # trf-ignore: TRF0
         )
 
 
-# What is saved carries this code with it.
+# Copies the code of the model into saved checkpoints.
 BertLongModel.register_for_auto_class("AutoModel")
 BertLongForXLRetrieval.register_for_auto_class("AutoModelForPreTraining")
 BertLongForMaskedLM.register_for_auto_class("AutoModelForMaskedLM")

@@ -1,4 +1,4 @@
-"""Names of models, corpora, data sets and files: what is here, and what may be on the Hub."""
+"""Checks names of models, corpora, data sets and files: which exist here, and which may be on the Hub."""
 
 import os
 from collections.abc import Iterable
@@ -16,18 +16,18 @@ FILES = (
     ".tsv",
     ".txt",
     ".yaml",
-)  # of names that are files, not the Hub's
-CLOSE = 0.7  # what `difflib` calls similar
+)  # suffixes of files; a name on the Hub has none of them
+CLOSE = 0.7  # least similarity, as `difflib` measures it
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """`"; did you mean --corpus?"`, or nothing if no name is similar."""
+    """Returns a hint such as `"; did you mean --corpus?"`, or an empty text if no name is similar."""
     close = get_close_matches(name, list(names), 1, CLOSE)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def missing_path(path: str | PathLike) -> str:
-    """Says that `path` is not there (or is no folder), and what is there of a similar name."""
+    """Returns a message that `path` does not exist or is not a folder, with the nearest name that exists."""
     path = Path(path)
     if path.is_file():
         return f"{path} is a file, not a folder"
@@ -43,8 +43,8 @@ def missing_path(path: str | PathLike) -> str:
 
 def may_be_on_hub(name: str) -> bool:
     """
-    Whether a name that is not here can be one of the Hub's: `namespace/name`, or one of the old names without a
-    namespace. A name in a folder that is here is meant to be here.
+    Tells whether a name that does not exist here may be a Hub name: `namespace/name`, or an old name without a
+    namespace. A name inside an existing folder cannot be one.
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
@@ -58,12 +58,12 @@ def may_be_on_hub(name: str) -> bool:
 
 def check_name(name: str | PathLike, kind: str, file: bool = False):
     """
-    Checks, without asking the Hub, that a name is a folder or file that is here, or can be one of the Hub's.
+    Checks, without asking the Hub, that a name is an existing folder or file, or may be a Hub name.
 
     Args:
-        name (`str` or `PathLike`): what the user gave.
-        kind (`str`): what it names, for the message, as `"model"`.
-        file (`bool`, defaults to `False`): a file is possible, too.
+        name (`str` or `PathLike`): name that the user gave.
+        kind (`str`): kind of thing that it names, such as `"model"`; the message says it.
+        file (`bool`, defaults to `False`): accept a file.
 
     Raises `FileNotFoundError` that says what is missing and which name is near, and `NotADirectoryError` for a file in
     place of a folder.
@@ -79,13 +79,13 @@ def check_name(name: str | PathLike, kind: str, file: bool = False):
 
 
 def check_path(path: str | PathLike):
-    """Raises `FileNotFoundError` that names what is near, if there is no such file or folder."""
+    """Raises `FileNotFoundError`, which names the nearest name, if there is no such file or folder."""
     if not Path(path).exists():
         raise FileNotFoundError(missing_path(path))
 
 
 def check_output_dir(path: str | PathLike):
-    """Raises `OSError` if `--output_dir` cannot become a folder that is written to."""
+    """Raises `OSError` if `--output_dir` cannot be a folder to write to."""
     there = next(folder for folder in (Path(path).absolute(), *Path(path).absolute().parents) if folder.exists())
     if not there.is_dir():
         raise NotADirectoryError(f"--output_dir {path} must be a folder, but {there} is a file")
@@ -104,8 +104,8 @@ def parse_pairs(text: str) -> list[str]:
         languages = pair.split("-")
         if len(languages) != 2 or not all(languages):
             raise ValueError(
-                f"a language pair is two languages joined by a hyphen, as en-de; got {pair!r} (a language itself has no "
-                "hyphen: zh_hant, or zh)"
+                f"a language pair is two languages joined by a hyphen, as en-de; got {pair!r} (a language itself has "
+                "no hyphen: zh_hant, or zh)"
             )
         if frozenset(languages) in seen:
             raise ValueError(f"the language pair {pair!r} is given twice (a pair stands for both directions)")

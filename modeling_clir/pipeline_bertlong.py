@@ -21,20 +21,21 @@ class QuestionAnsweringPipeline(ChunkPipeline):
     answer(question="Wann wurde der Turm gebaut?", context="The tower was built in 1866.")
     ```
 
-    Called with `question` and `context`, or a dictionary of both, or a list of such dictionaries; gives a dictionary
-    of `answer`, `start`, `end` (in the context, in characters) and `score` (a probability among the best spans), or
-    a list of them with `top_k` above 1.
+    Call it with `question` and `context`, with a dictionary of both, or with a list of such dictionaries. It returns a
+    dictionary of `answer`, `start`, `end` (in the context, in characters) and `score` (a probability among the best
+    spans). With `top_k` above 1 it returns a list of such dictionaries.
 
     Args:
         top_k (`int`, defaults to 1): answers of a question.
         max_seq_len (`int`, *optional*): longest window in tokens; defaults to what model and tokenizer take.
-        doc_stride (`int`, defaults to 128): tokens that a window has in common with the next; at most a quarter of it.
+        doc_stride (`int`, defaults to 128): tokens that a window shares with the next one; at most a quarter of a
+            window.
         max_answer_len (`int`, defaults to 30): longest answer in tokens.
-        max_question_len (`int`, defaults to 64): longest question in tokens, at most half of a window; the end of a
-            longer one is cut off.
-        handle_impossible_answer (`bool`, defaults to `False`): let the empty answer be one of them.
+        max_question_len (`int`, defaults to 64): longest question in tokens, at most half of a window. The end of a
+            longer question is cut off.
+        handle_impossible_answer (`bool`, defaults to `False`): allow the empty answer.
 
-    Raises `ValueError` where question or context is missing or empty, `TypeError` for another option.
+    Raises `ValueError` if question or context is missing or empty, and `TypeError` for another option.
     """
 
     _load_processor = False
@@ -66,9 +67,7 @@ class QuestionAnsweringPipeline(ChunkPipeline):
     def preprocess(self, inputs, max_seq_len=None, doc_stride=128, max_question_len=64):
         for name in ("question", "context"):
             if not isinstance(inputs, dict) or not isinstance(inputs.get(name), str) or not inputs[name].strip():
-                raise ValueError(
-                    f"a question and a context are needed, as texts that are not empty; {name} is missing"
-                )
+                raise ValueError(f"question and context must be texts that are not empty; {name} is missing")
         tokenizer, question, context = self.tokenizer, inputs["question"], inputs["context"]
         limit = max_seq_len or min(tokenizer.model_max_length, max_positions(self.model))
         max_question_len = min(max_question_len, limit // 2)
@@ -90,7 +89,7 @@ class QuestionAnsweringPipeline(ChunkPipeline):
         ends = np.cumsum([len(part) for part in offsets])[:-1]
         offsets = np.split(attach_marks(np.concatenate(offsets), context), ends)
         for row, (inside, of_context) in enumerate(zip(in_context, offsets)):
-            # By tokens, so that they are padded as the tokens are.
+            # One value per token, so that they are padded as the tokens are.
             allowed, places = np.zeros(len(inside), dtype=bool), np.zeros((len(inside), 2), dtype=np.int64)
             allowed[inside], places[inside] = are_text(of_context, context), of_context
             yield {

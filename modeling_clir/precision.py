@@ -1,4 +1,4 @@
-"""Scores in float32 from models in half precision."""
+"""Gives scores in float32 from models in half precision."""
 
 import types
 
@@ -19,8 +19,8 @@ def scores_in_float32(model: PreTrainedModel) -> PreTrainedModel:
     are. A second call changes nothing. Warns once if the model has no such layer.
 
     Args:
-        model (`PreTrainedModel`): with sequence classification or question answering logits; of any architecture, in any
-            precision.
+        model (`PreTrainedModel`): with sequence classification or question answering logits; of any architecture, in
+            any precision.
 
     Returns:
         The same model.
@@ -29,12 +29,12 @@ def scores_in_float32(model: PreTrainedModel) -> PreTrainedModel:
     layers = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features in sizes]
     if not layers:
         logger.warning_once(
-            f"{type(model).__name__} has no linear layer that gives its scores: in bfloat16 and float16 the scores of many "
-            "documents can be equal. Use float32."
+            f"{type(model).__name__} has no linear layer that gives its scores: in bfloat16 and float16 the scores of "
+            "many documents can be equal. Use float32."
         )
     elif type(layers[-1]) is nn.Linear:  # not quantized
         layers[-1].__class__ = ScoreLinear
-        if hasattr(layers[-1], "_old_forward"):  # what accelerate calls if the model is spread over devices
+        if hasattr(layers[-1], "_old_forward"):  # accelerate calls it if the model is spread over devices
             layers[-1]._old_forward = types.MethodType(ScoreLinear.forward, layers[-1])
     return model
 

@@ -1,7 +1,7 @@
 """
-How every program of the project starts, and what it prints for a mistake: one line.
+Starts every program of the project, and reports a mistake of the user in one line.
 
-Imports nothing heavy, and sets what must be set before torch is imported.
+Imports nothing heavy, and sets the environment variables that torch reads when it is imported.
 """
 
 import argparse
@@ -26,7 +26,7 @@ LIBRARY_ERRORS = {"ArrowException", "HTTPError", "SafetensorError", "StrictDatac
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` that raises `ValueError` for a mistake, and names the nearest flag in place of all flags."""
+    """An `ArgumentParser` that raises `ValueError` for a mistake and names the nearest flag, not all flags."""
 
     def __init__(self, *args, **kwargs):
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def unknown_flags(self, argv: list[str]) -> list[str]:
-        """The flags in `argv` that are neither one of this parser's nor the beginning of one."""
+        """Returns the flags in `argv` that are neither a flag of this parser nor the beginning of one."""
         flags = [part.split("=", 1)[0] for part in argv if part.startswith("--") and part != "--"]
         return [flag for flag in flags if not any(known.startswith(flag) for known in self._option_string_actions)]
 
@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
         return nearest(flag, self._option_string_actions)
 
     def check_flags(self, argv: list[str]):
-        """Raises `ValueError` for a flag that is not there, before argparse asks for others that are missing."""
+        """Raises `ValueError` for an unknown flag, before argparse asks for missing flags."""
         if unknown := self.unknown_flags(argv):
             raise ValueError(f"there is no option {unknown[0]}{self.nearest_flag(unknown[0]) or '; see --help'}")
 
@@ -55,8 +55,8 @@ class Parser(argparse.ArgumentParser):
 
 def cpu_quota(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
     """
-    The cores that the CPU quotas of this process' control group, of version 1 or 2, and of those above it are worth;
-    `None` without a quota.
+    Returns the smallest CPU quota of this process, in cores; `None` without a quota. Reads the process's control
+    group, of version 1 or 2, and all groups above it.
     """
     quotas = []
     for line in own.read_text(encoding="utf-8").splitlines() if own.exists() else ():
@@ -64,7 +64,7 @@ def cpu_quota(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/sel
         if controllers and "cpu" not in controllers.split(","):
             continue
         root = groups / "cpu" if controllers else groups
-        group = root / path.lstrip("/")  # in a container it may be missing, and its limits are those of `root`
+        group = root / path.lstrip("/")  # in a container this folder may be missing; then `root` has the limits
         for folder in (group, *group.parents[: len(group.parts) - len(root.parts)]):
             files = ["cpu.cfs_quota_us", "cpu.cfs_period_us"] if controllers else ["cpu.max"]
             if all((folder / name).is_file() for name in files):
@@ -78,10 +78,10 @@ def share_cores():
     Makes this program a fair neighbour of others on the same machine; call it before torch is imported.
 
     - Idle threads sleep. By default they spin, which gains nothing and takes the cores from other programs.
-    - With a CPU quota, as in a container, there are no more threads than the quota is worth. The cores of the affinity
-      mask are counted by OpenMP itself.
+    - With a CPU quota, as in a container, there are only as many threads as the quota gives cores. OpenMP itself
+      counts the cores of the affinity mask.
 
-    What the user has set in the environment stays.
+    Environment variables that the user has set stay.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     quota = cpu_quota()
@@ -92,11 +92,11 @@ def share_cores():
 
 def run_program(main: Callable[[], object]):
     """
-    Calls `main`. A mistake of the user's becomes one line, `error: ...`, on stderr, and exit code 2; with a debug level
-    of the log the traceback comes before it. Of several processes the first one says it.
+    Calls `main`. For a mistake of the user it prints one line, `error: ...`, to stderr and exits with code 2. At a
+    debug level of the log the traceback comes first. If there are several processes, the first one prints the line.
 
-    A mistake is an `ImportError`, `OSError`, `ValueError` or one of `LIBRARY_ERRORS`, except one from inside a library
-    while a model is trained: that is no mistake in the command, and keeps its traceback.
+    A mistake is an `ImportError`, `OSError`, `ValueError` or one of `LIBRARY_ERRORS`. An error from inside a library
+    while a model is trained is not a mistake in the command and keeps its traceback.
     """
     try:
         main()
@@ -123,7 +123,7 @@ def debugging() -> bool:
 
 
 def describe(error: Exception) -> str:
-    """One line; an error of the system names its file."""
+    """Describes an error in one line. An error of the operating system names its file."""
     if isinstance(error, FileNotFoundError) and error.filename is not None:
         message = missing_path(os.fsdecode(error.filename))
     elif isinstance(error, OSError) and error.filename is not None and error.strerror:
@@ -135,8 +135,8 @@ def describe(error: Exception) -> str:
 
 def fail(message: str):
     """
-    Ends this process. One that is not the first waits for the launcher to end it, when the first process has failed
-    too; what it alone has met it says itself.
+    Ends this process with a message. A process that is not the first waits, so that the launcher can end it if the
+    first process fails too. After the wait it prints its own message.
     """
     rank = int(os.environ.get("RANK", 0))
     if rank:

@@ -10,17 +10,17 @@ from transformers import PreTrainedModel
 from .precision import scores_in_float32
 
 
-# Stays in float32: the first layer's queries and keys (BERT's names) cause half of the scores' drift.
+# The first layer's queries and keys (BERT's names) cause half of the scores' drift, so they stay in float32.
 KEPT = re.compile(r"\blayer\.0\.attention\.self\.(query|key)")
 
 
 def quantize_int8(model: PreTrainedModel) -> PreTrainedModel:
     """
-    Converts the linear layers to int8, in place. Weights are quantized once per output channel, activations per tensor at
-    each call. Embeddings, layer norms, the matrix products of attention, the first layer's queries and keys, and the layer
-    that gives the scores stay in float32. The scale of an activation depends on its batch, so scores depend a little on the
-    rows that are computed together. The model can no longer be trained, moved or saved. On a CPU with bfloat16 instructions,
-    bfloat16 is faster and closer to float32.
+    Converts the linear layers to int8, in place. Weights are quantized once per output channel, activations per tensor
+    at each call. Embeddings, layer norms, the matrix products of attention, the first layer's queries and keys, and
+    the layer that gives the scores stay in float32. The scale of an activation depends on its batch, so scores depend
+    a little on the rows that are computed together. The model can no longer be trained, moved or saved. On a CPU with
+    bfloat16 instructions, bfloat16 is faster and closer to float32.
 
     Args:
         model (`PreTrainedModel`): in float32, on a CPU, in evaluation mode.
@@ -29,8 +29,8 @@ def quantize_int8(model: PreTrainedModel) -> PreTrainedModel:
         The same model.
 
     Raises:
-        `ValueError` if the model is in training mode, elsewhere, in another precision or quantized already; `ImportError` if
-        this version of torch has no `torch.ao.quantization`.
+        `ValueError` if the model is in training mode, not on a CPU, in another precision or quantized already.
+        `ImportError` if this version of torch has no `torch.ao.quantization`.
     """
     if model.training:
         raise ValueError("int8 is for inference: call model.eval() first, and quantize after training")
@@ -46,7 +46,7 @@ def quantize_int8(model: PreTrainedModel) -> PreTrainedModel:
         from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
     except ImportError as error:
         raise ImportError(f"torch {torch.__version__} lacks torch.ao.quantization: use bfloat16") from error
-    # torch deprecates this for torchao, which is as fast only in a compiled model, and that computes padding.
+    # torch deprecates this for torchao. torchao is as fast only in a compiled model, which computes padding.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(?s).*deprecated")
         return quantize_dynamic(model, dict.fromkeys(linear, per_channel_dynamic_qconfig), inplace=True)

@@ -1,4 +1,4 @@
-"""Answers to questions: spans of a context, found in its windows."""
+"""Answers questions with spans of a context, which it finds in windows of the context."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -24,8 +24,8 @@ class Prediction:
     """
     Attributes:
         answer (`str`): the best span of the context; empty only if there is none.
-        no_answer_probability (`float`): of "no answer" against the best span, from their scores (Devlin et al. 2019, BERT,
-            section 4.3).
+        no_answer_probability (`float`): probability of "no answer" against the best span, from the scores of both
+            (Devlin et al. 2019, BERT, section 4.3).
         n_best (`list[dict]`): the best spans and the empty answer, best first; see `rank_spans`.
     """
 
@@ -44,12 +44,13 @@ class Reader:
     ```
 
     Args:
-        model (`PreTrainedModel`): with start and end logits, each `(batch_size, tokens)`; they are computed in float32.
-        tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer; see [`fit_tokenizer`] for what is changed in it.
-        max_length (`int`, *optional*): longest window in tokens; defaults to what both the model and the tokenizer take.
+        model (`PreTrainedModel`): a model with start and end logits, each `(batch_size, tokens)`. Both are computed in
+            float32.
+        tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer. [`fit_tokenizer`] changes it in place.
+        max_length (`int`, *optional*): longest window in tokens; defaults to what both model and tokenizer take.
         doc_stride (`int`, defaults to 128), max_question_length (`int`, defaults to 64): see [`WindowEncoder`].
         max_answer_length (`int`, defaults to 30): longest answer in tokens.
-        max_tokens_per_batch (`int`, defaults to 16384): rows of a batch times the tokens of its longest one.
+        max_tokens_per_batch (`int`, defaults to 16384): rows of a batch times the tokens of its longest row.
 
     Raises `ValueError` if the lengths do not fit the model or each other, and if the tokenizer is not the model's.
     """
@@ -86,15 +87,16 @@ class Reader:
         **options,
     ) -> "Reader":
         """
-        The reader of a folder or Hub repository, of any encoder of text.
+        Opens the reader of a folder or Hub repository. The encoder may be any encoder of text.
 
         Args:
             name_or_path (`str` or `Path`): folder or Hub repository.
-            max_length, doc_stride, max_question_length, max_answer_length, max_tokens_per_batch: as of the class.
-            new_head (`bool`, defaults to `False`): draw a head, with a warning, if the checkpoint has none: to train it.
-            options: as of [`Reranker.from_pretrained`].
+            max_length, doc_stride, max_question_length, max_answer_length, max_tokens_per_batch: see the class.
+            new_head (`bool`, defaults to `False`): draw a head (logged) if the checkpoint has none, in order to train
+                it.
+            options: see [`Reranker.from_pretrained`].
 
-        Raises `ValueError` as the class and [`load_pretrained`].
+        Raises `ValueError` in the cases of the class and of [`load_pretrained`].
         """
         model, tokenizer = load_pretrained(
             AutoModelForQuestionAnswering, name_or_path, "answer questions", 2, new_head, **options
@@ -112,17 +114,18 @@ class Reader:
         distributed: bool = False,
     ) -> dict[str, Prediction]:
         """
-        Question id to prediction, in the order of the questions.
+        Answers questions. Returns question id to prediction, in the order of the questions.
 
         Args:
-            questions (`Iterable[Question]`): their answers are not looked at.
-            n_best (`int`, defaults to 20): answers kept of each.
+            questions (`Iterable[Question]`): questions with their contexts; gold answers are not read.
+            n_best (`int`, defaults to 20): answers to keep of each question.
             progress (`bool`, defaults to `True`): show a bar on stderr.
-            name (`str`, defaults to `"answers"`): of the questions, in the bar and the log.
+            name (`str`, defaults to `"answers"`): name of the questions, in the bar and the log.
             distributed (`bool`, defaults to `False`): every process calls this with the same questions, computes its
-                share of the batches, which are those of one process, and gets all predictions.
+                share of the batches and gets all predictions. The batches are the same as with one process.
 
-        Raises `TypeError` for what is no [`Question`], `ValueError` for a score that is NaN and for `n_best` below 1.
+        Raises `TypeError` for an object that is not a [`Question`], and `ValueError` for an id that occurs twice, for
+        a score that is NaN and for `n_best` below 1.
         """
         if n_best < 1:
             raise ValueError(f"n_best must be at least 1, got {n_best}")
@@ -131,6 +134,8 @@ class Reader:
         for i, question in enumerate(questions):
             if not isinstance(question, Question):
                 raise TypeError(f"questions[{i}] must be a Question, got {type(question).__name__}: {question!r}")
+        if len({question.id for question in questions}) < len(questions):
+            raise ValueError("two questions have the same id: give each question its own id")
         state = PartialState() if distributed else None
         windows = self.encoder(questions, progress and (state is None or state.is_main_process), f"windows of {name}")
         lengths, found = np.array([len(window.ids) for window in windows], dtype=int), []
@@ -152,13 +157,16 @@ class Reader:
         return predictions
 
     def read(self, windows: list, places: list[int], n_best: int, name: str) -> list[tuple[int, list, float]]:
-        """Of each window its place, its best spans (score, start and end in characters) and its score of no answer."""
+        """
+        Returns for each window its place, its best spans (score, start and end in characters) and its score of no
+        answer.
+        """
         inputs = {key: value.to(self.model.device) for key, value in self.encoder.batch(windows).items()}
         outputs = self.model(**inputs)
         logits = torch.stack([outputs.start_logits, outputs.end_logits]).float().cpu()
         allowed = torch.zeros(logits.shape[1:], dtype=torch.bool)
         for row, window in enumerate(windows):
-            logits[:, row, len(window.ids) :] = 0  # of padding, may be anything
+            logits[:, row, len(window.ids) :] = 0  # logits of padding may be NaN
             allowed[row, window.first : window.first + len(window.offsets)] = torch.from_numpy(window.allowed)
         if logits.isnan().any():
             raise ValueError(

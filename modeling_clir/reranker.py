@@ -1,4 +1,4 @@
-"""Reranking: the scores of documents for queries."""
+"""Scores documents for queries."""
 
 import math
 import textwrap
@@ -21,25 +21,25 @@ from .precision import scores_in_float32
 logger = logging.get_logger(__name__)
 
 LONG_DOCUMENTS = ("truncate", "maxp")
-TEXTS_AT_ONCE = 1024  # tokenized together: while it is, a text takes many times the memory of its ids
+TEXTS_AT_ONCE = 1024  # texts tokenized together: during tokenization a text takes many times the memory of its ids
 
 
 class EncodedPairs:
     """
-    Pairs of a query and a document as rows of a [`PairEncoder`]. Keeps the ids of every distinct text; a row is made when
-    it is asked for.
+    Pairs of a query and a document as rows of a [`PairEncoder`]. Keeps the ids of every distinct text, and makes rows
+    on demand.
 
     Args:
         encoder (`PairEncoder`): tokenizer and lengths.
         pairs (`list[tuple[str, str]]`): queries and documents.
         passages (`bool`, defaults to `False`): make a row for each passage of a document that does not fit beside the
-            longest query, instead of cutting it. A passage has its second half in common with the next.
+            longest query, instead of cutting it. The second half of a passage is also the first half of the next.
 
     Attributes:
         lengths (`np.ndarray` of shape `(rows,)`): tokens of each row.
         pair_of (`np.ndarray` of shape `(rows,)`): the place of each row's pair.
-        counts (`dict[str, int]`): number of `pairs`, of pairs whose query (`queries_cut`) or document (`documents_cut`) was
-            cut, and with passages that of rows (`passages`).
+        counts (`dict[str, int]`): number of `pairs`, of pairs whose query (`queries_cut`) or document
+            (`documents_cut`) was cut, and with `passages` the number of rows (`passages`).
         long_documents (`int`): number of distinct documents with several passages.
     """
 
@@ -77,7 +77,7 @@ class EncodedPairs:
         self.long_documents = sum(len(places) > 1 for places in parts)
 
     def rows(self, places: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The ids and token types of the rows at `places`, each `(tokens,)`."""
+        """Returns the ids and token types of the rows at `places`, each `(tokens,)`."""
         rows = []
         for i in places:
             document = self.encoder.cut(self.documents[self.document_of[i]], self.room[i])
@@ -85,24 +85,27 @@ class EncodedPairs:
         return rows
 
     def batch(self, places: list[int]) -> dict[str, torch.Tensor]:
-        """The rows at `places` as the tokenizer pads them: the model's inputs, each `(rows, longest row)`."""
+        """Pads the rows at `places` as the tokenizer does. Returns the model's inputs, each `(rows, longest row)`."""
         return pad_rows(self.encoder.tokenizer, *zip(*self.rows(places)))
 
 
 def split_passages(ids: np.ndarray, room: int) -> list[np.ndarray]:
-    """The passages of a document, `(tokens,)`: none longer than `room`, each with its second half in the next."""
+    """Cuts a document, `(tokens,)`, into passages of at most `room` tokens. The next one repeats the second half."""
     step = room - room // 2
     return [ids[start : start + room] for start in range(0, max(1, len(ids) - room + step), step)]
 
 
 def distinct(texts: list[str]) -> tuple[list[str], np.ndarray]:
-    """The distinct texts, and of each text its place among them."""
+    """Returns the distinct texts, and for each text its place among the distinct texts."""
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     return list(places), np.array([places[text] for text in texts], dtype=int)
 
 
 def as_texts(documents: Iterable[str]) -> list[str]:
-    """A list of texts from any ordered container or iterator of them. Raises `TypeError` that names the first other one."""
+    """
+    Makes a list of texts from any ordered container or iterator. Raises `TypeError` that names the first element that
+    is not a text.
+    """
     texts = as_list(documents, "documents", "a list of texts")
     for i, text in enumerate(texts):
         if not isinstance(text, str):
@@ -111,7 +114,7 @@ def as_texts(documents: Iterable[str]) -> list[str]:
 
 
 def as_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """As [`as_texts`], of pairs of a query and a document."""
+    """Does the same as [`as_texts`] for pairs of a query and a document."""
     found = []
     for i, pair in enumerate(as_list(pairs, "pairs", "a list of (query, document)")):
         if isinstance(pair, (str, Mapping, Set)) or not isinstance(pair, Iterable):
@@ -119,7 +122,8 @@ def as_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         pair = tuple(pair)
         if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise TypeError(
-                f"pairs[{i}] must be a query and a document, both texts, got {', '.join(type(x).__name__ for x in pair)}"
+                f"pairs[{i}] must be a query and a document, both texts, got "
+                f"{', '.join(type(x).__name__ for x in pair)}"
             )
         found.append(pair)
     return found
@@ -127,15 +131,15 @@ def as_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def as_list(values: Iterable, name: str, wanted: str) -> list:
     unordered = isinstance(values, (str, bytes, Mapping, set, frozenset)) or not isinstance(values, Iterable)
-    if unordered or hasattr(values, "columns"):  # a table, which is iterated by the names of its columns
+    if unordered or hasattr(values, "columns"):  # iterating over a table gives the names of its columns
         raise TypeError(f"{name} must be {wanted}, in an order, got {type(values).__name__}")
     return list(values)
 
 
 class Reranker:
     """
-    Scores documents for queries. A text that occurs in many pairs is tokenized once, pairs of similar length are
-    computed together, and the results come in the caller's order. Threads may share a reranker.
+    Scores documents for queries. A text that occurs in many pairs is tokenized once. Pairs of similar length share a
+    batch. Results come in the caller's order. Threads may share a reranker.
 
     ```python
     reranker = Reranker.from_pretrained("output/demo/clir-bertlong")
@@ -144,22 +148,22 @@ class Reranker:
     ```
 
     Args:
-        model (`PreTrainedModel`): with sequence classification logits `(batch_size, num_labels)` of one label, or of two
-            of which the second one is the score. The score is the logit as it is, without a sigmoid, in float32.
-        tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer; see [`fit_tokenizer`] for what is changed in it.
-        max_length (`int`, *optional*): longest pair in tokens, see [`PairEncoder`]; defaults to what both the model and
-            the tokenizer take.
+        model (`PreTrainedModel`): a model with sequence classification logits `(batch_size, num_labels)`. It has one
+            label, or two labels and the second is the score. The score is the logit without a sigmoid, in float32.
+        tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer. [`fit_tokenizer`] changes it in place.
+        max_length (`int`, *optional*): longest pair in tokens, see [`PairEncoder`]; defaults to what both model and
+            tokenizer take.
         max_query_length (`int`, defaults to 128): longest query in tokens.
-        max_tokens_per_batch (`int`, defaults to 8192): rows of a batch times the tokens of its longest one. A longer
+        max_tokens_per_batch (`int`, defaults to 8192): rows of a batch times the tokens of its longest row. A longer
             pair is computed alone.
-        long_documents (`str`, defaults to `"truncate"`): cut a document that does not fit, or with `"maxp"` score its
-            passages and take the maximum.
+        long_documents (`str`, defaults to `"truncate"`): `"truncate"` cuts a document that does not fit, `"maxp"`
+            scores its passages and takes the maximum.
 
     Attributes:
-        counts (`dict[str, int]`): of the last call, see [`EncodedPairs`].
+        counts (`dict[str, int]`): counts of the last call, see [`EncodedPairs`].
 
-    Raises `ValueError` if the lengths do not fit the model or leave no room for a document, if the tokenizer is not the
-    model's, and for a model of other labels.
+    Raises `ValueError` if the lengths do not fit the model or leave no room for a document, if the tokenizer is not
+    the model's, and if the model has more than two labels.
     """
 
     def __init__(
@@ -195,17 +199,19 @@ class Reranker:
         **options,
     ) -> "Reranker":
         """
-        The reranker of a folder or Hub repository, of any encoder of text.
+        Opens the reranker of a folder or Hub repository. The encoder may be any encoder of text.
 
         Args:
             name_or_path (`str` or `Path`): folder or Hub repository.
-            max_length, max_query_length, max_tokens_per_batch, long_documents: as of the class.
-            new_head (`bool`, defaults to `False`): draw a head, with a warning, if the checkpoint has none: to train it.
+            max_length, max_query_length, max_tokens_per_batch, long_documents: see the class.
+            new_head (`bool`, defaults to `False`): draw a head (logged) if the checkpoint has none, in order to train
+                it.
             options: `revision`, `token`, `cache_dir`, `subfolder`, `local_files_only` and the like, for model,
-                configuration and tokenizer; others of the model's `from_pretrained`, as `device_map="cuda"`. `dtype`
-                defaults to float32 on a CPU and to the checkpoint's own on a GPU; `"int8"` is [`quantize_int8`], for CPUs.
+                configuration and tokenizer; other options of the model's `from_pretrained`, such as
+                `device_map="cuda"`. `dtype` defaults to float32 on a CPU and to the checkpoint's own type on a GPU.
+                `dtype="int8"` calls [`quantize_int8`], on CPUs only.
 
-        Raises `ValueError` as the class and [`load_pretrained`].
+        Raises `ValueError` in the cases of the class and of [`load_pretrained`].
         """
         model, tokenizer = load_pretrained(
             AutoModelForSequenceClassification, name_or_path, "rank", new_head=new_head, **options
@@ -214,8 +220,9 @@ class Reranker:
 
     def rank(self, query: str, documents: Iterable[str], progress: bool = False) -> list[dict]:
         """
-        `{"corpus_id": place in documents, "score": ..., "text": ...}` of each document, best first. Raises `TypeError` if
-        the query is no text, or documents are no list of texts (or another container that has an order).
+        Ranks documents for a query. Returns `{"corpus_id": place in documents, "score": ..., "text": ...}` for each
+        document, best first. Raises `TypeError` if the query is not a text, or documents are not a list (or another
+        ordered container) of texts.
         """
         if not isinstance(query, str):
             raise TypeError(f"query must be a text, got {type(query).__name__}: {query!r}")
@@ -233,19 +240,18 @@ class Reranker:
         distributed: bool = False,
     ) -> list[float]:
         """
-        The score of each pair of a query and a document.
+        Scores each pair of a query and a document. Logs how many pairs were cut.
 
         Args:
             pairs (`Iterable[tuple[str, str]]`): queries and documents.
             progress (`bool`, defaults to `True`): show a bar on stderr.
-            name (`str`, defaults to `"reranking"`): of the pairs, in the bar, the log and errors.
+            name (`str`, defaults to `"reranking"`): name of the pairs, in the bar, the log and errors.
             distributed (`bool`, defaults to `False`): every process calls this with the same pairs, computes its share
-                of the batches and gets all scores. The batches are those of one process. On a CPU the scores are too, to
-                the last bit, if `MKL_CBWR` is set as in `run_clir.py`: else MKL rounds in another way by the number
-                of threads and by where the weights lie in memory.
+                of the batches and gets all scores. The batches are the same as with one process. On a CPU the scores
+                are the same to the last bit if `MKL_CBWR` is set as in `run_clir.py`. Otherwise MKL's rounding depends
+                on the number of threads and on the place of the weights in memory.
 
-        Raises `TypeError` for what is no pair of texts, `ValueError` for a score that is not finite. Logs how many pairs
-        were cut.
+        Raises `TypeError` for an element that is not a pair of texts, and `ValueError` for a score that is not finite.
         """
         self.model.eval()
         pairs, passages = as_pairs(pairs), self.long_documents == "maxp"
@@ -266,7 +272,7 @@ class Reranker:
                         f"{name}: the score of document {document!r} for query {query!r} is {found[i]}; the "
                         "checkpoint has NaN weights, or its numbers overflow"
                     )
-        if distributed and state.num_processes > 1:  # each is 0 but in one process
+        if distributed and state.num_processes > 1:  # each score is 0 in all processes but one
             found = reduce(torch.tensor(found, dtype=torch.float32, device=state.device), "sum").double().cpu().numpy()
         scores = np.full(len(pairs), -np.inf)
         np.maximum.at(scores, encoded.pair_of, found)

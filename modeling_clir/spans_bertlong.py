@@ -1,4 +1,4 @@
-"""Spans of tokens and of text: how long an input may be, where a text is cut, which spans answer a question."""
+"""Finds the longest input of a model, the place to cut a text, and the spans that answer a question."""
 
 import sys
 import unicodedata
@@ -12,8 +12,15 @@ from transformers import PreTrainedModel
 
 def attach_marks(offsets: np.ndarray, text: str) -> np.ndarray:
     """
-    Offsets of the tokens of a text, `(tokens, 2)`, in any order, with the combining marks that a tokenizer's
-    normalization drops, as vowel signs and accents: they go to the token before them.
+    Adds combining marks to the tokens before them: a tokenizer's normalization may drop vowel signs and accents.
+
+    Args:
+        offsets (`np.ndarray` of shape `(tokens, 2)`): start and end of each token in the text, in characters, in any
+            order.
+        text (`str`): the text.
+
+    Returns:
+        The offsets with the marks, in the same shape and order.
     """
     spans, place = np.unique(offsets, axis=0, return_inverse=True)
     starts = np.append(spans[1:, 0], len(text))
@@ -26,14 +33,17 @@ def attach_marks(offsets: np.ndarray, text: str) -> np.ndarray:
 
 
 def are_text(offsets: np.ndarray, text: str) -> np.ndarray:
-    """Which tokens, by their offsets in a text, are more than space: where an answer may begin or end."""
+    """
+    Tells which tokens, by their offsets `(tokens, 2)`, are more than space. An answer may begin or end there. Returns
+    shape `(tokens,)`.
+    """
     return np.array([bool(text[start:end].strip()) for start, end in offsets.tolist()], dtype=bool)
 
 
 def max_positions(model: PreTrainedModel) -> int:
     """
-    The longest input of a model in tokens; `sys.maxsize` if it has no limit. A table of positions with a padding row, as
-    RoBERTa's, is counted from the row behind it.
+    Returns the longest input of a model in tokens, or `sys.maxsize` if it has no limit. If the table of positions has
+    a padding row (as RoBERTa's has), positions count from the row after that.
     """
     limit = getattr(model.config, "max_position_embeddings", None) or 0
     limit = limit if limit > 0 else sys.maxsize  # XLNet's is -1
@@ -45,8 +55,8 @@ def max_positions(model: PreTrainedModel) -> int:
 
 def cut_end(encoding: Encoding, limit: int) -> int:
     """
-    Where a text is cut so that `limit` of its tokens are left, in characters: at the end of a word, but for one word of
-    more tokens. A letter may be several tokens: there is no cut between these.
+    Returns the place, in characters, to cut a text so that at most `limit` of its tokens are left. It is the end of a
+    word, unless one word has more tokens than `limit`. It is never inside a letter that has several tokens.
     """
     words, offsets = encoding.word_ids, encoding.offsets
     ends = [i for i in range(1, limit + 1) if offsets[i - 1][1] <= offsets[i][0]]
@@ -58,17 +68,18 @@ def best_spans(
     start_logits: torch.Tensor, end_logits: torch.Tensor, allowed: torch.Tensor, n_best: int, max_answer_length: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
-    The best spans of tokens of each window: those with the greatest sums of the logits of their first and last token
+    Finds the best spans of tokens of each window. A span's score is the sum of the logits of its first and last token
     (Devlin et al. 2019, BERT, section 4.2).
 
     Args:
         start_logits, end_logits (`torch.Tensor` of shape `(windows, tokens)`).
-        allowed (`torch.BoolTensor` of shape `(windows, tokens)`): where an answer may begin or end.
-        n_best (`int`), max_answer_length (`int`): number of spans, and of tokens of the longest.
+        allowed (`torch.BoolTensor` of shape `(windows, tokens)`): tokens at which an answer may begin or end.
+        n_best (`int`): number of spans.
+        max_answer_length (`int`): tokens of the longest span.
 
     Returns:
-        Scores, first and last tokens, each of shape `(windows, spans)`, best first; the score is `-inf` where a window
-        has no more spans.
+        Scores, first tokens and last tokens, each of shape `(windows, spans)`, best first. If a window has fewer
+        spans, the scores of the others are `-inf`.
     """
     start = start_logits.float().masked_fill(~allowed, -torch.inf)
     end = end_logits.float().masked_fill(~allowed, -torch.inf)
@@ -84,16 +95,16 @@ def rank_spans(
     spans: list[tuple[float, int, int]], context: str, n_best: int, no_answer_score: float | None = None
 ) -> list[dict]:
     """
-    The spans of all windows of a context, best first, each once and without spaces at its ends.
+    Ranks the spans of all windows of a context, best first. Each span occurs once and has no spaces at its ends.
 
     Args:
         spans (`list[tuple[float, int, int]]`): score, start and end in the context, in characters.
         context (`str`).
-        n_best (`int`): how many are kept.
-        no_answer_score (`float`, *optional*): with it the empty answer is one of them, and always kept.
+        n_best (`int`): number of spans to keep.
+        no_answer_score (`float`, *optional*): score of the empty answer. If given, the empty answer is always kept.
 
     Returns:
-        Dictionaries of `answer`, `start`, `end`, `logit` (the score as it was) and `score` (its softmax among these).
+        Dictionaries of `answer`, `start`, `end`, `logit` (the span's score) and `score` (softmax over the kept spans).
     """
     best = {}
     for logit, start, end in spans:

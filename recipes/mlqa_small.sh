@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Question answering across languages from a small model: trained on a part of SQuAD v1.1 in English, tested on MLQA and on
-# XQuAD in all nine pairs of en, de, es; with and without pretraining for retrieval.
+# Question answering across languages with a small model, with and without pretraining for retrieval. Trained on a part
+# of SQuAD v1.1 in English, tested on MLQA and on XQuAD in all nine pairs of en, de, es.
 #
 #     recipes/mlqa_small.sh DATA
 #
 # DATA: a folder with squad/train-v1.1.json, mlqa/MLQA_V1 and xquad/xquad.{en,de,es}.json. Needs the checkpoints of
-# recipes/xquad.sh. 11 minutes of one core per checkpoint. Expected: results/mlqa.md.
+# recipes/xquad.sh. Takes 11 minutes per checkpoint on one core. Expected: results/mlqa.md.
 set -euo pipefail
 data=$1
 

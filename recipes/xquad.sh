@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# From the base to a reranker on real text: pretraining with QLM and RR in 30 minutes on 2 CPU cores; MAP before and after
-# of ranking paragraphs of 12 XQuAD articles, unseen by both models, for questions in another language.
+# From the base to a reranker on real text: pretrains with QLM and RR in 30 minutes on 2 CPU cores. Measures MAP before
+# and after pretraining: the models rank paragraphs of 12 XQuAD articles, unseen by both, for questions in another
+# language.
 #
 #     recipes/xquad.sh DATA
 #
@@ -11,11 +12,11 @@ output=output/xquad
 languages=en,de,fr,es
 sources=(--documents "$data/bible" "$data/ntrex" --squad "$data/xquad" --squad_articles 0:24)
 
-# 1. Corpus of the first 24 articles and the other texts; collections of the other 12
+# 1. Build a corpus of the first 24 articles and the other texts, and collections of the other 12 articles
 python scripts/build_corpus.py $output/corpus --languages $languages "${sources[@]}" --max_sentences 5
 python scripts/build_collections.py $output/collections --pairs en-de,de-en,en-es,es-de --squad "$data/xquad" --squad_articles 24:36
 
-# 2. BERT to BertLong
+# 2. Convert BERT to BertLong
 python -m modeling_clir.convert base $output/bertlong
 
 # 3. Pretrain

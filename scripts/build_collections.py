@@ -8,9 +8,10 @@ OUTPUT/{query language}-{document language}.
 
 --squad: files *.{language}.json with the same paragraphs in the same order. Questions become queries, paragraphs
 documents.
---documents: {language}.jsonl aligned by "id", queries.{language}.tsv (id, tab, text) and qrels.txt, with the same ids in
-all languages. Any file may be gzipped.
---judged N: also judges N documents of each query as not relevant, the nearest by BM25. Only judged documents are ranked.
+--documents: {language}.jsonl aligned by "id", queries.{language}.tsv (id, tab, text) and qrels.txt, with the same ids
+in all languages. Any file may be gzipped.
+--judged N: also judges the N nearest documents of each query by BM25 as not relevant. Only judged documents are
+ranked.
 """
 
 from pathlib import Path
@@ -21,11 +22,11 @@ from modeling_clir.program import Parser, run_program
 def main():
     parser = Parser(description=__doc__)
     parser.add_argument("output", type=Path, help="folder of the collections")
-    parser.add_argument("--pairs", required=True, help="query language-document language, as en-de,de-en")
+    parser.add_argument("--pairs", required=True, help="query language-document language, such as en-de,de-en")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--squad", type=Path, help="a folder of parallel SQuAD files")
     source.add_argument("--documents", type=Path, help="a folder of aligned JSONL documents with queries and qrels")
-    parser.add_argument("--squad_articles", default=":", help="only these articles, as 24:36")
+    parser.add_argument("--squad_articles", default=":", help="only these articles, such as 24:36")
     parser.add_argument("--judged", type=int, help="documents of each query to judge as not relevant")
     args = parser.parse_args()
 

@@ -5,8 +5,8 @@ Builds a pretraining corpus from folders of aligned documents and of parallel SQ
     python scripts/build_corpus.py OUTPUT --languages en,de,fr,es --documents FOLDER ... --squad FOLDER ...
 
 A folder of documents has {language}.jsonl[.gz], aligned by "id". Each line has "id", "sentences" (or "text") and
-optionally "article", "title", "heading". A folder of SQuAD files has *.{language}.json[.gz] with the same paragraphs in
-the same order. Documents and paragraphs without text are left out and counted.
+optionally "article", "title", "heading". A folder of SQuAD files has *.{language}.json[.gz] with the same paragraphs
+in the same order. Documents and paragraphs without text are left out and counted.
 """
 
 from pathlib import Path
@@ -17,11 +17,11 @@ from modeling_clir.program import Parser, run_program
 def main():
     parser = Parser(description=__doc__)
     parser.add_argument("output", type=Path, help="folder to write; it must not exist")
-    parser.add_argument("--languages", required=True, help="as en,de,fr,es")
+    parser.add_argument("--languages", required=True, help="such as en,de,fr,es")
     parser.add_argument("--documents", type=Path, nargs="*", default=[], help="folders of aligned JSONL documents")
     parser.add_argument("--squad", type=Path, nargs="*", default=[], help="folders of parallel SQuAD files")
-    parser.add_argument("--squad_articles", default=":", help="only these articles, as 0:24")
-    parser.add_argument("--max_sentences", type=int, help="most sentences of a section")
+    parser.add_argument("--squad_articles", default=":", help="only these articles, such as 0:24")
+    parser.add_argument("--max_sentences", type=int, help="cut documents into sections of at most this many sentences")
     parser.add_argument("--validation_fraction", type=float, default=0.05, help="share held out (default 0.05)")
     parser.add_argument("--num_negatives", type=int, default=5, help="hard negatives listed per section (default 5)")
     parser.add_argument("--same_language", action="store_true", help="also pair every section with itself (en-en ...)")

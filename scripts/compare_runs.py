@@ -5,11 +5,12 @@ Compares TREC runs with the first of them.
     python scripts/compare_runs.py QRELS RUN RUN... [--output_dir FOLDER]
 
 QRELS is a file of TREC qrels, or a collection folder; with a folder, unknown queries and documents are errors. Prints
-a table in Markdown: means over the judged queries (MAP, nDCG@20, P@10, R@100, MRR, Judged@20), and in parentheses the
-p-value of the difference from the first run (two-sided paired randomization test, adjusted by Holm over the runs).
+a table in Markdown. It has the means over the judged queries (MAP, nDCG@20, P@10, R@100, MRR, Judged@20). The p-value
+of the difference from the first run is in parentheses (two-sided paired randomization test, adjusted by Holm over the
+runs).
 
-Writes to --output_dir: comparison.md and comparison.tex (the table), queries.tsv (the values of each query; of one
-query MAP is AP, and MRR is RR) and differences.png (AP).
+Writes to --output_dir: comparison.md and comparison.tex (the table), queries.tsv (the values of each query; for one
+query MAP is AP and MRR is RR) and differences.png (AP).
 """
 
 from pathlib import Path
@@ -20,9 +21,7 @@ from modeling_clir.program import Parser, run_program
 def main():
     parser = Parser(description=__doc__)
     parser.add_argument("qrels", type=Path, help="TREC qrels, or a collection folder")
-    parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="run", help="TREC runs; the others are compared with the first"
-    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="run", help="TREC runs; the first is the baseline")
     parser.add_argument("--output_dir", type=Path, help="a new folder for tables, plot and the values of each query")
     args = parser.parse_args()
 

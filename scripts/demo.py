@@ -1,12 +1,12 @@
 #!/usr/bin/env python
 """
-Runs the whole path on the sample corpus, each step by the command that a user would type.
+Runs all steps on the sample corpus, each by the command that a user would type.
 
     python scripts/demo.py [--base base] [--seed 0]
 
 Converts a BERT to BertLong, pretrains it with QLM and RR on 28 topics in four languages, reranks the sections of the
-other 12 topics, and prints MAP before and after for every language pair. Before pretraining the relevance head is random.
-Writes everything to output/demo, which is emptied first.
+other 12 topics, and prints MAP before and after pretraining for every language pair. Before pretraining the relevance
+head is random. Empties the folder output/demo first and writes everything there.
 """
 
 import json

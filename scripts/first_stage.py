@@ -1,13 +1,13 @@
 #!/usr/bin/env python
 """
-Ranks the documents of a collection and writes the best as a TREC run: with BM25, or with the vectors of a model.
+Ranks the documents of a collection with BM25 or the vectors of a model, and writes the best as a TREC run.
 
     python scripts/first_stage.py COLLECTION --queries translated.tsv
     python scripts/first_stage.py COLLECTION --model MODEL --k 100 --output dense.run
 
-BM25 needs queries in the documents' language. --queries names a file with them (query id, tab, text), for instance
-machine translations. --model takes a folder or Hub name; queries may be in any language that the model knows. Without
---output the run becomes the collection's candidates.run, which run_clir.py reranks.
+BM25 needs queries in the documents' language. --queries names a file of such queries (query id, tab, text), for
+instance machine translations. --model takes a folder or Hub name; its queries may be in any language that the model
+knows. Without --output the run becomes the collection's candidates.run, which run_clir.py reranks.
 """
 
 from pathlib import Path

@@ -1,19 +1,19 @@
 #!/usr/bin/env python
 """
-Writes a small multilingual BERT that knows nothing yet but which words belong together across languages.
+Writes a small multilingual BERT whose only knowledge is which words belong together across languages.
 
     python scripts/initialize_base.py CORPUS OUTPUT
 
-In place of random weights:
+Trains the WordPiece vocabulary on the corpus, and replaces some of the random weights:
 
-- the WordPiece vocabulary is trained on the corpus;
-- word embeddings come from a cross-lingual latent semantic index, so that words of the same aligned sections are near each
-  other, whatever their language; the finer the sections of CORPUS (build it with --max_sentences 1), the better;
-- in the first layer query and key share one orthogonal matrix, so that a token attends to the tokens most like it, and a
-  share of the segment's sign makes it look into the other segment; value and output take away a part of what was found, so
-  that what is left tells how well a token is matched.
+- Word embeddings come from a cross-lingual latent semantic index: words of the same aligned sections are near each
+  other, whatever their language. Short sections give better embeddings: build CORPUS with --max_sentences 1.
+- In the first layer query and key share one orthogonal matrix, so a token attends to the tokens most like it. One
+  dimension holds the sign of the segment, which makes a token attend to the other segment.
+- Value and output of the first layer subtract a part of the attended tokens. The remainder shows how well a token is
+  matched.
 
-Training does the rest (recipes/base.yaml).
+Training (recipes/base.yaml) comes next.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ import numpy as np
 from modeling_clir.program import Parser, run_program, share_cores
 
 
-if TYPE_CHECKING:  # what is heavy is imported where it is used, so that help and mistakes are answered at once
+if TYPE_CHECKING:  # heavy imports are inside the functions, so that help and mistakes are answered at once
     from transformers import BertTokenizerFast
 
     from modeling_clir import BertForXLRetrieval
 
 
 def aligned_texts(corpus: Path) -> list[str]:
-    """The texts of each group of aligned sections, of all languages, joined; training sections only."""
+    """Returns the texts of each group of aligned sections, joined over all languages. Reads training sections only."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -66,7 +66,7 @@ def aligned_texts(corpus: Path) -> list[str]:
 
 
 def train_tokenizer(texts: list[str], vocab_size: int, folder: Path, max_length: int) -> BertTokenizerFast:
-    """Uncased WordPiece without accents, as multilingual BERT's uncased vocabulary."""
+    """Trains an uncased WordPiece vocabulary without accents, as uncased multilingual BERT has."""
     from tokenizers import BertWordPieceTokenizer
     from transformers import BertTokenizerFast
 
@@ -78,9 +78,9 @@ def train_tokenizer(texts: list[str], vocab_size: int, folder: Path, max_length:
 
 def latent_semantic_index(rows: list[np.ndarray], vocab_size: int, width: int) -> np.ndarray:
     """
-    Word vectors of unit norm, `(vocab_size, width)`: truncated SVD of the matrix of log counts, sections (in all languages) by
-    tokens, whose columns have unit norm (Littman, Dumais, Landauer 1998, cross-language latent semantic indexing). A token
-    that does not occur gets a random vector.
+    Computes word vectors of unit norm, `(vocab_size, width)`, by a truncated SVD (Littman, Dumais, Landauer 1998,
+    cross-language latent semantic indexing). The matrix has a row for each section (in all languages), a column for
+    each token, and log counts; its columns are scaled to unit norm. A token that does not occur gets a random vector.
     """
     from scipy.sparse import csr_matrix, diags
     from scipy.sparse.linalg import svds
@@ -109,12 +109,14 @@ def initialize(
     removal: float,
 ):
     """
+    Sets the weights that the module's docstring names.
+
     Args:
-        counts: occurrences of each token, `(vocab_size,)`; their logarithm is the bias of the language model.
-        vectors: word vectors, `(vocab_size, hidden_size)`; the last dimension is taken for the segment's sign.
+        vectors: word vectors, `(vocab_size, hidden_size)`. The segment's sign replaces the last dimension.
+        counts: occurrences of each token, `(vocab_size,)`. Their logarithm is the bias of the language model.
         sharpness: factor of the similarity of two tokens in the first layer's attention scores.
-        crossing: how much a token of one segment prefers the other.
-        removal: share of the attended token that is taken away (negative) or added (positive).
+        crossing: how much a token of one segment prefers the other segment.
+        removal: share of the attended token that is subtracted (negative) or added (positive).
     """
     import torch
 
@@ -128,7 +130,7 @@ def initialize(
     bias = torch.log(torch.tensor(counts + 1.0) / (counts.sum() + len(counts)))
     model.cls.predictions.bias.copy_(bias - bias.mean())
     torch.nn.init.orthogonal_(model.cls.predictions.transform.dense.weight)
-    torch.nn.init.constant_(model.cls.predictions.transform.LayerNorm.weight, 0.1)  # the embeddings are long
+    torch.nn.init.constant_(model.cls.predictions.transform.LayerNorm.weight, 0.1)  # the embeddings have large norms
     rotation = torch.linalg.qr(torch.randn(size - 1, size - 1))[0]
     query, key, value, output = layer.self.query, layer.self.key, layer.self.value, layer.output.dense
     for linear in (query, key, value, output):
@@ -188,7 +190,7 @@ def main():
         num_hidden_layers=args.num_hidden_layers,
         num_attention_heads=args.num_attention_heads,
         intermediate_size=args.intermediate_size,
-        hidden_dropout_prob=0.0,  # a small model on a small corpus for a short time learns too little rather than too much
+        hidden_dropout_prob=0.0,  # a small model that is trained briefly underfits
         attention_probs_dropout_prob=0.0,
         initializer_range=0.04,
         num_labels=1,

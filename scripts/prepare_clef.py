@@ -9,8 +9,9 @@ them out. Each collection is a folder OUTPUT/{query language}-{document language
 --documents: SGML files, plain or .gz, or folders of them. Title, lead and text are taken, keywords are not.
 --topics: files or folders, with the language (nl=FILE) if their tags, as <EN-title>, do not name it.
 --qrels: TREC files or folders, of all years.
---encoding and --topic_encoding: needed only if a file is neither UTF-8, nor names its encoding in an XML declaration,
-nor is Latin-1 in a language that Latin-1 can write: --topic_encoding zh=gb18030 ru=koi8-r cs=iso8859-2 en=cp1252.
+--encoding and --topic_encoding: needed only for a file that is not UTF-8, does not name its encoding in an XML
+declaration, and is not Latin-1 in a language that Latin-1 can write. For instance: --topic_encoding zh=gb18030
+ru=koi8-r cs=iso8859-2 en=cp1252.
 
 Of the 200 topics, 176 have a relevant document in English, 185 in French, 192 in German, 156 in Spanish. If there are
 fewer, a file is missing.
@@ -23,7 +24,7 @@ from modeling_clir.program import Parser, run_program
 
 
 def split_language(argument: str) -> tuple[str | None, Path]:
-    """`("de", path)` of `"de=PATH"`, `(None, path)` of `"PATH"`."""
+    """Maps `"de=PATH"` to `("de", path)` and `"PATH"` to `(None, path)`."""
     language, path = re.fullmatch(r"(?:([a-z]{2})=)?(.*)", argument).groups()
     if not path:
         raise ValueError(f"a path or an encoding is missing in {argument!r}")
@@ -40,7 +41,7 @@ def by_language(option: str, arguments: list[str]) -> dict[str, list[Path]]:
 
 
 def encodings(option: str, arguments: list[str]) -> dict[str | None, str]:
-    """`{"ru": "koi8-r", None: "utf-8"}` of `["ru=koi8-r", "utf-8"]`."""
+    """Maps `["ru=koi8-r", "utf-8"]` to `{"ru": "koi8-r", None: "utf-8"}`."""
     from modeling_clir.data.clef import check_encoding
 
     return {language: check_encoding(str(name), option) for language, name in map(split_language, arguments)}
@@ -49,15 +50,19 @@ def encodings(option: str, arguments: list[str]) -> dict[str | None, str]:
 def main():
     parser = Parser(description=__doc__)
     parser.add_argument("output", type=Path, help="folder of the collections")
-    parser.add_argument("--pairs", required=True, help="query language-document language, as en-de,de-en")
+    parser.add_argument("--pairs", required=True, help="query language-document language, such as en-de,de-en")
     several = {"nargs": "+", "action": "extend", "required": True}
     parser.add_argument("--documents", metavar="LANGUAGE=PATH", **several, help="all sub-collections")
     parser.add_argument("--topics", metavar="[LANGUAGE=]PATH", **several, help="all languages of queries")
-    parser.add_argument("--qrels", metavar="LANGUAGE=PATH", **several, help="by the language of the documents")
-    parser.add_argument("--topic_fields", default="title,description", help="of title, description, narrative")
+    parser.add_argument("--qrels", metavar="LANGUAGE=PATH", **several, help="judgements by document language")
+    parser.add_argument(
+        "--topic_fields",
+        default="title,description",
+        help="fields of a query: title, description, narrative (default: title,description)",
+    )
     several = {"nargs": "+", "action": "extend", "default": [], "metavar": "[LANGUAGE=]ENCODING"}
-    parser.add_argument("--encoding", **several, help="encoding of documents (default: found out, see above)")
-    parser.add_argument("--topic_encoding", **several, help="encoding of topics (default: found out, see above)")
+    parser.add_argument("--encoding", **several, help="encoding of documents (default: detected, see above)")
+    parser.add_argument("--topic_encoding", **several, help="encoding of topics (default: detected, see above)")
     parser.add_argument("--all_documents", action="store_true", help="also documents that are judged for no query")
     parser.add_argument("--skip_missing", action="store_true", help="leave out missing judged documents and topics")
     args = parser.parse_args()
@@ -71,11 +76,11 @@ def main():
     if bad := [pair for pair in pairs if len(pair) != 2]:
         raise ValueError(f"a pair is a query and a document language joined by a hyphen, got {'-'.join(bad[0])!r}")
     if bad := [field for field in fields if field not in TOPIC_FIELDS.values()]:
-        raise ValueError(f"--topic_fields are of {', '.join(TOPIC_FIELDS.values())}; got {bad[0]!r}")
+        raise ValueError(f"--topic_fields must be from {', '.join(TOPIC_FIELDS.values())}; got {bad[0]!r}")
 
     documents, qrels = by_language("--documents", args.documents), by_language("--qrels", args.qrels)
 
-    # 1. Topics; documents and judgements are read as they are written
+    # 1. Read topics; `write_clef` reads documents and judgements
     of_documents = encodings("--encoding", args.encoding)
     of_topics = encodings("--topic_encoding", args.topic_encoding)
     topics = read_clef_topics([split_language(argument) for argument in args.topics], fields, of_topics)

@@ -9,10 +9,12 @@ Makes a collection, the folder OUTPUT, from a published data set.
     python scripts/prepare_collection.py OUTPUT --source hub --queries neuclir/bench --queries_split eng \\
         --documents neuclir/neuclir1 --split fas
 
-Documents and judgements come from where the queries come from, unless --documents and --qrels name other sources.
-The documents to rerank come only from --candidates. With --source hub a name is a Hub name or a local folder, in the
-layout of BEIR (also as its archives unpack), of MTEB, or of others that have a config per part, as MIRACL, NeuCLIR and
-CLIRudit. A config with only one split gives that one.
+Documents and judgements come from the source of the queries, unless --documents and --qrels name other sources. The
+documents to rerank come only from --candidates.
+
+With --source hub a name is a Hub name or a local folder. Its layout may be BEIR's (also as its archives unpack),
+MTEB's, or one with a config per part, such as MIRACL, NeuCLIR and CLIRudit. If a config has only one split, that split
+is read.
 """
 
 from pathlib import Path
@@ -34,7 +36,7 @@ def main():
     parser.add_argument("--documents", help="source of the documents (default: --queries)")
     parser.add_argument("--qrels", help="source of the judgements (default: --queries)")
     parser.add_argument("--candidates", help="source of candidates.run (default: none; all documents are ranked)")
-    parser.add_argument("--subset", help="hub: subset of the data set, as de-en or fas")
+    parser.add_argument("--subset", help="hub: subset of the data set, such as de-en or fas")
     parser.add_argument("--split", default="test", help="hub: split of each part (default: test)")
     parser.add_argument("--documents_split", help="hub: split of the documents (default: --split)")
     parser.add_argument("--queries_split", help="hub: split of the queries (default: --split)")

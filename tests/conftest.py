@@ -1,4 +1,4 @@
-"""A tiny random BERT and the sample corpus in the form that the runners read; both made once per test process."""
+"""A tiny random BERT, and the sample corpus as the runners read it. Both are made once per test process."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ os.environ["MKL_CBWR"] = "AVX512,STRICT"  # as run_clir.py, which may run in thi
 
 
 def run(*command, processes: int = 1, check: bool = True) -> subprocess.CompletedProcess:
-    """Runs one of the project's programs as a user would, on one thread a process."""
+    """Runs one of the project's programs as a user would, with one thread per process."""
     launcher = [sys.executable]
     if processes > 1:
         launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
@@ -33,7 +33,7 @@ def run(*command, processes: int = 1, check: bool = True) -> subprocess.Complete
 
 
 def kill_when(command: list[str], folder: Path, pattern: str, seconds: float = 300):
-    """Starts one of the project's programs and kills it when `folder` has a file of this name, or `seconds` are over."""
+    """Starts one of the project's programs; kills it when `folder` has a file of this name or `seconds` are over."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen([sys.executable, *command], cwd=REPOSITORY, env=environment, **quiet)
@@ -47,7 +47,7 @@ def kill_when(command: list[str], folder: Path, pattern: str, seconds: float = 3
 
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory) -> Path:
-    """Checkpoint and tokenizer of a random BERT; 32 wide, 2 layers, no dropout."""
+    """Saves checkpoint and tokenizer of a random BERT: 32 wide, 2 layers, no dropout."""
     import torch
     from tokenizers import BertWordPieceTokenizer
     from transformers import BertConfig, BertTokenizerFast
@@ -80,7 +80,7 @@ def tiny_bert(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory):
-    """A BERT tokenizer of few words, of which a test can say how they are cut."""
+    """Makes a BERT tokenizer with so few words that a test can tell where they are cut."""
     from transformers import BertTokenizerFast
 
     from .helpers import WORDS
@@ -107,7 +107,7 @@ def call(monkeypatch):
 
 @pytest.fixture
 def mistake(monkeypatch, capsys):
-    """Runs a program that is to answer with exit code 2 and one line, `error: ...`, which it gives."""
+    """Runs a program that must exit with code 2 and print one line, `error: ...`. Returns the line."""
 
     def run_mistake(program, *options) -> str:
         capsys.readouterr()

@@ -1,4 +1,4 @@
-"""What several tests write and read."""
+"""Functions that write and read files for several tests."""
 
 import gzip
 import json
@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 
 def write(path: Path, *lines: str | dict, end: str = "\n") -> Path:
-    """Strings as they are, anything else as JSON, a line each."""
+    """Writes a line for each value: a string as it is, anything else as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join((line if isinstance(line, str) else json.dumps(line, ensure_ascii=False)) + end for line in lines)
     data = text.encode()
@@ -20,13 +20,13 @@ def write(path: Path, *lines: str | dict, end: str = "\n") -> Path:
 
 
 def run_here(monkeypatch, program: str, *options):
-    """Runs one of the project's programs in this process, which takes less time; its exit is a `SystemExit`."""
+    """Runs one of the project's programs in this process, to save time. Its exit is a `SystemExit`."""
     monkeypatch.setattr("sys.argv", [program, *map(str, options)])
     runpy.run_path(str(Path(__file__).resolve().parents[1] / program), run_name="__main__")
 
 
 def squad(language: str, layout=((2, 1), (1,)), **changes) -> dict:
-    """`layout`: for each article the number of questions of each paragraph."""
+    """Makes data in SQuAD's layout. `layout` has for each article the number of questions of each paragraph."""
     data = []
     for a, paragraphs in enumerate(layout):
         rows = [
@@ -80,7 +80,7 @@ TEXT = [
 
 
 def texts(seed: int, number: int, longest: int) -> list[str]:
-    """Of 1 to `longest` words that tokenizers treat in different ways."""
+    """Draws texts of 1 to `longest` words that tokenizers treat in different ways."""
     rng = random.Random(seed)
     spaces = [" ", " ", " ", "  ", "\n", ", ", "-"]
     return [
@@ -89,7 +89,7 @@ def texts(seed: int, number: int, longest: int) -> list[str]:
 
 
 def train_tokenizer(kind: str):
-    """`"byte_level"` as RoBERTa's and ModernBERT's, `"unigram"` as XLM-R's, `"no_cls"` without special tokens but one."""
+    """Trains `"byte_level"` (as RoBERTa, ModernBERT), `"unigram"` (as XLM-R) or `"no_cls"` (one special token)."""
     unigram = kind == "unigram"
     tokenizer = Tokenizer(models.Unigram() if unigram else models.BPE())
     special = ["<s>", "</s>", "<pad>", "<unk>"]

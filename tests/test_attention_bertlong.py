@@ -97,7 +97,7 @@ def test_global_rows_by_the_cheaper_way(query, monkeypatch):
 
 
 def test_a_layer_in_the_place_of_a_linear_one_is_used():
-    """For instance a quantized layer, or one with an adapter: its `weight` is only part of it."""
+    """It may be quantized or have an adapter, so that its `weight` is not all of the layer."""
 
     class Wrapped(nn.Module):
         def __init__(self, linear):

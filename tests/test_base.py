@@ -1,4 +1,4 @@
-"""The base in the repository, and how one is made."""
+"""The base in the repository, and the script that makes one."""
 
 import torch
 from transformers import AutoModel, AutoTokenizer, BertModel

@@ -1,4 +1,4 @@
-"""Benchmarks: run with tiny models; what they count is compared with other ways to count it."""
+"""Benchmarks run with tiny models; their counts are compared with other ways to count."""
 
 import argparse
 import csv
@@ -129,7 +129,7 @@ def sizes(layers: int) -> argparse.Namespace:
 
 
 def test_flops_of_bert():
-    """A layer more costs what torch counts."""
+    """One more layer costs as much as torch counts."""
     counted = []
     for layers in (1, 2):
         config = BertConfig(
@@ -150,7 +150,7 @@ def test_flops_of_bert():
 
 @pytest.mark.parametrize("tokens, query", [(20, 5), (300, 17), (33, 33)])
 def test_flops_of_bertlong(tokens, query):
-    """Without linear layers, a layer more costs 4 D for each entry of the model's own masks that is not masked."""
+    """Without linear layers, one more layer costs 4 D for each unmasked entry of the model's own masks."""
     from modeling_clir.modeling_bertlong import PaddedLayout
 
     measure = importlib.import_module("measure")
@@ -164,7 +164,7 @@ def test_flops_of_bertlong(tokens, query):
 
 
 def test_flops_of_heads():
-    """The decoder of the vocabulary is counted at the labelled tokens alone."""
+    """The decoder of the vocabulary is counted only at the labelled tokens."""
     measure = importlib.import_module("measure")
     args, larger = sizes(2), argparse.Namespace(**vars(sizes(2)) | {"vocab_size": 1500})
     assert measure.count_flops(larger, 50, 9, labelled=3) - measure.count_flops(args, 50, 9, labelled=3) == (

@@ -1,4 +1,4 @@
-"""BertLong's configuration: what it refuses, and what it keeps on disk."""
+"""BertLong's configuration: options that it refuses, and options that it saves."""
 
 import json
 

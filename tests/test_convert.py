@@ -1,4 +1,4 @@
-"""Conversions: equal outputs before and after, and one clear line where something cannot be converted."""
+"""Conversions: outputs are equal before and after, and one clear line says why a source is refused."""
 
 import json
 import pickle
@@ -85,7 +85,7 @@ def batch(vocab_size=40, length=21, left=False):
 
 
 def refused(capsys, *arguments) -> str:
-    """The one line on stderr of a conversion that is refused and leaves nothing behind."""
+    """Returns the one line on stderr of a refused conversion. Checks that it leaves nothing behind."""
     output = arguments[1]
     before = sorted(output.parent.iterdir())
     capsys.readouterr()
@@ -173,7 +173,7 @@ def test_an_untied_head_has_one_bias_under_either_name(tmp_path, lacking):
 
 def test_the_bias_that_bert_computes_with_is_taken():
     bert = BertForXLRetrieval(bert_config(tie_word_embeddings=False))
-    bert.cls.predictions.bias = torch.nn.Parameter(torch.zeros(40))  # BERT's forward reads the decoder's alone
+    bert.cls.predictions.bias = torch.nn.Parameter(torch.zeros(40))  # BERT's forward reads only the decoder's bias
     torch.nn.init.normal_(bert.cls.predictions.decoder.bias)
     assert torch.equal(bert_to_bertlong(bert).cls.predictions.bias, bert.cls.predictions.decoder.bias)
 
@@ -191,7 +191,7 @@ def test_command_line_writes_a_checkpoint_that_opens(tmp_path, capsys):
     inputs = batch(length=50)
     with torch.no_grad():
         expected, found = want(**inputs), BertLongForXLRetrieval.from_pretrained(output)(**inputs)
-    # Not equal: how a product is summed may depend on where its matrix lies in memory.
+    # Not exactly equal: the order of summation may depend on the place of a matrix in memory.
     torch.testing.assert_close(found.prediction_logits, expected.prediction_logits, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(found.relevance_logits, expected.relevance_logits, atol=1e-6, rtol=1e-6)
 
@@ -364,7 +364,7 @@ def test_sources_that_are_refused(tmp_path, capsys):
     assert "3 entries" in refused(capsys, tmp_path / "bert", output, "--attention_window", "4", "4", "4")
     for name in ("tokenizer.json", "vocab.txt"):
         (tmp_path / "bert" / name).unlink(missing_ok=True)
-    assert "no tokenizer: save" in refused(capsys, tmp_path / "bert", output)
+    assert "no tokenizer: first save" in refused(capsys, tmp_path / "bert", output)
     save_tokenizer(tmp_path / "bert", WORDS + [f"word{i}" for i in range(40)])
     assert "has 51 tokens" in refused(capsys, tmp_path / "bert", output)
 

@@ -1,6 +1,6 @@
 """
 Runs the commands and examples of README.md and docs/ on the sample, with a tiny model. A block after
-`<!-- needs: ... -->` needs data from elsewhere: only its programs and files are looked up.
+`<!-- needs: ... -->` needs data from elsewhere; for such a block the tests only check that programs and files exist.
 """
 
 import os
@@ -42,7 +42,7 @@ class Block:
 
     @property
     def commands(self) -> list[list[str]]:
-        """The words of each command, without comments and variables set before it."""
+        """Splits each command into words, without comments and variables set before it."""
         lines = self.text.replace("\\\n", " ").splitlines()
         commands = [shlex.split(line, comments=True) for line in lines]
         return [[word for word in command if not re.match(r"[A-Z_]+=", word)] for command in commands if command]
@@ -55,7 +55,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def program_of(command: list[str]) -> tuple[str, list[str]]:
-    """`accelerate launch run_clir.py --a b` to `run_clir.py` and `--a b`; a module is named `-m NAME`."""
+    """Maps `accelerate launch run_clir.py --a b` to `run_clir.py` and `--a b`. A module is named `-m NAME`."""
     if command[:2] == ["accelerate", "launch"]:
         start = next(i for i, word in enumerate(command) if word.endswith(".py"))
         return command[start], command[start + 1 :]
@@ -91,7 +91,7 @@ def without_numbers(text: str) -> list[str]:
 
 @pytest.fixture
 def workplace(tmp_path, tiny_bert, monkeypatch):
-    """The repository with a tiny model in base/; the trained models are tiny too, and not trained."""
+    """Copies the repository with a tiny model in base/, and tiny untrained models for the trained models."""
     from modeling_clir.convert import main as convert
 
     for name in LINKED:
@@ -106,7 +106,7 @@ def workplace(tmp_path, tiny_bert, monkeypatch):
 
 
 def run_page(page: Path, languages: set[str], monkeypatch, capsys):
-    """Runs the blocks of a page that are in one of the `languages`, in order; a block of text is what the last one printed."""
+    """Runs a page's blocks in one of the `languages`, in order. A block of text is the output of the block before."""
     namespace, printed = {"__name__": "__main__"}, ""
     for block in blocks(page):
         where = f"{page}:{block.line}"

@@ -99,7 +99,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 
 
 def test_the_model_files_import_nothing_heavy():
-    """For instance torch's compiler, which takes 2 seconds and serves flex_attention only."""
+    """They do not import torch's compiler: that takes 2 seconds, and only flex_attention needs it."""
     command = [sys.executable, "-c", WHAT_IS_IMPORTED, str(REPOSITORY / "modeling_clir")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -147,7 +147,7 @@ def test_auto_classes_from_a_configuration():
 
 @pytest.fixture(scope="module")
 def with_tokenizer(checkpoint, tmp_path_factory):
-    """The checkpoint as a reranker, with a tokenizer."""
+    """Saves the checkpoint as a reranker, with a tokenizer."""
     folder = tmp_path_factory.mktemp("hub") / "reranker"
     shutil.copytree(checkpoint, folder)
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What an import and a command line bring in: nobody waits for what is not used."""
+"""The modules that an import and a command line load: no program loads a slow module that it does not use."""
 
 import subprocess
 import sys
@@ -8,14 +8,14 @@ import pytest
 from .conftest import REPOSITORY
 
 
-# What takes seconds. pandas and pyarrow come with bm25s and with corpora.
+# Modules that take seconds to import. bm25s and corpora load pandas and pyarrow.
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "matplotlib", "ir_measures", "bm25s", "scipy", "pyarrow"}
 SCRIPTS = sorted(path.name for path in REPOSITORY.glob("scripts/*.py"))
 RUNNERS = sorted(path.name for path in REPOSITORY.glob("run_*.py"))
 
 
 def imported(code: str) -> set[str]:
-    """The modules that a new interpreter has after `code`."""
+    """Returns the modules that a new interpreter has loaded after `code`."""
     code = f"import sys\n{code}\nprint('\\n', *sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

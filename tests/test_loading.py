@@ -1,4 +1,4 @@
-"""Opening checkpoints: the same rules at every door, and what is refused before any batch."""
+"""Opening checkpoints: every class and runner has the same rules, and refuses bad checkpoints before any batch."""
 
 import json
 import pickle
@@ -56,7 +56,7 @@ each_door = pytest.mark.parametrize("door", AT_THE_DOORS)
 
 
 def word_tokenizer(types=True, words=WORDS, **options) -> PreTrainedTokenizerFast:
-    """A word a token; with `types` the document is of type 1."""
+    """Makes a tokenizer with a token per word. With `types` the document has type 1."""
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate([*SPECIAL, *words])}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     pair = f"<s>:0 $A:0 </s>:0 </s>:{int(types)} $B:{int(types)} </s>:{int(types)}"
@@ -114,6 +114,9 @@ def test_half_precision_on_a_cpu(door, tmp_path):
     assert torch.equal(tensor, model.bert.embeddings.word_embeddings.weight.float()), name
     for asked, found in ((torch.bfloat16, torch.bfloat16), ("auto", torch.float16), ("float32", torch.float32)):
         assert weights_of(AT_THE_DOORS[door](tmp_path, dtype=asked)).dtype == found
+    assert (
+        weights_of(AT_THE_DOORS[door](tmp_path, torch_dtype=torch.bfloat16)).dtype == torch.bfloat16
+    )  # the older name
     quantized = weights_of(AT_THE_DOORS[door](tmp_path, dtype="int8"))
     assert any("quantized" in type(module).__module__ for module in quantized.modules())
 
@@ -139,7 +142,7 @@ def test_long_documents_at_the_door(tmp_path):
 
 
 def test_configuration_options_reach_the_model(tmp_path):
-    """Here X-MOD's language, without which it is refused."""
+    """X-MOD's language is such an option: without it X-MOD is refused."""
     save(tmp_path, XmodConfig(**ROBERTA, num_labels=1, languages=["de_DE", "en_XX"]), word_tokenizer(False))
     with pytest.raises(
         ValueError, match=r"a xmod does not compute .* Please call `XmodPreTrainedModel.set_default_la"
@@ -169,19 +172,22 @@ def test_models_without_token_types_get_none(door, tmp_path):
     assert tokenizer.model_input_names == ["input_ids", "attention_mask"]
 
 
-def test_a_bertlong_needs_token_types(tmp_path):
+def test_a_bertlong_without_token_types_is_said(tmp_path, caplog):
+    """Older versions converted such checkpoints: they open."""
     config = BertLongConfig(**SMALL, num_labels=1, attention_window=8)
     save(tmp_path / "with", config, word_tokenizer(), auto_class=AutoModelForSequenceClassification)
     save(tmp_path / "without", config, word_tokenizer(types=False), auto_class=AutoModelForSequenceClassification)
     Reranker.from_pretrained(tmp_path / "with", max_query_length=10)
+    assert "gives no token types" not in caplog.text
     for door in AT_THE_DOORS.values():
-        with pytest.raises(ValueError, match=r"gives no token types, .* \[CLS\] alone would be global. Convert"):
-            door(tmp_path / "without")
+        caplog.clear()
+        door(tmp_path / "without")
+        assert "gives no token types, by which a BertLong finds the query: only [CLS] is global" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["sentencepiece", "names"])
 def test_conversion_marks_the_query(kind, tmp_path, caplog):
-    """A BERT whose tokenizer is XLM-R's, and one whose tokenizer names no token types, as of sentence encoders."""
+    """One BERT has XLM-R's tokenizer; another has a tokenizer without token types, as sentence encoders have."""
     if kind == "names":
         tokenizer = word_tokenizer(model_input_names=["input_ids", "attention_mask"])
     else:
@@ -189,7 +195,7 @@ def test_conversion_marks_the_query(kind, tmp_path, caplog):
         tokenizer = XLMRobertaTokenizerFast(vocab=vocabulary)
     bert = save(tmp_path / "bert", BertConfig(**SMALL | {"vocab_size": len(tokenizer)}, num_labels=1), tokenizer)
     assert main([str(tmp_path / "bert"), str(tmp_path / "long")]) == 0
-    assert "the tokenizer gave no token types" in caplog.text
+    assert "trained without token types" in caplog.text
     reread = AutoTokenizer.from_pretrained(tmp_path / "long", trust_remote_code=True)
     plain, marked = tokenizer("q1 q2", "d1 d2 d3"), reread("q1 q2", "d1 d2 d3")
     assert marked["input_ids"] == plain["input_ids"] and reread("q1")["input_ids"] == tokenizer("q1")["input_ids"]
@@ -206,9 +212,42 @@ def test_conversion_marks_the_query(kind, tmp_path, caplog):
     assert reranker.score([("q1 q2", "d1 d2 d3")], progress=False) == [pytest.approx(expected, abs=1e-5)]
 
 
+def test_conversion_of_a_bert_with_one_token_type(tmp_path):
+    """Its tokenizer gives two. Alike for one that gives none, the document gets the embedding of the only type."""
+    config = BertConfig(**SMALL, num_labels=1, type_vocab_size=1)
+    bert = save(tmp_path / "bert", config, word_tokenizer())
+    assert main([str(tmp_path / "bert"), str(tmp_path / "long"), "--attention_window", "64"]) == 0
+    reranker = Reranker.from_pretrained(tmp_path / "long", max_query_length=10)
+    inputs = AutoTokenizer.from_pretrained(tmp_path / "long")("q1 q2", "d1 d2 d3", return_tensors="pt")
+    assert inputs["token_type_ids"].tolist() == [[0] * 4 + [1] * 5]
+    plain = bert(inputs["input_ids"]).logits.item()
+    assert reranker.score([("q1 q2", "d1 d2 d3")], progress=False)[0] == pytest.approx(plain, abs=1e-5)
+
+
+@pytest.mark.parametrize("text", ["d1 \ud83d", "\udc00"])
+def test_half_a_character(text, tmp_path):
+    """Python's strings may hold lone surrogates; tokenizers take none and do not say why."""
+    save(tmp_path, BertConfig(**SMALL, num_labels=1), word_tokenizer())
+    reranker, reader = AT_THE_DOORS["rank"](tmp_path), AT_THE_DOORS["read"](tmp_path)
+    for fail in (
+        lambda: reranker.rank("q1", ["d1", text]),
+        lambda: reranker.rank(text, ["d1"]),
+        lambda: reader.answer([Question("1", "q1", text, [])]),
+    ):
+        with pytest.raises(ValueError, match=r"ud.*: the text has a lone surrogate .*; remove it"):
+            fail()
+
+
+def test_questions_with_the_same_id(tmp_path):
+    """One of the two answers would be lost."""
+    save(tmp_path, BertConfig(**SMALL, num_labels=1), word_tokenizer())
+    with pytest.raises(ValueError, match="two questions have the same id"):
+        AT_THE_DOORS["read"](tmp_path).answer([Question("1", "q1", "d1", []), Question("1", "q1", "d2", [])])
+
+
 @pytest.mark.parametrize("config_class", [RobertaConfig, Data2VecTextConfig, XmodConfig])
 def test_positions_are_counted_by_the_model(config_class, tmp_path):
-    """A pair of the longest length is computed; the next one would have no position."""
+    """A pair of the longest length is computed; one more token would have no position."""
     extra = {"languages": ["en_XX"], "default_language": "en_XX"} if config_class is XmodConfig else {}
     save(tmp_path, config_class(**ROBERTA, num_labels=1, **extra), word_tokenizer(False))
     reranker = Reranker.from_pretrained(tmp_path, max_query_length=10)
@@ -229,7 +268,7 @@ def test_models_without_a_longest_input(tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is refused
+# Checkpoints that are refused
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -321,10 +360,10 @@ def test_labels_that_are_not_relevance(tmp_path):
     names = {0: "contradiction", 1: "entailment", 2: "neutral"}
     save(tmp_path / "nli", BertConfig(**SMALL, id2label=names), word_tokenizer())
     with pytest.raises(
-        ValueError, match=r"3 labels \(contradiction, entailment, neutral\), none of which is relevance"
+        ValueError, match=r"3 labels \(contradiction, entailment, neutral\), and none of them is relevance"
     ):
         Reranker.from_pretrained(tmp_path / "nli", max_query_length=10)
-    # What the message advises:
+    # The advice of the message works:
     AutoModel.from_pretrained(tmp_path / "nli").save_pretrained(tmp_path / "encoder")
     word_tokenizer().save_pretrained(tmp_path / "encoder")
     reranker = AT_THE_DOORS["rank"](tmp_path / "encoder")
@@ -418,7 +457,7 @@ def test_threads_share_encoders(shared_parts):
 
 
 def test_an_encoder_can_be_pickled():
-    """As processes that load data get it: special tokens in a text are still text."""
+    """Processes that load data get a pickled encoder: special tokens in a text must still be text."""
     encoder = PairEncoder(word_tokenizer(), 40, 10)
     again = pickle.loads(pickle.dumps(encoder))
     pairs = ["q1 </s> q2"], ["<s> d1 </s>"]
@@ -432,7 +471,7 @@ def test_an_encoder_can_be_pickled():
 
 
 def test_no_passage_is_longer_than_its_room(shared_parts):
-    """Tokens of a sentencepiece model are others where a text is cut; passages are made of the document's own."""
+    """Sentencepiece gives other tokens for a cut text, so passages are made of the whole document's tokens."""
     config, tokenizer = shared_parts
     reranker = Reranker(BertLongForSequenceClassification(config).eval(), tokenizer, 40, 20, long_documents="maxp")
     seen = []
@@ -456,7 +495,7 @@ def test_no_passage_is_longer_than_its_room(shared_parts):
 
 
 def test_two_2021_labels_still_open(tmp_path):
-    """A checkpoint of two labels as the conversion of 2021 writes it."""
+    """The conversion of 2021 checkpoints writes two labels."""
     torch.manual_seed(0)
     model = BertLongForXLRetrieval(BertLongConfig(**SMALL, num_labels=2, attention_window=8)).eval()
     model.save_pretrained(tmp_path)

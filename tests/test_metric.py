@@ -61,7 +61,7 @@ def test_metric_refuses(metric):
 
 @pytest.mark.parametrize("kind", [str, int, np.int64])
 def test_ids_of_two_types_are_the_same(metric, kind):
-    """As they come from files, JSON and data frames; on the old code all measures were 0."""
+    """Files, JSON and data frames give ids of different types."""
     run = {"1": {"7": 0.5, "8": np.float32(0.75)}, "2": {"7": 1}, "3": {"9": 2.0}}
     qrels = {kind(1): {kind(7): np.int32(1), kind(8): False}, kind(2): {kind(7): 2.0}, kind(4): {kind(7): 1}}
     expected = {"MAP": 0.5, "nDCG@20": (1 / np.log2(3) + 1) / 3, "P@10": 0.2 / 3, "R@100": 2 / 3, "MRR": 0.5}
@@ -83,18 +83,23 @@ SHAPE = r"expected a dict \{document id: "
 @pytest.mark.parametrize(
     ("run", "qrels", "message"),
     [
-        ({"x": {"d": 1.0}}, {"q": {"d": 1}}, r"the run \(query 'x', ...\) and the judgements \(query 'q', .* in common"),
+        ({"x": {"d": 1.0}}, {"q": {"d": 1}},
+         r"the run \(query 'x', ...\) and the judgements \(query 'q', .* in common"),
         ({}, {"q": {"d": 1}}, "no query in common"),
-        ({"q": {"d": 1.0}}, {"q": {"d": 0.5}}, "query 'q': the relevance of document 'd' must be a whole number, got 0.5"),
-        ({"q": {"d": 1.0}}, {"q": {"d": 1.9}}, "query 'q': the relevance of document 'd' must be a whole number, got 1.9"),
+        ({"q": {"d": 1.0}}, {"q": {"d": 0.5}},
+         "query 'q': the relevance of document 'd' must be a whole number, got 0.5"),
+        ({"q": {"d": 1.0}}, {"q": {"d": 1.9}},
+         "query 'q': the relevance of document 'd' must be a whole number, got 1.9"),
         ({"q": {"d": 1.0}}, {"q": {"d": None}}, "the relevance of document 'd' must be a whole number, got None"),
         ({"q": {"d": 1.0}}, {"q": {"d": "1"}}, "the relevance of document 'd' must be a whole number, got '1'"),
-        ({"q": {"d": math.nan}}, {"q": {"d": 1}}, "query 'q': the score of document 'd' must be a finite number, got nan"),
+        ({"q": {"d": math.nan}}, {"q": {"d": 1}},
+         "query 'q': the score of document 'd' must be a finite number, got nan"),
         ({"q": {"d": math.inf}}, {"q": {"d": 1}}, "the score of document 'd' must be a finite number, got inf"),
         ({"q": {"d": "0.5"}}, {"q": {"d": 1}}, "the score of document 'd' must be a finite number, got '0.5'"),
         ({"q": {"d": [1.0]}}, {"q": {"d": 1}}, r"the score of document 'd' must be a finite number, got \[1.0\]"),
         ({1.5: {"d": 1.0}}, {"q": {"d": 1}}, "the run: an id must be a string or a whole number, got 1.5"),
-        ({"q": {None: 1.0}}, {"q": {"d": 1}}, "the run, query 'q': an id must be a string or a whole number, got None"),
+        ({"q": {None: 1.0}}, {"q": {"d": 1}},
+         "the run, query 'q': an id must be a string or a whole number, got None"),
         ({"1": {"d": 1.0}, 1: {}}, {1: {"d": 1}}, "the run: the id '1' occurs as a string and as a number"),
         ({"q": ["d"]}, {"q": {"d": 1}}, f"the run, query 'q': {SHAPE}score.*, got list"),
         ({"q": {"d": 1.0}}, {"q": "d"}, f"the judgements, query 'q': {SHAPE}relevance.*, got str"),
@@ -111,7 +116,7 @@ def test_metric_refuses_what_cannot_be_measured(run, qrels, message, metric):
         with pytest.raises(ValueError, match=message):
             evaluate_run(run, qrels)
     good = {"q": {"d": 1}}
-    assert metric.compute(predictions=good, references=good)["MAP"] == 1  # nothing of the refused ones is left
+    assert metric.compute(predictions=good, references=good)["MAP"] == 1  # nothing of the refused inputs is left
 
 
 def layout_of_squad(rows):
@@ -151,7 +156,7 @@ def test_answers_metric_with_unanswerable_questions(answers_metric):
 
 @pytest.mark.parametrize("kind", [str, int, np.int64])
 def test_answers_metric_reads_the_shapes_of_squad(answers_metric, kind):
-    """References of `evaluate`'s squad, of SQuAD's files, and whole files; predictions of SQuAD's script."""
+    """It reads references of `evaluate`'s squad and SQuAD's files, whole files, predictions of SQuAD's script."""
     rows = [("the boat", ["boat", "ship"]), ("a red reef", ["reef"]), ("1866", [])]
     texts = [golds for _, golds in rows]
     as_dicts = [[{"text": text, "answer_start": 0} for text in golds] for golds in texts]
@@ -194,6 +199,11 @@ def test_answers_metric_says_what_shape_it_expects(answers, answers_metric):
         answers_metric.compute(**good | {"references": {"q": answers}})
     with pytest.raises(ValueError, match=r"an id must be a string or a whole number, got 1\.0"):
         answers_metric.compute(**good | {"predictions": [{"id": 1.0, "prediction_text": "boat"}]})
+    half = [{"id": "q", "prediction_text": "a \ud83d"}]
+    with pytest.raises(ValueError, match="prediction 'q': the text has a lone surrogate"):
+        answers_metric.compute(**good | {"predictions": half})
+    with pytest.raises(ValueError, match="reference 'q': the text has a lone surrogate"):
+        answers_metric.compute(**good | {"references": [{"id": "q", "answers": {"text": ["\ud83d"]}}]})
     assert answers_metric.compute(**good)["F1"] == 100
 
 

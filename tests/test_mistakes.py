@@ -1,4 +1,4 @@
-"""Wrong commands: each is answered with one line that says what to do, and exit code 2, before a model is loaded."""
+"""Wrong commands: each prints one line that says what to do, with exit code 2, before a model is loaded."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from .helpers import QUIET, SHORT, run_here, write
 
 @pytest.fixture
 def here(tmp_path, monkeypatch, sample_collection, sample_corpus, tiny_bert):
-    """A folder with `model`, `corpus`, `collection`, `questions.json`, `notes.txt`, and files that are not right."""
+    """Makes a folder with `model`, `corpus`, `collection`, `questions.json`, `notes.txt` and wrong files."""
     for name, target in {
         "model": tiny_bert,
         "corpus": sample_corpus,
@@ -51,12 +51,17 @@ WRONG = {
     "clir: no value": ([*CLIR_HERE, "--fold"], "argument --fold: expected one argument"),
     "clir: not a number": ([*CLIR_HERE, "--fold", "one"], "argument --fold: invalid int value: 'one'"),
     "clir: not a choice": ([*CLIR_HERE, "--dtype", "int4"], "invalid choice: 'int4' (choose from"),
-    "clir: no output": (["run_clir.py", *QUIET, "--model_name_or_path", "data/model", "--collections", "data/collection"],
+    "clir: no output": (["run_clir.py", *QUIET, "--model_name_or_path", "data/model", "--collections",
+                        "data/collection"],
                         "the following arguments are required: --output_dir"),
-    "clir: batch": ([*CLIR_HERE, "--per_device_train_batch_size", "0"], "--per_device_train_batch_size must be at least 1"),
-    "clir: accumulation": ([*CLIR_HERE, "--gradient_accumulation_steps", "0"], "accumulation_steps must be at least 1, got 0"),
-    "clir: epochs": ([*CLIR_HERE, "--do_train", "--num_train_epochs", "0"], "--num_train_epochs must be more than 0, got 0"),
-    "clir: rate of the head": ([*CLIR_HERE, "--head_learning_rate", "-1"], "--head_learning_rate must not be negative"),
+    "clir: batch": ([*CLIR_HERE, "--per_device_train_batch_size", "0"],
+                    "--per_device_train_batch_size must be at least 1"),
+    "clir: accumulation": ([*CLIR_HERE, "--gradient_accumulation_steps", "0"],
+                           "accumulation_steps must be at least 1, got 0"),
+    "clir: epochs": ([*CLIR_HERE, "--do_train", "--num_train_epochs", "0"],
+                     "--num_train_epochs must be more than 0, got 0"),
+    "clir: rate of the head": ([*CLIR_HERE, "--head_learning_rate", "-1"],
+                               "--head_learning_rate must not be negative"),
     "clir: no JSON": ([*CLIR_HERE, "--lr_scheduler_kwargs", "{"], "'{' is not JSON: Expecting property name"),
     "clir: nothing": (["run_clir.py"], "the following arguments are required: --model_name_or_path, --collections"),
     "clir: a word too many": ([*CLIR_HERE, "--fold", "1", "2"], "'2' belongs to no option"),
@@ -66,14 +71,16 @@ WRONG = {
     "alignment: nothing": (["run_alignment.py"], "required: --model_name_or_path, --output_dir"),
     "alignment: flag": ([*ALIGN, "--sorce", "x"], "there is no option --sorce; did you mean --source?"),
     "pretraining: mask": ([*PRETRAIN_HERE, "--mask_mode", "queries"], "--mask_mode: invalid choice: 'queries'"),
-    "build: flag": ([*BUILD, "--document", "x", "--squadd", "y"], "there is no option --squadd; did you mean --squad?"),
+    "build: flag": ([*BUILD, "--document", "x", "--squadd", "y"],
+                    "there is no option --squadd; did you mean --squad?"),
     "build: required": (["scripts/build_corpus.py", "out"], "the following arguments are required: --languages"),
     "collect: both": ([*COLLECT, "--pairs", "a-b", "--squad", "x", "--documents", "y"], "not allowed with argument"),
     "compare: one run": (["scripts/compare_runs.py", "data/collection", "data/a.run"], "name two runs or more"),
     # Names of models and corpora
     "clir: model": ([*CLIR, "--model_name_or_path", "data/modle", "--collections", "data/collection"],
                     "there is no data/modle; did you mean data/model? (for a model of the Hub"),
-    "clir: file as a model": ([*CLIR, "--model_name_or_path", "data/model/config.json", "--collections", "data/collection"],
+    "clir: file as a model": ([*CLIR, "--model_name_or_path", "data/model/config.json",
+                               "--collections", "data/collection"],
                               "data/model/config.json is a file: name the folder of a model"),
     "mlqa: model": (["run_mlqa.py", "--model_name_or_path", "data/modell", "--test_data", "data/questions.json"],
                     "there is no data/modell; did you mean data/model?"),
@@ -83,8 +90,8 @@ WRONG = {
                            "there is no /nowhere"),
     "pretraining: not a corpus": ([*PRETRAIN, "--model_name_or_path", "data/model", "--corpus", "data/collection"],
                                   "data/collection"),
-    "alignment: model": (["run_alignment.py", "--output_dir", "o", "--model_name_or_path", "data/mod", "--folder", "data",
-                          "--pairs", "en-de"], "there is no data/mod"),
+    "alignment: model": (["run_alignment.py", "--output_dir", "o", "--model_name_or_path", "data/mod",
+                          "--folder", "data", "--pairs", "en-de"], "there is no data/mod"),
     "first stage: model": (["scripts/first_stage.py", "data/collection", "--model", "data/modl"],
                            "there is no data/modl; did you mean data/model?"),
     "hub: data set": (["scripts/prepare_collection.py", "o", "--source", "hub", "--queries", "data/colection"],
@@ -96,35 +103,42 @@ WRONG = {
                      "data/notes.txt is a file, not a folder"),
     "clir: not a collection": ([*CLIR, "--model_name_or_path", "data/model", "--collections", "data/corpus"],
                                "data/corpus has no documents.jsonl"),
-    "clir: candidates": ([*CLIR_HERE, "--candidates", "data/b.run"], "there is no data/b.run; did you mean data/a.run?"),
-    "clir: candidates of others": ([*CLIR_HERE, "--candidates", "data/a.run"], "data/a.run:1: no query has the id 'q1'"),
-    "clir: recipe": ([*CLIR_HERE, "--config", "data/brokn.yaml"], "no data/brokn.yaml; did you mean data/broken.yaml?"),
+    "clir: candidates": ([*CLIR_HERE, "--candidates", "data/b.run"],
+                         "there is no data/b.run; did you mean data/a.run?"),
+    "clir: candidates of others": ([*CLIR_HERE, "--candidates", "data/a.run"],
+                                   "data/a.run:1: no query has the id 'q1'"),
+    "clir: recipe": ([*CLIR_HERE, "--config", "data/brokn.yaml"],
+                     "no data/brokn.yaml; did you mean data/broken.yaml?"),
     "clir: no YAML": ([*CLIR_HERE, "--config", "data/broken.yaml"], "data/broken.yaml is no recipe"),
     "clir: no mapping": ([*CLIR_HERE, "--config=data/notes.txt"], "data/notes.txt is no recipe: expected lines"),
-    "clir: recipe in a recipe": ([*CLIR_HERE, "--config", "data/recipe.yaml"], "data/recipe.yaml: 'config' is not an option"),
+    "clir: recipe in a recipe": ([*CLIR_HERE, "--config", "data/recipe.yaml"],
+                                 "data/recipe.yaml: 'config' is not an option"),
     "clir: name in a recipe": ([*CLIR_HERE, "--config", "data/typo.yaml"],
                                "data/typo.yaml: 'collectoins' is not an option; did you mean --collections?"),
     "mlqa: training file": ([*MLQA, "--do_train", "--train_data", "data/question.json"],
                             "there is no data/question.json; did you mean data/questions.json?"),
     "mlqa: layout": ([*MLQA, "--do_train", "--train_data", "data/layout.json"], "data/layout.json"),
-    "mlqa: not JSON": ([*MLQA, "--test_data", "data/notes.txt"], "data/notes.txt is no file of questions"),
+    "mlqa: not JSON": ([*MLQA, "--test_data", "data/notes.txt"], "data/notes.txt is not a file of questions"),
     "alignment: lines": ([*ALIGN, "--source", "data/en.txt", "--target", "data/de.txt"], "data/de.txt"),
     "alignment: file": ([*ALIGN, "--source", "data/en.txt", "--target", "data/d.txt"], "there is no data/d.txt"),
     "compare: run": (["scripts/compare_runs.py", "data/collection", "data/a.run", "data/aa.run"], "data/a"),
-    "compare: qrels": (["scripts/compare_runs.py", "data/qrels", "data/a.run", "data/b.run"], "there is no data/qrels"),
+    "compare: qrels": (["scripts/compare_runs.py", "data/qrels", "data/a.run", "data/b.run"],
+                       "there is no data/qrels"),
     "build: folder": ([*BUILD, "--documents", "data/corpuss"], "there is no data/corpuss; did you mean data/corpus?"),
     "build: a file": ([*BUILD, "--documents", "data/notes.txt"], "data/notes.txt is a file, not a folder"),
     "collect: folder": ([*COLLECT, "--pairs", "en-de", "--documents", "data/corpuss"], "did you mean data/corpus?"),
     "hub: a file": (["scripts/prepare_collection.py", "o", "--source", "hub", "--queries", "data/notes.txt"],
                     "data/notes.txt is a file: name the folder of a data set"),
-    "clef: no path": (["scripts/prepare_clef.py", "o", "--pairs", "en-en", "--documents", "", "--topics", "data/notes.txt",
+    "clef: no path": (["scripts/prepare_clef.py", "o", "--pairs", "en-en", "--documents", "", "--topics",
+                      "data/notes.txt",
                        "--qrels", "en=data/notes.txt"], "a path or an encoding is missing in ''"),
     "build: nothing to read": (BUILD, "nothing to read: pass --documents or --squad"),
     "collect: pair": ([*COLLECT, "--pairs", "ende", "--squad", "data"], "joined by a hyphen, got 'ende'"),
     "first stage: collection": (["scripts/first_stage.py", "data/colection"], "did you mean data/collection?"),
     "base: corpus": (["scripts/initialize_base.py", "data/collection", "out"], "data/collection is no corpus"),
     # Output
-    "clir: output": ([*CLIR_HERE, "--output_dir", "data/notes.txt"], "--output_dir data/notes.txt must be a folder, but"),
+    "clir: output": ([*CLIR_HERE, "--output_dir", "data/notes.txt"],
+                     "--output_dir data/notes.txt must be a folder, but"),
     "pretraining: output": ([*PRETRAIN_HERE, "--output_dir", "data/notes.txt/x"], "data/notes.txt is a file"),
     "alignment: output": ([*ALIGN, "--folder", "data", "--pairs", "en-de", "--output_dir", "data/notes.txt"],
                           "--output_dir data/notes.txt must be a folder"),
@@ -169,6 +183,7 @@ def test_the_traceback_with_a_debug_level(here, monkeypatch, capsys, request):
     package = logging.getLogger("modeling_clir")
     request.addfinalizer(lambda: package.setLevel(logging.NOTSET))
     with pytest.raises(SystemExit):
-        run_here(monkeypatch, *CLIR, "--model_name_or_path", "data/model", "--collections", "data/corpus", "--log_level", "debug")  # fmt: skip
+        options = ("--collections", "data/corpus", "--log_level", "debug")
+        run_here(monkeypatch, *CLIR, "--model_name_or_path", "data/model", *options)
     printed = capsys.readouterr().err
     assert "Traceback" in printed and printed.strip().splitlines()[-1].startswith("error: ")

@@ -1,4 +1,4 @@
-"""Model cards: what they say of precision, languages, license and kind of model."""
+"""Model cards state precision, languages, license and kind of model."""
 
 from types import SimpleNamespace
 
@@ -22,8 +22,15 @@ def pretraining_card(folder, base, pair="en-de", long=True):
 
 
 def answering_card(folder, base, config, history=(), results=None, **training):
-    options = SimpleNamespace(max_tokens_per_batch=None, freeze_embeddings=True, num_finetuned_layers=None,
-                              model_name_or_path=str(base), train_data=["a/train.json"], dev_data=None, select="best")  # fmt: skip
+    options = SimpleNamespace(
+        max_tokens_per_batch=None,
+        freeze_embeddings=True,
+        num_finetuned_layers=None,
+        model_name_or_path=str(base),
+        train_data=["a/train.json"],
+        dev_data=None,
+        select="best",
+    )
     reader = SimpleNamespace(
         encoder=SimpleNamespace(max_length=64, doc_stride=16), model=SimpleNamespace(config=config)
     )
@@ -34,11 +41,11 @@ def answering_card(folder, base, config, history=(), results=None, **training):
 
 def test_the_license_is_that_of_the_base_model(tmp_path, caplog):
     card = pretraining_card(tmp_path, str(REPOSITORY / "base"))
-    assert card.data.license == "cc-by-sa-4.0" and "cc-by-sa-4.0, as the base model." in card.text
+    assert card.data.license == "cc-by-sa-4.0" and "cc-by-sa-4.0, the license of the base model." in card.text
     write(tmp_path / "other/README.md", "---", "license: other", "license_name: ours", "license_link: LICENSE", "---")
     card = pretraining_card(tmp_path, str(tmp_path / "other"))
     assert (card.data.license, card.data.license_name, card.data.license_link) == ("other", "ours", "LICENSE")
-    assert "ours, as the base model." in card.text
+    assert "ours, the license of the base model." in card.text
     again = answering_card(tmp_path / "qa", tmp_path, tiny_config())  # from the card that was just written
     assert (again.data.license, again.data.license_name) == ("other", "ours")
 
@@ -86,8 +93,10 @@ def test_only_a_bertlong_is_tagged_as_one(tmp_path):
 
 def test_results_are_metadata(tmp_path):
     results = {"xquad": [{"context": "de", "question": "en", "F1": 61.234, "EM": 50.0}]}
-    write_question_answering_card(tmp_path, "model", None, ["de", "en"], results, {"xquad": "| table |"}, "24 questions.",
-                                  {"seed": 0}, "The last.", 64, [])  # fmt: skip
+    tables, settings = {"xquad": "| table |"}, {"seed": 0}
+    write_question_answering_card(
+        tmp_path, "model", None, ["de", "en"], results, tables, "24 questions.", settings, "The last.", 64, []
+    )
     card = ModelCard.load(tmp_path / "README.md")
     assert [(r.dataset_config, r.metric_type, r.metric_value) for r in card.data.eval_results] == [
         ("context-de.question-en", "f1", 61.23), ("context-de.question-en", "exact_match", 50.0),

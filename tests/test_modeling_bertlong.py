@@ -1,4 +1,4 @@
-"""BertLong's attention and base model: equal to the 2021 code, to HF's Longformer, to its definition, and to itself."""
+"""BertLong's attention and base model equal the 2021 code, HF's Longformer, the definition, and each other."""
 
 import json
 
@@ -255,7 +255,7 @@ def test_a_batch_without_any_token(implementation):
     assert torch.equal(output.relevance_logits[0], output.relevance_logits[1])
 
 
-# Inputs -> which of the 8 tokens are global. The row is [CLS] q q [SEP] d d [SEP] and one padding.
+# Inputs -> the global ones of the 8 tokens. The row is [CLS] q q [SEP] d d [SEP] and one padding.
 RULES = {
     "two segments": ({"token_type_ids": [0, 0, 0, 0, 1, 1, 1, 0]}, [1, 1, 1, 1, 0, 0, 0, 0]),
     "one segment": ({"token_type_ids": [0, 0, 0, 0, 0, 0, 0, 0]}, [1, 0, 0, 0, 0, 0, 0, 0]),

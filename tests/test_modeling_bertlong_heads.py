@@ -1,4 +1,4 @@
-"""BertLong's heads: losses equal to BERT's on the same logits, one head at a time, and errors that say what to do."""
+"""BertLong's heads: losses equal BERT's on the same logits, for each head, and errors say what to do."""
 
 import pytest
 import torch
@@ -265,7 +265,8 @@ class Pairs(Dataset):
 
 @pytest.mark.parametrize("model_class, labels", [
     (BertLongForSequenceClassification, lambda batch: torch.tensor([1, 0, 2, 1])),
-    (BertLongForMaskedLM, lambda batch: batch["input_ids"].masked_fill(batch["token_type_ids"] == 0, -100)[:, 1:7].repeat(1, 5)),
+    (BertLongForMaskedLM,
+     lambda batch: batch["input_ids"].masked_fill(batch["token_type_ids"] == 0, -100)[:, 1:7].repeat(1, 5)),
 ])  # fmt: skip
 def test_accumulated_gradients_equal_one_batch_in_the_stock_trainer(model_class, labels, tmp_path):
     found = []

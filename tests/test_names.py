@@ -1,4 +1,4 @@
-"""Names that are here, names that may be on the Hub, and what is said of others."""
+"""Names that exist here, names that may be on the Hub, and the messages for other names."""
 
 import pytest
 

@@ -56,7 +56,7 @@ def build(model_class, config):
 
 
 def documents(model, number=300):
-    """The model's inputs for `number` documents of one query."""
+    """Makes the model's inputs for `number` documents of one query."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(4, 50, (number, 30), generator=generator)
     ids[:, :7] = ids[0, :7]

@@ -1,4 +1,4 @@
-"""How programs start, and what they print for a mistake."""
+"""Programs: their start, and the line that they print for a mistake."""
 
 import json
 import os

@@ -30,7 +30,7 @@ def pairs() -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def folders(tiny_bert, pairs, tmp_path_factory):
-    """A BERT and a BertLong that have learned which pairs are relevant: every fourth, with another offset per query."""
+    """Saves a BERT and a BertLong that have learned the relevant pairs: every fourth, with an offset per query."""
     folder = tmp_path_factory.mktemp("quantized")
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
     batch = tokenizer(*map(list, zip(*pairs)), truncation="only_second", padding=True, return_tensors="pt")
@@ -97,7 +97,7 @@ def test_what_is_computed_together_changes_little(folder, pairs):
 @pytest.mark.parametrize("hidden_states", [False, True])
 @pytest.mark.parametrize("gradients", [False, True])
 def test_every_way_through_the_model(attention, hidden_states, gradients, folders, pairs):
-    """Packed and padded layouts; the last layer for global tokens only and for all; outside of `Reranker`."""
+    """Covers packed and padded layouts, the last layer for global and for all tokens, and use without `Reranker`."""
     folder = folders / "bertlong"
     batch = AutoTokenizer.from_pretrained(folder)(*map(list, zip(*pairs[:20])), padding=True, return_tensors="pt")
     logits = []

@@ -1,4 +1,4 @@
-"""Answers from the windows of a context, and the pipeline that travels with a checkpoint."""
+"""Answers from the windows of a context, and the pipeline that is saved with a checkpoint."""
 
 import json
 import os
@@ -33,7 +33,7 @@ KINDS = ["bert", "bertlong", "distilbert", "roberta"]
 
 
 def build(kind, side="right"):
-    """A tiny random model and a tokenizer: of base's, without token types for a DistilBERT; or a RoBERTa's."""
+    """Builds a tiny random model and a tokenizer: base's (without token types for a DistilBERT), or a RoBERTa's."""
     torch.manual_seed(0)
     sizes = {"max_position_embeddings": 48, "initializer_range": 0.3}
     if kind == "distilbert":
@@ -67,7 +67,7 @@ def asked(number=25, longest=40):
 
 
 def slowly(reader, question):
-    """All spans of all windows, of texts without space at their ends, to their best scores; and that of no answer."""
+    """Maps all spans of all windows, without spaces at their ends, to their best scores; also scores no answer."""
     spans, nowhere = {}, []
     for window in reader.encoder([question], progress=False):
         inputs = {"input_ids": window.ids, "token_type_ids": window.types, "attention_mask": np.ones_like(window.ids)}
@@ -131,8 +131,8 @@ def test_batches_change_nothing(kind):
 
 def as_run_qa(reader, question):
     """
-    The answer by the rules of Transformers' script run_qa: n best starts with n best ends, in tokens of the context; and
-    the score of no answer less that of the answer.
+    Answers by the rules of Transformers' script run_qa: combines the n best starts and the n best ends, in tokens of
+    the context. Also returns the score of no answer minus the score of the answer.
     """
     found, nowhere = [], None
     for window in reader.encoder([question], progress=False):
@@ -197,8 +197,8 @@ questions, found = json.loads(pathlib.Path(sys.argv[1]).read_text()), {}
 for folder in sys.argv[2:]:
     ask = pipeline("question-answering", model=folder, trust_remote_code=True, device="cpu")
     found[folder] = {
-        "one by one": [ask(question=q, context=c, max_answer_len=9, handle_impossible_answer=True) for q, c in questions],
-        "batches": ask(
+        "one by one": [ask(question=q, context=c, max_answer_len=9, handle_impossible_answer=True) for q, c in
+        questions], "batches": ask(
             [{"question": q, "context": c} for q, c in questions],
             batch_size=5, top_k=30, doc_stride=5, max_answer_len=9, handle_impossible_answer=True,
         ),
@@ -217,7 +217,7 @@ def run_pipelines(folders, questions, tmp_path):
 
 
 def test_pipeline_without_the_package(tmp_path):
-    """Saved, loaded with what is in the folder alone, it gives the answers of the reader."""
+    """Loaded from the saved folder only, it gives the same answers as the reader."""
     questions = asked(15)
     questions[3].text = "Wann und von wem wurde " * 20  # longer than half a window
     kinds = {str(tmp_path / f"{kind}-{side}"): (kind, side) for kind in KINDS for side in ("right", "left")}

@@ -1,4 +1,4 @@
-"""Every recipe starts a run of its runner, and every option of a command on a page is one of its program's."""
+"""Every recipe starts a run of its runner, and every option on a page belongs to the program of its command."""
 
 import argparse
 import json
@@ -84,11 +84,11 @@ def test_every_recipe_is_of_a_runner():
 
 
 class ParserError(Exception):
-    """Ends a program when it parses its arguments, and holds its parser."""
+    """Stops a program when it parses its arguments, and holds its parser."""
 
 
 def parser_of(program: str, monkeypatch) -> argparse.ArgumentParser:
-    """The parser of one of the project's programs: a runner, a script, or a module after `-m `."""
+    """Returns the parser of one of the project's programs: a runner, a script, or a module after `-m `."""
     runners = {f"{module.__name__}.py": module for module in (run_alignment, *RUNNERS.values())}
     if program in runners:
         own = [vars(runners[program])[name] for name in ("ModelArguments", "DataArguments", "Arguments")
@@ -116,7 +116,7 @@ def flags_of(parser: argparse.ArgumentParser) -> set[str]:
 
 
 def commands() -> list[tuple[str, list[str], str]]:
-    """The commands of the pages, of the recipes that are scripts and of the programs' own descriptions."""
+    """Collects the commands of the pages, of the recipe scripts and of the programs' descriptions."""
     found = []
     for page in PAGES:
         found += [
@@ -129,7 +129,7 @@ def commands() -> list[tuple[str, list[str], str]]:
 
 
 def test_commands_of_pages_parse(monkeypatch):
-    """Each option is one of its program's, and so is its value."""
+    """The program of a command accepts each option and its value."""
     parsers, seen = {}, 0
     for program, options, where in commands():
         if program.endswith(".py") or program.startswith("-m modeling_clir"):

@@ -1,6 +1,6 @@
 """
 The data code equals the 2021 code on made-up input. `PairEncoder` encodes and `mask_tokens` masks. This file, not the
-package, has what only the 2021 code did: its truncation, padding, mask of 2s, literal special tokens and sampling.
+package, has the functions of the 2021 code: its truncation, padding, mask of 2s, literal special tokens and sampling.
 """
 
 import json
@@ -51,7 +51,10 @@ def merge_literals(ids: list[int], tokenizer) -> list[int]:
 
 
 def rows_of(examples: list) -> tuple[list[str], list[str], list[int]]:
-    """Queries, documents and labels of the rows. An example is a note, query ids, document ids, queries, documents, labels."""
+    """
+    Returns queries, documents and labels of the rows. An example is a note, query ids, document ids, queries,
+    documents and labels.
+    """
     queries, documents, labels = ([item for example in examples for item in example[i]] for i in (3, 4, 5))
     return queries, documents, labels
 
@@ -101,7 +104,7 @@ def test_collators(number, collators):
 
 
 def test_encoder_where_nothing_of_2021_matters(collators):
-    """If a query fits and has no literal special token, the row is that of 2021 without padding."""
+    """If a query fits and has no literal special token, the row equals the 2021 row without padding."""
     meta, tokenizer = collators
     unmasked = next(case for case in meta["cases"] if "note" in case)["out"]
     queries, documents, _ = rows_of(meta["qlm_examples"])
@@ -120,10 +123,10 @@ def test_encoder_where_nothing_of_2021_matters(collators):
 
 class Sampler2021:
     """
-    The sampling of the 2021 code. All draws come from Python's `random`, in this order. Construction draws `max_pairs` of
-    the aligned pairs. Each item draws a coin for the direction, the sentence, and for each negative a number that is
-    compared with (3/4)^h, and the section. The pool has all sections of the sampled pairs, positive or negative; without
-    negatives (QLM) it has the positives only.
+    The sampling of the 2021 code. All draws come from Python's `random`, in a fixed order. Construction draws
+    `max_pairs` of the aligned pairs. Each item draws a coin for the direction, then the sentence, then for each
+    negative a number that is compared with (3/4)^h, and the section. The pool has all sections of the sampled pairs,
+    positive or negative; without negatives (QLM) it has only the positives.
     """
 
     def __init__(self, data: dict, num_negatives: int):

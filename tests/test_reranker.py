@@ -1,4 +1,4 @@
-"""Reranking: what is computed together and in which order changes nothing."""
+"""Reranking: batches and their order do not change scores."""
 
 import random
 import subprocess
@@ -56,7 +56,7 @@ def random_text(rng: random.Random) -> str:
 
 @pytest.fixture(scope="module")
 def folders(tiny_bert, tmp_path_factory):
-    """The same weights as a BERT and as a BertLong, with scores that are far apart."""
+    """Saves the same weights as a BERT and as a BertLong, with scores that are far apart."""
     folder = tmp_path_factory.mktemp("rerankers")
     model = load_bert(tiny_bert)
     model.classifier.weight.data *= 30
@@ -72,7 +72,7 @@ def folder(request, folders):
 
 
 def random_pairs(seed: int, number: int = 60) -> list[tuple[str, str]]:
-    """Queries and documents that occur more than once, whole pairs too."""
+    """Draws queries and documents that occur more than once, whole pairs too."""
     rng = random.Random(seed)
     queries, documents = ([random_text(rng) for _ in range(count)] for count in (8, 15))
     return [(rng.choice(queries), rng.choice(documents)) for _ in range(number)]
@@ -131,7 +131,7 @@ def byte_level() -> PreTrainedTokenizerFast:
 
 
 def gemma() -> PreTrainedTokenizerFast:
-    """Spaces belong to tokens, and nothing parts words."""
+    """Makes a tokenizer like Gemma's: spaces belong to tokens, and nothing splits words."""
     special = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))]
     trainer = trainers.BpeTrainer(
         vocab_size=600, special_tokens=special, limit_alphabet=60, max_token_length=12, show_progress=False
@@ -160,7 +160,7 @@ TOKENIZERS = {
 
 
 def as_transformers(tokenizer, encoder, pairs):
-    """The rows of the tokenizer's own pairs, which it cuts itself, of queries that fit."""
+    """Returns the rows of pairs that the tokenizer makes and cuts itself, for queries that fit."""
     queries, _ = encoder.encode_queries([query for query, _ in pairs])
     texts = [
         query[: max((end for _, end in encoded.offsets), default=0)] for (query, _), encoded in zip(pairs, queries)
@@ -345,8 +345,9 @@ def test_half_precision(folder):
 
 
 def test_imports():
-    """What a service that only ranks waits for."""
-    code = "import sys, modeling_clir.reranker; print([name for name in ('transformers.pipelines.base', 'datasets') if name in sys.modules])"
+    """A service that only ranks does not wait for other modules."""
+    names = ("transformers.pipelines.base", "datasets")
+    code = f"import sys, modeling_clir.reranker; print([name for name in {names} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.stdout == "[]\n", done.stderr
 

@@ -1,4 +1,4 @@
-"""The experiment of run_clir.py by its command line: folds, going on after a kill, several processes, bad input."""
+"""run_clir.py by its command line: folds, resuming after a kill, several processes, bad input."""
 
 import json
 
@@ -28,7 +28,7 @@ def results(capsys) -> list[str]:
 
 @pytest.fixture(scope="module")
 def model(tiny_bert, tmp_path_factory):
-    """The tiny BERT with dropout: what is drawn must be the same after a kill, too."""
+    """Saves the tiny BERT with dropout: random draws must be the same after a kill, too."""
     folder = tmp_path_factory.mktemp("dropout") / "bert"
     folder.mkdir()
     for path in tiny_bert.iterdir():
@@ -48,7 +48,7 @@ def test_a_killed_run_goes_on_and_gives_the_same(clir, model, sample_collection,
     kill_when(clir_command(model, collections, killed, *TRAIN), killed, "fold-2/checkpoint-*/trainer_state.json")
     finished = [path.parent.name for path in sorted(killed.glob("*/result.json"))]
     assert finished == ["fold-0", "fold-1"] and not (killed / "metrics.json").exists()
-    broken = killed / "fold-2/checkpoint-999"  # as one that was being written
+    broken = killed / "fold-2/checkpoint-999"  # a checkpoint that was being written
     broken.mkdir()
     (broken / "trainer_state.json").write_text('{"epoch": 3.0, ', encoding="utf-8")
     times = {path: path.stat().st_mtime_ns for name in finished for path in (killed / name).iterdir()}
@@ -60,7 +60,7 @@ def test_a_killed_run_goes_on_and_gives_the_same(clir, model, sample_collection,
     assert {path: path.stat().st_mtime_ns for path in times} == times  # not run again
     assert not list(killed.glob("*/checkpoint-*")) and (killed / "development.png").is_file()
 
-    # What was measured: each query once, the whole as the folds weighted by their queries, and as trec_eval has it.
+    # Each query is measured once. The mean equals the folds' means weighted by their queries, and trec_eval's.
     metrics = json.loads((killed / "metrics.json").read_text(encoding="utf-8"))["en-de"]
     folds = metrics["folds"].values()
     assert [fold["queries"] for fold in folds] == [5, 5, 5, 5, 4] and metrics["queries"] == 24
@@ -142,7 +142,7 @@ def test_transfer(clir, model, sample_collection, tmp_path):
 
 
 def test_two_processes_write_the_run_of_one(clir, tiny_bert, sample_collection, tmp_path):
-    """Byte for byte, though one process has two threads, and the weights lie elsewhere in memory."""
+    """The runs are equal byte for byte, though one process has two threads and other addresses of the weights."""
     collections, flags = [sample_collection / "en-de"], ("--max_tokens_per_batch", "1000")  # many batches
     run(*clir_command(tiny_bert, collections, tmp_path / "2", *flags), processes=2)
     torch.set_num_threads(2)

@@ -1,4 +1,4 @@
-"""Question answering by its command line: training, going on after a kill, several processes, results, bad input."""
+"""run_mlqa.py by its command line: training, resuming after a kill, several processes, results, bad input."""
 
 import json
 
@@ -20,7 +20,7 @@ PAIRS = [f"context-{context}.question-{question}" for context in ("de", "en") fo
 
 
 def squad(language: str, number: int, unanswerable: bool = False) -> dict:
-    """Contexts with a word that differs, which is the answer; of several windows each."""
+    """Makes contexts of several windows, each with one word of its own, which is the answer."""
     words = {
         "en": ("the bridge was built in", "when was bridge"),
         "de": ("die brücke entstand im jahr", "wann entstand"),
@@ -39,7 +39,7 @@ def squad(language: str, number: int, unanswerable: bool = False) -> dict:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A file to train on, MLQA's folder, XQuAD's, and a file with unanswerable questions."""
+    """Writes a file to train on, the folders of MLQA and XQuAD, and a file with unanswerable questions."""
     folder = tmp_path_factory.mktemp("questions")
     write(folder / "train.json", squad("en", 24))
     write(folder / "v2.json", squad("en", 9, unanswerable=True))
@@ -118,7 +118,7 @@ def test_a_folder_of_results_is_no_training(mlqa, tiny_bert, data, tmp_path):
         with pytest.raises(ValueError, match=f"holds results of {command}: pass another --output_dir"):
             mlqa(tiny_bert, tmp_path, *TRAIN, "--train_data", data / "train.json", *test)
         assert {path: path.read_bytes() for path in written if path.is_file()} | written == written
-        (tmp_path / "settings.json").unlink(missing_ok=True)  # as an older version left it
+        (tmp_path / "settings.json").unlink(missing_ok=True)  # a folder that an older version left
 
 
 def test_the_numbers_are_those_of_the_predictions(mlqa, tiny_bert, data, tmp_path):
@@ -142,7 +142,7 @@ def test_the_numbers_are_those_of_the_predictions(mlqa, tiny_bert, data, tmp_pat
 
 
 def test_a_test_file_without_answers(mlqa, tiny_bert, data, tmp_path, capsys):
-    """Beside one with answers, whose numbers do not change."""
+    """The results of a test file with answers do not change beside it."""
     hidden = squad("en", 4)
     for paragraph in hidden["data"][0]["paragraphs"]:
         del paragraph["qas"][0]["answers"]
@@ -184,12 +184,15 @@ def test_two_processes_train_as_one(tokens, tiny_bert, data, tmp_path):
     [
         (("--do_train",), "--do_train and --train_data need each other"),
         ((), "nothing to do: pass --test_data"),
-        (("--test_data", "xquad", "--languages", "en", "fr"), "xquad has no test questions of context-en.question-fr, "),
-        (("--test_data", "xquad", "--pairs", "deen"), "a pair of languages is given as context-de.question-en, got 'deen'"),
+        (("--test_data", "xquad", "--languages", "en", "fr"),
+         "xquad has no test questions of context-en.question-fr, "),
+        (("--test_data", "xquad", "--pairs", "deen"),
+         "a pair of languages must be like context-de.question-en, got 'deen'"),
         (("--test_data", "xquad", "--languages", "en", "--pairs", PAIRS[0]), "--languages or --pairs, not both"),
         (("--test_data", "xquad", "xquad/xquad.en.json"), "two of --test_data have the same name and languages"),
         (("--test_data", "xquad", "--max_length", "4000"), "max_length .4000. is more than the model's 128 positions"),
-        (("--test_data", "xquad", "--doc_stride", "60"), "doc_stride .60. must be at least 0 and less than the 45 tokens"),
+        (("--test_data", "xquad", "--doc_stride", "60"),
+         "doc_stride .60. must be at least 0 and less than the 45 tokens"),
         (("--test_data", "nothing.json"), "there is no .*nothing.json"),
     ],
 )  # fmt: skip

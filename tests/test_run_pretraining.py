@@ -1,4 +1,4 @@
-"""Pretraining by its command line, in this process: what is finished, torn, or begun by another command."""
+"""run_pretraining.py in this process: output folders that are finished, incomplete, or of another command."""
 
 import json
 
@@ -10,8 +10,9 @@ from modeling_clir.data import sections
 from .helpers import QUIET, SHORT
 
 
-FLAGS = (*QUIET, *SHORT, "--do_train", "--do_eval", "--qlm_pairs", "en-de", "--max_pairs", "32", "--max_eval_pairs", "4",
-         "--per_device_train_batch_size", "8", "--learning_rate", "1e-3", "--max_position_embeddings", "128",
+FLAGS = (*QUIET, *SHORT, "--do_train", "--do_eval", "--qlm_pairs", "en-de", "--max_pairs", "32",
+         "--max_eval_pairs", "4", "--per_device_train_batch_size", "8", "--learning_rate", "1e-3",
+         "--max_position_embeddings", "128",
          "--attention_window", "16", "--max_steps", "6", "--save_strategy", "steps", "--save_steps", "2",
          "--eval_strategy", "steps", "--eval_steps", "3")  # fmt: skip
 RESUME = ("--resume_from_checkpoint", "true")
@@ -61,7 +62,7 @@ def test_a_finished_pretraining_stays_as_it_is(pretrain, tmp_path, caplog, capsy
     with pytest.raises(ValueError, match=r"holds results of run_pretraining\.py --do_train: pass another"):
         pretrain("--do_train", "false")
 
-    # Killed before evaluation and card: both are made, the same, and nothing else is touched.
+    # Killed before evaluation and card: the same ones are made, and nothing else is touched.
     (output / "README.md").unlink()
     (output / "eval_results.json").unlink()
     pretrain(*RESUME)
@@ -71,10 +72,16 @@ def test_a_finished_pretraining_stays_as_it_is(pretrain, tmp_path, caplog, capsy
     # Killed after the last checkpoint, before the model was saved
     (output / "trainer_state.json").unlink()
     (output / "model.safetensors").unlink()
+    for state in output.glob(
+        "checkpoint-*/trainer_state.json"
+    ):  # nothing was logged yet, as with many --logging_steps
+        state.write_text(
+            json.dumps(json.loads(state.read_text(encoding="utf-8")) | {"log_history": []}), encoding="utf-8"
+        )
     pretrain(*RESUME)
     assert weights(output)[0] == model[0] and evaluation(output) == pytest.approx(measured, abs=1e-6)
 
-    # Killed while writing a checkpoint: the last complete one is taken, and gives the same.
+    # Killed while a checkpoint was written: the last complete checkpoint gives the same results.
     (output / "trainer_state.json").unlink()
     for step in (4, 6):
         (output / f"checkpoint-{step}/trainer_state.json").write_text('{"epoch": 1', encoding="utf-8")
@@ -84,7 +91,7 @@ def test_a_finished_pretraining_stays_as_it_is(pretrain, tmp_path, caplog, capsy
     state = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))
     assert state["global_step"] == 6 and len([r for r in state["log_history"] if "eval_qlm_loss" in r]) == 3
 
-    # A longer training goes on from the end of the shorter one.
+    # A longer training continues at the end of the shorter training.
     pretrain("--max_steps", "8", *RESUME)
     assert "was trained with --max_steps 6 (now 8): goes on to the new end" in caplog.text
     state = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))

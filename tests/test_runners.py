@@ -198,4 +198,4 @@ def test_a_mistake_on_two_processes_is_said_once(tiny_bert, sample_corpus, tmp_p
     done = run("run_pretraining.py", *where, *COMMON, *TRAIN, "--rr_pairs", "en-zh", processes=2, check=False)
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode and len(errors) == 1 and "has no language pair en-zh" in errors[0]
-    assert done.stderr.count("Traceback") == 1 and "torchelastic" not in done.stderr  # that of accelerate itself
+    assert done.stderr.count("Traceback") == 1 and "torchelastic" not in done.stderr  # accelerate's own exit code

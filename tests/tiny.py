@@ -1,4 +1,4 @@
-"""Tiny random BertLong models and batches, and a dense implementation of BertLong's definition to compare with."""
+"""Makes tiny random BertLong models and batches, and has a dense implementation of BertLong's definition."""
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ def tiny_config(**options) -> BertLongConfig:
 
 
 def build(model_class, seed=0, **options):
-    """A model in float64, so that a difference is no rounding. Its biases are not 0, so that a missing one shows."""
+    """Builds a model in float64, so that differences are not rounding, with biases, so that a missing bias shows."""
     torch.manual_seed(seed)
     implementation = options.pop("attn_implementation", "sdpa")
     model = use(model_class(tiny_config(**options)).double().eval(), implementation)
@@ -27,8 +27,8 @@ def build(model_class, seed=0, **options):
 
 def use(model, implementation: str):
     """
-    Sets the attention implementation: `"eager"`, `"sdpa"`, `"flex_attention"`, or `"gathered"`. The last is sdpa as it runs
-    on a GPU, on gathered blocks and rows; on a CPU sdpa has functions of its own.
+    Sets the attention implementation: `"eager"`, `"sdpa"`, `"flex_attention"`, or `"gathered"`. `"gathered"` is sdpa
+    as on a GPU, on gathered blocks and rows; on a CPU sdpa has functions of its own.
     """
     model.set_attn_implementation("sdpa" if implementation == "gathered" else implementation)
     for module in model.modules():
@@ -40,7 +40,7 @@ def use(model, implementation: str):
 
 
 def pair_batch(lengths=(40, 23, 9), query=6, width=None, vocab_size=50, seed=0) -> dict[str, torch.Tensor]:
-    """Pairs as a tokenizer encodes them: padding on the right, segment 0 for the query and the padding."""
+    """Makes pairs as a tokenizer does: padding on the right, segment 0 for the query and the padding."""
     generator = torch.Generator().manual_seed(seed)
     width = max(lengths) if width is None else width
     place = torch.arange(width)[None].expand(len(lengths), -1)
@@ -51,8 +51,8 @@ def pair_batch(lengths=(40, 23, 9), query=6, width=None, vocab_size=50, seed=0) 
 
 def random_batch(seed: int, longest: int = 300) -> dict[str, torch.Tensor]:
     """
-    Rows of random length with padding anywhere. Global tokens are none, all, the first, a few or many. Every third batch of
-    two or more rows has a row without tokens.
+    Draws rows of random length with padding anywhere. Global tokens are none, all, the first, a few or many. Every
+    third batch of two or more rows has a row without tokens.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -87,8 +87,8 @@ def windows_of(seed: int) -> list[int]:
 
 def reference(model, inputs: dict[str, torch.Tensor], is_global: torch.Tensor | None = None):
     """
-    For each row, without its padding: the hidden states of all layers, (layers + 1, tokens, D), and the attention weights,
-    (layers, H, tokens, tokens). Uses nothing of a `BertLongModel` but its weights.
+    Computes for each row, without padding, the hidden states of all layers, (layers + 1, tokens, D), and the attention
+    weights, (layers, H, tokens, tokens). Uses only the weights of a `BertLongModel`.
     """
     weights = dict(model.named_parameters())
     heads = model.config.num_attention_heads

@@ -1,4 +1,4 @@
-"""The measures of run_clir.py for a run (MAP, nDCG@20, P@10, R@100, MRR, Judged@20), as a metric of `evaluate`."""
+"""A metric of `evaluate`: the measures of run_clir.py for a run (MAP, nDCG@20, P@10, R@100, MRR, Judged@20)."""
 
 import datasets
 import evaluate
@@ -30,9 +30,9 @@ _CITATION = """\
 
 _KWARGS_DESCRIPTION = """
 Args:
-    predictions (`dict[str, dict[str, float]]` or `list[dict[str, float]]`): the run: query id to document id to score.
-        A list has the document ids and scores of one query in each entry.
-    references (`dict[str, dict[str, int]]` or `list[dict[str, int]]`): the qrels: query id to document id to
+    predictions (`dict[str, dict[str, float]]` or `list[dict[str, float]]`): the run, query id to document id to score.
+        A list has one entry per query, document id to score.
+    references (`dict[str, dict[str, int]]` or `list[dict[str, int]]`): the qrels, query id to document id to
         relevance. A list has the same queries as the list of predictions, in the same order.
 
     Ids may be strings or whole numbers: 1 and "1" are the same id. A judged query counts 0 if the run lacks it, has no
@@ -42,7 +42,7 @@ Returns:
     `dict[str, float]`: MAP, nDCG@20, P@10, R@100, MRR and Judged@20, from 0 to 1.
 
     Raises `ValueError` for a score that is not a finite number, a relevance that is not a whole number, an id of
-    another type, a run without any judged query, lists of different lengths, and without judgements.
+    another type, a run without any judged query, lists of different lengths, and if there are no judgements.
 Examples:
     >>> metric = evaluate.load("metrics/clir")
     >>> metric.compute(predictions={"q1": {"d1": 0.2, "d2": 0.9}}, references={"q1": {"d1": 1}})["MAP"]

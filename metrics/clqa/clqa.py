@@ -5,12 +5,14 @@ from numbers import Integral
 import datasets
 import evaluate
 
+from modeling_clir.data.files import check_text
 from modeling_clir.evaluation.answer_measures import apply_threshold, best_threshold, evaluate_answers, mean_answers
 
 
 _DESCRIPTION = """\
-F1 and exact match (EM) of answers to questions: by the rules of MLQA with a language, else by those of SQuAD v2.0 if a
-question has no answer, else by those of SQuAD v1.1, which are XQuAD's too. Equal to the official evaluation scripts.
+F1 and exact match (EM) of answers to questions. With a language the rules are MLQA's. Without a language the rules are
+SQuAD v2.0's if a question has no answer, and SQuAD v1.1's (also XQuAD's) otherwise. Results equal those of the
+official evaluation scripts.
 """
 
 _CITATION = """\
@@ -30,26 +32,27 @@ _CITATION = """\
 
 _KWARGS_DESCRIPTION = """
 Args:
-    predictions (`list[dict]` or `dict[str, str]`): of each question `id`, `prediction_text` ("" for no answer) and,
-        for all questions or for none, `no_answer_probability`. Or a dict, id to answer, as the files of predictions
-        for SQuAD's script.
-    references (`list[dict]` or `dict`): of each question `id` and `answers`, in any order. `answers` is a dict with
-        the list `text`, as in the data sets of the Hub and the metric squad, or a list of dicts with `text` each, as
-        in SQuAD's files; empty if the question has no answer. Other fields are not read. Or the content of one of
-        SQuAD's files, a dict with `data`.
-    language (`str`, *optional*): of the answers, for the rules of MLQA: "ar", "de", "en", "es", "hi", "vi" or "zh".
-        Without a language the rules are SQuAD's.
-    no_answer_threshold (`float`, defaults to 1.0): a question counts as unanswered if its probability is higher.
+    predictions (`list[dict]` or `dict[str, str]`): a dict per question with `id`, `prediction_text` ("" for no answer)
+        and, for all questions or for none, `no_answer_probability`. Or a dict from id to answer, as in the prediction
+        files of SQuAD's script.
+    references (`list[dict]` or `dict`): a dict per question with `id` and `answers`, in any order. `answers` is a dict
+        with the list `text` (as in the data sets of the Hub and the metric squad) or a list of dicts with `text` (as
+        in SQuAD's files). It is empty if the question has no answer. Other fields are not read. Or the content of a
+        SQuAD file: a dict with `data`.
+    language (`str`, *optional*): language of the answers, for MLQA's rules: "ar", "de", "en", "es", "hi", "vi" or
+        "zh". Without a language the rules are SQuAD's.
+    no_answer_threshold (`float`, defaults to 1.0): a question counts as unanswered if its no-answer probability is
+        higher.
 
     Ids may be strings or whole numbers: 1 and "1" are the same id.
 Returns:
-    `dict[str, float]`: F1 and EM in per cent, and the number of questions. If questions have no answer, the same of
-    those that have one (HasAns_F1, ...) and of those that have none (NoAns_F1, ...). With probabilities also best_F1
-    and best_EM, and the thresholds that give them, best_F1_threshold and best_EM_threshold.
+    `dict[str, float]`: F1 and EM in per cent, and the number of questions. If some questions have no answer, also the
+    same measures of questions with an answer (HasAns_F1, ...) and without (NoAns_F1, ...). If there are probabilities
+    too, also best_F1 and best_EM, and the thresholds that reach them, best_F1_threshold and best_EM_threshold.
 
-    Raises `ValueError` for predictions or references of another shape, a question without prediction, a prediction to
-    no question of the references, an id that occurs twice, probabilities for some predictions only, an unknown
-    language, and without questions.
+    Raises `ValueError` for predictions or references of another shape, a question without prediction, a prediction
+    whose question is not in the references, an id that occurs twice, probabilities for some predictions only, an
+    unknown language, and if there are no questions.
 Examples:
     >>> metric = evaluate.load("metrics/clqa")
     >>> predictions = [{"id": "q", "prediction_text": "Der große Turm"}]
@@ -118,6 +121,7 @@ class Clqa(evaluate.Metric):
 def read_prediction(row):
     if not isinstance(row, dict) or "id" not in row or not isinstance(row.get("prediction_text"), str):
         raise ValueError(f"a prediction must be like {PREDICTION}, got {row!r:.200}")
+    check_text(row["prediction_text"], f"prediction {row['id']!a}")
     return {
         "id": read_id(row["id"]),
         "prediction_text": row["prediction_text"],
@@ -134,11 +138,13 @@ def read_reference(row):
         valid = False
     if not valid:
         raise ValueError(f"a reference must be like {REFERENCE}, got {row!r:.200}")
+    for text in texts:
+        check_text(text, f"reference {key!a}")
     return {"id": read_id(key), "answers": {"text": list(texts)}}
 
 
 def read_squad(references):
-    """The questions of the content of one of SQuAD's files; a list of references as it is."""
+    """Returns the questions of the content of a SQuAD file. Returns a list of references unchanged."""
     if not isinstance(references, dict):
         return references
     try:
@@ -152,6 +158,7 @@ def read_squad(references):
 def read_id(key):
     if not isinstance(key, (str, Integral)):
         raise ValueError(f"an id must be a string or a whole number, got {key!r}")
+    check_text(str(key), f"id {key!a}")
     return str(key)
 
 

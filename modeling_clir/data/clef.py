@@ -6,10 +6,16 @@ Makes collections (see `collections.py`) from the files of CLEF's ad-hoc tracks 
                 <identifier> 41-AH, <title>, <description>, <narrative>
     qrels       TREC, a file for each year and language of documents; query ids 41, 041, C041, 41-AH
 
-The encoding of a file of documents or topics is, in this order: UTF-8 if it starts with a byte order mark; the one that
-is given for its language; the one of its XML declaration; UTF-8 if the whole file is UTF-8; Latin-1 if Latin-1 has the
-letters of its language. Other files are refused. So are topics with control characters, which are a sign of another
-encoding; documents with control characters are counted in the log.
+The encoding of a file of documents or topics is the first of these that applies:
+
+1. UTF-8, if the file starts with a byte order mark;
+2. the encoding that is given for its language;
+3. the encoding in its XML declaration;
+4. UTF-8, if the whole file is UTF-8;
+5. Latin-1, if Latin-1 has the letters of its language.
+
+Other files are refused. Control characters are a sign of another encoding: topics with them are refused, documents
+with them are counted in the log.
 """
 
 import codecs
@@ -33,11 +39,11 @@ from .files import decode_lines, list_files, new_folder, read_bytes, read_column
 
 logger = logging.getLogger(__name__)
 
-# Fields of the text of a document, in this order: those that CLEF let automatic runs index. A name means the same in
+# Fields of the text of a document, in this order. CLEF let automatic runs index these fields. A name means the same in
 # all sub-collections, so they share one table.
 TEXT_FIELDS = (
     "TITLE",  # Frankfurter Rundschau, Spiegel, Le Monde, La Stampa, EFE
-    "HEADLINE",  # Los Angeles Times, Glasgow Herald; in <P> in the former
+    "HEADLINE",  # Los Angeles Times (in <P>), Glasgow Herald
     "TI",  # SDA in German, French (ATS), Italian (AGZ); Algemeen Dagblad, NRC Handelsblad (in <BODYY> and <P>)
     "LEAD",  # Spiegel
     "LEAD1",  # Le Monde
@@ -68,7 +74,7 @@ TOPIC_FIELD = re.compile(r"(?:(?P<language>[a-z]{1,2})-)?(?P<field>title|desc|na
 TOPIC_FIELDS = {"title": "title", "desc": "description", "narr": "narrative"}
 TOPIC_ID = re.compile(r"(?:10\.2452/)?C?0*([0-9]{1,3})(?:-AH)?", re.IGNORECASE)
 TOPIC_LANGUAGE = re.compile(rb"<(?:([a-z]{1,2})-(?:title|desc|narr)|topic\s[^<>]*?lang\W+(\w+))", re.IGNORECASE)
-# Names of languages in the fields of topics that are not the language's code (2000 took the letters of its file names).
+# Names of languages in the fields of topics that are not the language's code (2000 used the letters of file names).
 LANGUAGES = {"d": "nl", "du": "nl", "e": "en", "f": "fr", "g": "de", "i": "it", "sp": "es", "sw": "sv"}
 
 # Languages that are written in Latin-1.
@@ -83,12 +89,12 @@ DECLARATION = re.compile(rb"""\s*<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+)""")
 DOCUMENT_START = re.compile(rb"<\0?D\0?O\0?C", re.IGNORECASE)
 TOPIC_START = re.compile(rb"<\0?t\0?o\0?p", re.IGNORECASE)
 
-# What the log says is left out or in doubt: kind to name to number.
+# Things that are left out or in doubt, for the log: kind to name to number.
 Notes = dict[str, Counter]
 
 
 def holds(path: Path, start: re.Pattern) -> bool:
-    """Whether a file has a document or topic, rather than notes, a DTD or a picture."""
+    """Tells whether a file has a document or topic, rather than notes, a DTD or a picture."""
     return any(start.search(line) for line in read_bytes(path))
 
 
@@ -104,16 +110,16 @@ def check_encoding(name: str, where: str) -> str:
 
 def find_encoding(path: Path, languages: Iterable[str], encodings: dict[str | None, str], option: str) -> str:
     """
-    The encoding of a file of documents or topics, by the rule at the top.
+    Finds the encoding of a file of documents or topics, by the rule at the top.
 
     Args:
-        path (`Path`): plain or `.gz`.
+        path (`Path`): file, plain or `.gz`.
         languages (`Iterable[str]`): the languages in the file.
-        encodings (`dict[str | None, str]`): language to encoding; under None that of all other languages.
+        encodings (`dict[str | None, str]`): language to encoding. The key None stands for all other languages.
         option (`str`): the option that gives `encodings`, for errors.
 
     Raises `ValueError` if nothing tells the encoding (with file and line), if the languages of a file have different
-    ones, and if its declaration names an unknown one.
+    encodings, and if the file's declaration names an unknown encoding.
     """
     lines = read_bytes(path)
     first = next(lines, b"")
@@ -155,8 +161,8 @@ def unescape(text: str, notes: Notes) -> str:
 
 def split_documents(path: Path, encoding: str, notes: Notes) -> Iterator[tuple[str, str]]:
     """
-    `(where, markup)` of each `<DOC>` of a file, plain or `.gz`. A document without `</DOC>` ends where the next begins,
-    and is counted. Raises `ValueError` as [`decode_lines`].
+    Yields `(where, markup)` for each `<DOC>` of a file, plain or `.gz`. A document without `</DOC>` ends at the start
+    of the next document, and is counted. Raises `ValueError` in the cases of [`decode_lines`].
     """
     start, parts = None, []
     for where, text in decode_lines(path, encoding):
@@ -176,8 +182,8 @@ def split_documents(path: Path, encoding: str, notes: Notes) -> Iterator[tuple[s
 
 def document_text(markup: str, notes: Notes) -> str:
     """
-    The text of a `<DOC>`: its `TEXT_FIELDS`, one after the other. The innermost field that the tables above name
-    decides. A field without an end tag ends where the next field starts.
+    Joins the text of a `<DOC>` from its `TEXT_FIELDS`, in their order. For nested fields, the innermost field that the
+    tables above name decides. A field without an end tag ends at the start of the next field.
     """
     tags = [tag for tag in TAG.finditer(markup) if (tag["name"] or "").upper() not in MARKUP]
     last_end = {tag["name"].upper(): tag.start() for tag in tags if tag["end"]}
@@ -214,19 +220,19 @@ def read_clef_documents(
     wanted: Container[str] | None = None,
 ) -> Iterator[tuple[str, str, str]]:
     """
-    `(where, id, text)` of each document, in the order of the files. The text may be empty.
+    Yields `(where, id, text)` for each document, in the order of the files. The text may be empty.
 
     Args:
         paths (`list[Path]`): files, or folders of files, plain or `.gz`. Files without a `<DOC>` (notes, DTDs) are
             skipped and named in the log.
-        language (`str`): of the documents.
+        language (`str`): language of the documents.
         encodings (`dict[str | None, str]`): see [`find_encoding`].
-        notes (`Notes`): where to count what is left out or in doubt.
+        notes (`Notes`): counts things that are left out or in doubt, in place.
         wanted (`Container[str]`, *optional*): the ids to read. Defaults to all.
 
     Raises `FileNotFoundError` for a path that does not exist. Raises `ValueError` with file and line for a document
-    without id or with the id of another, for a path without any document, and as [`find_encoding`] and
-    [`split_documents`].
+    without id or with the id of another document, for a path without any document, and in the cases of
+    [`find_encoding`] and [`split_documents`].
     """
     seen = set()
     for path in paths:
@@ -255,14 +261,14 @@ def read_clef_documents(
                         notes[f"documents with control characters (is it {encoding}? see --encoding)"][key] += 1
                     yield where, key, document_text(markup, notes)
             if len(seen) == here:
-                notes["files without a <DOC>, passed over"][str(file)] += 1
+                notes["files without a <DOC>, skipped"][str(file)] += 1
         if len(seen) == before:
             advice = "unpack archives first" if notes["files that cannot be read (unpack them)"] else "is it SGML?"
-            raise ValueError(f"{path}: no document, which would start with <DOC>; {advice}")
+            raise ValueError(f"{path}: found no document (documents start with <DOC>); {advice}")
 
 
 def topic_id(text: str, where: str) -> str:
-    """`C041` for `41`, `041`, `C041`, `41-AH`. Raises `ValueError` for anything else."""
+    """Maps `41`, `041`, `C041` and `41-AH` to `C041`. Raises `ValueError` for anything else."""
     match = TOPIC_ID.fullmatch(text.strip())
     if not match:
         raise ValueError(f"{where}: expected the number of a topic, as C041, 41 or 41-AH; got {text.strip()!r}")
@@ -271,8 +277,8 @@ def topic_id(text: str, where: str) -> str:
 
 def read_topic_file(path: Path, language: str | None, encodings: dict[str | None, str]) -> str:
     """
-    The text of a file of topics. Raises `ValueError` with file and line for control characters, and as
-    [`find_encoding`] and [`decode_lines`].
+    Reads the text of a file of topics. Raises `ValueError` with file and line for control characters, and in the cases
+    of [`find_encoding`] and [`decode_lines`].
     """
     tags = TOPIC_LANGUAGE.finditer(b"".join(read_bytes(path)))
     codes = {(tag[1] or tag[2]).decode("latin-1").lower() for tag in tags}
@@ -282,7 +288,7 @@ def read_topic_file(path: Path, language: str | None, encodings: dict[str | None
     for where, line in decode_lines(path, encoding):
         if CONTROL.search(line):
             raise ValueError(
-                f"{where}: control characters in {encoding}: it is another encoding; name it, as "
+                f"{where}: control characters, so the encoding is not {encoding}; name it, as "
                 f"--topic_encoding {next(iter(languages), 'en')}=cp1252"
             )
         lines.append(line)
@@ -293,16 +299,16 @@ def parse_topics(
     path: Path, fields: tuple[str, ...], language: str | None = None, encodings: dict[str | None, str] | None = None
 ) -> Iterator[tuple[str, str, str, str]]:
     """
-    `(where, language, id, text)` of each topic of a file, plain or `.gz`, in each of its languages.
+    Yields `(where, language, id, text)` for each topic of a file, plain or `.gz`, in each of its languages.
 
     Args:
         path (`Path`).
-        fields (`tuple[str, ...]`): of `"title"`, `"description"`, `"narrative"`; the text is these, joined.
+        fields (`tuple[str, ...]`): fields to join to the text, from `"title"`, `"description"`, `"narrative"`.
         language (`str`, *optional*): replaces the languages that the file names.
         encodings (`dict[str | None, str]`, *optional*): see [`find_encoding`].
 
     Raises `ValueError` with file and line for a topic without number or language, for a topic that has a field twice
-    or lacks one of `fields`, and as [`read_topic_file`].
+    or lacks one of `fields`, and in the cases of [`read_topic_file`].
     """
     text = read_topic_file(path, language, encodings or {})
     starts = list(TOPIC.finditer(text))
@@ -352,11 +358,11 @@ def read_clef_topics(
     Args:
         paths (`list[tuple[str | None, Path]]`): each with its language, or None if its tags name the language.
         fields (`tuple[str, ...]`): see [`parse_topics`].
-        encodings (`dict[str | None, str]`, *optional*): language to encoding, under None that of all other languages.
-            See the top of this file for what is not given.
+        encodings (`dict[str | None, str]`, *optional*): language to encoding. The key None stands for all other
+            languages. For languages that are not given, see the top of this file.
 
-    Raises `FileNotFoundError` for a path that does not exist. Raises `ValueError` for a path without any topic, a topic
-    that occurs with two texts in a language, and as [`parse_topics`].
+    Raises `FileNotFoundError` for a path that does not exist. Raises `ValueError` for a path without any topic, for a
+    topic that occurs with two texts in a language, and in the cases of [`parse_topics`].
     """
     topics = defaultdict(dict)
     for language, path in paths:
@@ -369,9 +375,9 @@ def read_clef_topics(
                 if topics[code].setdefault(topic, text) != text:
                     raise ValueError(f"{where}: the topic {topic} occurs more than once in {code!r}")
         if len(empty) == len(files):
-            raise ValueError(f"{path}: no topic, which would start with <top>; are these CLEF's topics?")
+            raise ValueError(f"{path}: found no topic (topics start with <top>); are these CLEF's topics?")
         if empty:
-            logger.warning(f"files without a topic, passed over: {listed(empty)}")
+            logger.warning(f"files without a topic, skipped: {listed(empty)}")
     return dict(topics)
 
 
@@ -379,7 +385,7 @@ def read_clef_qrels(paths: list[Path]) -> dict[str, dict[str, tuple[int, str]]]:
     """
     Reads the qrels of several years for documents in one language: topic to document to relevance and `file:line`. A
     judgement may occur twice. Raises `FileNotFoundError` for a path that does not exist. Raises `ValueError` with file
-    and line for what does not parse, and for a document that is relevant in one line and not relevant in another.
+    and line for a line that does not parse, and for a document that is relevant in one line and not in another.
     """
     judgements = defaultdict(dict)
     for file in (file for path in paths for file in list_files(path)):
@@ -394,7 +400,7 @@ def read_clef_qrels(paths: list[Path]) -> dict[str, dict[str, tuple[int, str]]]:
 
 
 def with_relevant(judgements: dict[str, dict[str, tuple[int, str]]], language: str) -> dict:
-    """Keeps the topics with a relevant document: CLEF does not evaluate others. Raises `ValueError` if none is left."""
+    """Keeps topics with a relevant document: CLEF does not evaluate others. Raises `ValueError` if none is left."""
     kept = {topic: judged for topic, judged in judgements.items() if any(r for r, _ in judged.values())}
     if without := [topic for topic in judgements if topic not in kept]:
         logger.warning(f"{language}: topics without a relevant document, left out: {listed(without)}")
@@ -404,7 +410,10 @@ def with_relevant(judgements: dict[str, dict[str, tuple[int, str]]], language: s
 
 
 def listed(names: list[str] | Counter) -> str:
-    """The number of names and the first ten, as `"3 (a, b, c)"`; the most frequent ones of a counter, as `"a x 2"`."""
+    """
+    Lists the number of names and the first ten, as `"3 (a, b, c)"`. A counter gives its most frequent names, as
+    `"a x 2"`.
+    """
     number = sum(names.values()) if isinstance(names, Counter) else len(names)
     some = [f"{name} x {n}" if n > 1 else name for name, n in Counter(names).most_common(10)]
     return f"{number} ({', '.join(some)}{', ...' if len(names) > 10 else ''})"
@@ -441,7 +450,7 @@ def write_documents(
         if not skip_missing:
             raise ValueError(
                 f"{judged[missing[0]]}: judged documents that are in no file: {listed(missing)}; "
-                f"add their files (--documents {language}=PATH), or leave them out (--skip_missing)"
+                f"add their files (--documents {language}=PATH), or leave the documents out (--skip_missing)"
             )
         notes["judged documents that are in no file or have no text, left out"].update(missing)
     for kind, names in notes.items():
@@ -468,15 +477,15 @@ def write_clef(
         pairs (`list[tuple[str, str]]`): query language and document language.
         documents, qrels (`dict[str, list[Path]]`): language of the documents to files or folders.
         topics (`dict[str, dict[str, str]]`): from [`read_clef_topics`].
-        encodings (`dict[str | None, str]`, *optional*): of the documents: language to encoding, under None that of all
-            other languages. See the top of this file for what is not given.
+        encodings (`dict[str | None, str]`, *optional*): language of the documents to encoding. The key None stands for
+            all other languages. For languages that are not given, see the top of this file.
         all_documents (`bool`, defaults to `False`): also write documents that are judged for no query.
         skip_missing (`bool`, defaults to `False`): leave out and count, instead of raising, judged documents that are
             in no file or have no text, and judged topics that are missing in the language of the queries.
 
-    Raises `FileExistsError` if one of the folders exists, `FileNotFoundError` for a path that does not exist, and
-    `ValueError` as the functions above, for a language without topics, documents or qrels, and for what `skip_missing`
-    would leave out.
+    Raises `FileExistsError` if one of the folders exists, and `FileNotFoundError` for a path that does not exist.
+    Raises `ValueError` in the cases of the functions above, for a language without topics, documents or qrels, and for
+    documents and topics that `skip_missing` would leave out.
 
     Returns:
         `{pair: {"queries": number, "documents": number, "judgements": number}}`.
@@ -494,10 +503,12 @@ def write_clef(
             everything[language] = read_clef_qrels(qrels[language])
             judgements[language] = with_relevant(everything[language], language)
         if missing := [topic for topic in judgements[language] if topic not in topics[query_language]]:
-            message = f"judged topics that are not there in {query_language!r}: {listed(missing)}"
+            message = f"judged topics that are missing in {query_language!r}: {listed(missing)}"
             if not skip_missing:
                 _, where = next(iter(judgements[language][missing[0]].values()))
-                raise ValueError(f"{where}: {message}; add their file (--topics), or leave them out (--skip_missing)")
+                raise ValueError(
+                    f"{where}: {message}; add their file (--topics), or leave the topics out (--skip_missing)"
+                )
             logger.warning(f"{pair}: {message}, left out")
         if others := [topic for topic in topics[query_language] if topic not in everything[language]]:
             logger.warning(f"{pair}: topics without a judgement, left out: {listed(others)}")
@@ -507,7 +518,7 @@ def write_clef(
         folders = {pair: stack.enter_context(new_folder(output / "-".join(pair))) for pair in pairs}
         for language, judged in judgements.items():
             pairs_here = [pair for pair in folders if pair[1] == language]
-            lines = {}  # of each judged document, the first file:line
+            lines = {}  # the first file:line of each judged document
             for of_topic in judged.values():
                 for document, (_, where) in of_topic.items():
                     lines.setdefault(document, where)

@@ -1,4 +1,4 @@
-"""Examples of QLM and RR to batches of tensors."""
+"""Turns examples of QLM and RR into batches of tensors."""
 
 import hashlib
 import re
@@ -15,7 +15,7 @@ MASK_MODES = ("query", "document", "mixed")
 
 
 def ordinary_words(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
-    """The ids of a vocabulary that are neither special nor unused: what may replace a masked token."""
+    """Returns the ids that may replace a masked token: all of the vocabulary that are neither special nor unused."""
     special = set(tokenizer.all_special_ids)
     words = tokenizer.get_vocab().items()
     return torch.tensor(
@@ -32,15 +32,15 @@ def mask_tokens(
     generator: torch.Generator | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Masks each candidate with `probability`: 80% become `mask_token_id`, 10% a random one of `replacements`, 10% stay
-    (Devlin et al. 2019, BERT, section 3.1).
+    Chooses each candidate with `probability`. Of the chosen tokens 80 % become `mask_token_id`, 10 % become a random
+    one of `replacements`, and 10 % stay (Devlin et al. 2019, BERT, section 3.1).
 
     Args:
         input_ids (`torch.LongTensor`, any shape), candidates (`torch.BoolTensor` of the same shape).
         replacements (`torch.LongTensor` of shape `(words,)`).
 
     Returns:
-        The masked ids, and labels: the original id where a token was chosen, -100 elsewhere.
+        The masked ids and the labels. The label of a chosen token is its original id; other labels are -100.
     """
     chances = torch.full(input_ids.shape, probability).masked_fill(~candidates, 0.0)
     chosen = torch.bernoulli(chances, generator=generator).bool()
@@ -55,22 +55,22 @@ def mask_tokens(
 @dataclass
 class PretrainingCollator:
     """
-    A batch of examples of one task and one language pair to tensors, padded to the longest row:
+    Turns examples of one task and one language pair into a batch of tensors, padded to the longest row:
 
-    - QLM: `input_ids`, `attention_mask`, `token_type_ids`, `labels`, each of shape `(examples, length)`; `labels` is
-      -100 but at the masked tokens, of which every row has at least one.
-    - RR: the first three, of shape `(examples * documents, length)`: the rows of an example follow each other, the
-      positive first.
+    - QLM: `input_ids`, `attention_mask`, `token_type_ids` and `labels`, each of shape `(examples, length)`. `labels`
+      is -100 except at the masked tokens. Every row has at least one masked token.
+    - RR: `input_ids`, `attention_mask` and `token_type_ids`, each of shape `(examples * documents, length)`. The rows
+      of an example follow each other, the positive first.
 
-    Beside them `task`, `pairs` (language pair of each example), `group_size` (documents of an example), `queries_cut`,
-    `documents_cut` and `rows` (numbers).
+    The batch also has `task`, `pairs` (language pair of each example), `group_size` (documents of an example), and the
+    numbers `queries_cut`, `documents_cut` and `rows`.
 
     Args:
         encoder (`PairEncoder`): tokenizer and lengths.
-        mask_mode (`str`, *optional*, defaults to `"query"`): which tokens QLM masks: `"query"`, `"document"` or `"mixed"`
-            (both); `None` for RR alone, which needs no mask token.
-        mask_probability (`float`, defaults to 0.3): of a token.
-        pad_to_multiple_of (`int`, *optional*): rows are padded to a multiple of it.
+        mask_mode (`str`, *optional*, defaults to `"query"`): which tokens QLM masks: `"query"`, `"document"` or
+            `"mixed"` (both). RR alone takes `None` and needs no mask token.
+        mask_probability (`float`, defaults to 0.3): chance that QLM chooses one of these tokens.
+        pad_to_multiple_of (`int`, *optional*): pads rows to a multiple of this number.
 
     Raises `ValueError` for another mask mode or probability, and if QLM's tokenizer has no mask token.
     """
@@ -120,7 +120,7 @@ class PretrainingCollator:
         }
 
     def mask(self, input_ids: torch.Tensor, sides: list[int], seed: str):
-        """One row, `(length,)`, by its own seed: the masks do not depend on what else is in the batch."""
+        """Masks one row, `(length,)`, by its own seed: its masks do not depend on the rest of the batch."""
         wanted = {"query": (0,), "document": (1,), "mixed": (0, 1)}[self.mask_mode]
         candidates = torch.tensor([side in wanted for side in sides])
         generator = torch.Generator().manual_seed(stable_hash(seed))
@@ -137,7 +137,7 @@ class PretrainingCollator:
 
 
 def stable_hash(text: str) -> int:
-    """A number of 63 bits that is the same in every process, unlike `hash`."""
+    """Maps a text to a number of 63 bits that, unlike `hash`, is the same in every process."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 

@@ -47,7 +47,7 @@ class Collection:
         queries (`dict[str, str]`): id to text.
         qrels (`dict[str, dict[str, int]]`): query id to document id to relevance; above 0 is relevant.
         candidates (`dict[str, list[str]]`): id of each judged query to the ids of the documents to rank, in the order
-            of `candidates.run`; all documents if there is no run.
+            of `candidates.run`. Without a run all documents are candidates.
         folds (`list[list[str]]`, *optional*): query ids.
     """
 
@@ -84,18 +84,22 @@ def read_collection(folder: Path, candidates: Path | None = None) -> Collection:
         folder (`Path`).
         candidates (`Path`, *optional*): a TREC run that replaces the folder's `candidates.run`.
 
-    Raises `FileNotFoundError` for a missing folder or file. Raises `ValueError` with file and line for a file that is
-    there twice (plain and `.gz`), what does not parse, an id that occurs twice or has a space, an empty text, and an id
-    in qrels, candidates or folds that no document or query has; and if no judged query has candidates.
+    Raises `FileNotFoundError` for a missing folder or file. Raises `ValueError` with file and line for
 
-    Logs as warnings: files that resemble those of a collection but are not read; how many pairs there are without
-    candidates; how many queries are not judged, have no relevant document, no candidates, or no fold.
+    - a file that exists twice (plain and `.gz`), and a line that does not parse;
+    - an id that occurs twice or has a space, and an empty text;
+    - an id in qrels, candidates or folds that no document or query has;
+    - candidates without a document for any judged query.
+
+    Logs as warnings: files that resemble those of a collection but are not read; the number of pairs to rank if there
+    are no candidates; the number of queries that are not judged, or have no relevant document, no candidates or no
+    fold.
     """
     if not folder.is_dir():
         reason = missing_path(folder)
         if "did you mean" not in reason:
             reason += (
-                "; of an id of ir_datasets, or with --source hub of a data set of the Hub, a collection is made by: "
+                "; to make a collection from an id of ir_datasets, or with --source hub from a data set of the Hub: "
             )
             reason += f"python scripts/prepare_collection.py FOLDER --queries {folder}"
         raise FileNotFoundError(reason)
@@ -175,8 +179,8 @@ def read_queries(path: Path) -> dict[str, str]:
 
 def read_qrels(path: Path) -> Iterator[tuple[str, str, str, int]]:
     """
-    `(where, query, document, relevance)` of each line of TREC qrels, plain or `.gz`. Raises `ValueError` with file and
-    line for a relevance that is not a whole number, and for a document that is judged twice for a query.
+    Yields `(where, query, document, relevance)` for each line of TREC qrels, plain or `.gz`. Raises `ValueError` with
+    file and line for a relevance that is not a whole number, and for a document that is judged twice for a query.
     """
     seen = set()
     for where, (query, _, document, relevance) in read_columns(path, 4):
@@ -233,8 +237,8 @@ def check_folds(folds: list[list[str]], qrels: dict[str, dict[str, int]], where:
 
 def check_collection(folder: Path, documents: dict[str, str], queries: dict[str, str], *tables: dict[str, dict]):
     """
-    Raises `FileExistsError` if `folder` exists, and `ValueError` for what [`read_collection`] would refuse. `tables`
-    are qrels and candidates.
+    Raises `FileExistsError` if `folder` exists, and `ValueError` for texts and ids that [`read_collection`] would
+    refuse. `tables` are qrels and candidates.
     """
     refuse_existing(folder)
     for kind, texts in (("document", documents), ("query", queries)):
@@ -258,7 +262,8 @@ def write_collection(
     Writes a collection folder, all or nothing, with `candidates.run` and `folds.json` if they are given. Line ends and
     tabs in queries become spaces. Judged queries without candidates are counted in the log.
 
-    Raises as [`check_collection`], and `ValueError` for folds with a query that is not judged or occurs twice.
+    Raises the errors of [`check_collection`], and `ValueError` for folds with a query that is not judged or occurs
+    twice.
     """
     check_collection(folder, documents, queries, qrels, candidates or {})
     if candidates is not None:

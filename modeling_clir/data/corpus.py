@@ -20,7 +20,7 @@ from .languages import warn_of_cards
 
 logger = logging.getLogger(__name__)
 
-BM25 = {"k1": 1.5, "b": 0.75}  # bm25s' own values; the collections of results/ were judged with them
+BM25 = {"k1": 1.5, "b": 0.75}  # bm25s' own values; the collections of results/ were judged with these values
 SECTION_COLUMNS = ("id", "language", "article", "title", "heading", "text")
 
 
@@ -40,7 +40,7 @@ class Section:
 
 
 class Paragraph(NamedTuple):
-    """A paragraph of a SQuAD file: number of its article, number in the article, texts, question id to question."""
+    """A paragraph of a SQuAD file: number of the article, number in the article, texts, question id to question."""
 
     article: int
     part: int
@@ -59,11 +59,11 @@ def read_documents(folder: Path, languages: list[str], max_sentences: int | None
         folder (`Path`).
         languages (`list[str]`).
         max_sentences (`int`, *optional*): most sentences of a section. Longer documents are cut if they are
-            sentence-parallel: all languages have the same number of sentences, and the same `sentence_ids` if there are
-            any. Other documents stay whole, and are counted in the log.
+            sentence-parallel: all languages have the same number of sentences, and the same `sentence_ids` if there
+            are any. Other documents stay whole, and are counted in the log.
 
-    Raises `FileNotFoundError` for a language without file. Raises `ValueError` with file and line for what does not
-    parse, a missing key, and an id that occurs twice.
+    Raises `FileNotFoundError` for a language without file. Raises `ValueError` with file and line for a line that does
+    not parse, a missing key, and an id that occurs twice.
     """
     if max_sentences is not None and max_sentences < 1:
         raise ValueError(f"max_sentences must be at least 1, got {max_sentences}")
@@ -116,9 +116,9 @@ def read_documents(folder: Path, languages: list[str], max_sentences: int | None
 
 def parallel_squad(folder: Path, languages: list[str], articles: slice = slice(None)) -> dict[str, list[Paragraph]]:
     """
-    Reads the SQuAD files `*.{language}.json[.gz]` of a folder, which have the same paragraphs and questions in the same
-    order: language to paragraphs of the chosen `articles`. Languages without a file are left out and logged. Paragraphs
-    and questions that are empty in one language are left out in all, and counted in the log.
+    Reads the SQuAD files `*.{language}.json[.gz]` of a folder, which must have the same paragraphs and questions in
+    the same order. Returns language to paragraphs of the chosen `articles`. Languages without a file are left out and
+    logged. Paragraphs and questions that are empty in one language are left out in all, and counted in the log.
 
     Raises `FileNotFoundError` if no language has a file. Raises `ValueError` for more than one file of a language,
     another layout, files that are not parallel, and a question id that occurs twice.
@@ -177,7 +177,7 @@ def parallel_squad(folder: Path, languages: list[str], articles: slice = slice(N
 
 
 def read_squad(folder: Path, languages: list[str], articles: slice = slice(None)) -> list[Section]:
-    """A section for each paragraph of [`parallel_squad`]; its key is `folder/article.paragraph`."""
+    """Makes a section of each paragraph of [`parallel_squad`], with the key `folder/article.paragraph`."""
     name, sections = folder_name(folder), {}
     for language, paragraphs in parallel_squad(folder, languages, articles).items():
         for paragraph in paragraphs:
@@ -191,7 +191,7 @@ def read_squad(folder: Path, languages: list[str], articles: slice = slice(None)
 
 def read_questions(folder: Path, languages: list[str], articles: slice = slice(None)):
     """
-    The questions of [`parallel_squad`], with the paragraph of each as its relevant section.
+    Reads the questions of [`parallel_squad`]. The relevant section of a question is its paragraph.
 
     Returns:
         `{language: {question id: text}}` and `{question id: {section key: 1}}`.
@@ -208,14 +208,14 @@ def read_questions(folder: Path, languages: list[str], articles: slice = slice(N
 def parse_articles(text: str) -> slice:
     """Turns `"24:36"` into a slice. Either end may be missing. Raises `ValueError` for anything else."""
     if not re.fullmatch(r"[0-9]*:[0-9]*", text):
-        raise ValueError(f"articles are given as 24:36, 24: or :36 (--squad_articles); got {text!r}")
+        raise ValueError(f"--squad_articles must be like 24:36, 24: or :36; got {text!r}")
     return slice(*[int(number) if number else None for number in text.split(":")])
 
 
 def hold_out(sections: list[Section], fraction: float, seed: int) -> tuple[list[Section], list[Section]]:
     """
-    Parts the sections into training and validation. Whole articles are held out: at least `fraction` of the sections of
-    each source (the folder in their key).
+    Parts the sections into training and validation. Holds out whole articles, with at least `fraction` of the sections
+    of each source (the folder in their key).
     """
     sources = defaultdict(lambda: defaultdict(list))
     for section in sections:
@@ -234,8 +234,8 @@ def hold_out(sections: list[Section], fraction: float, seed: int) -> tuple[list[
 
 def hard_negatives(sections: list[Section], language: str, number: int, seed: int) -> dict[str, list[str]]:
     """
-    Finds up to `number` hard negatives of each section in one language. Other sections of its article are sampled. A
-    section that is alone in its article gets the nearest sections of other articles by BM25.
+    Finds up to `number` hard negatives of each section in one language. They are sampled from the other sections of
+    its article. A section that is alone in its article gets the nearest sections of other articles by BM25.
     """
     sections = [section for section in sections if language in section.text]
     articles = defaultdict(list)
@@ -260,8 +260,8 @@ def judge_nearest(
     documents: dict[str, str], queries: dict[str, str], qrels: dict[str, dict[str, int]], number: int
 ) -> dict[str, dict[str, int]]:
     """
-    Adds to the qrels up to `number` documents of each query that nobody judged, with relevance 0: the nearest by BM25
-    of the query in the documents' own language.
+    Adds up to `number` unjudged documents of each query to the qrels, with relevance 0. They are the nearest by BM25
+    to the query in the documents' language.
     """
     keys, judged = list(documents), {}
     scores_of_queries = score_bm25(documents.values(), (queries[query] for query in qrels), **BM25)
@@ -284,9 +284,9 @@ def write_corpus(
     Writes a corpus folder, all or nothing.
 
     Args:
-        output (`Path`): must not exist.
+        output (`Path`): folder to write; it must not exist.
         sections (`list[Section]`).
-        languages (`list[str]`): every two of them make a pair.
+        languages (`list[str]`): languages; every two make a pair.
         validation_fraction (`float`, defaults to 0.05): see [`hold_out`].
         num_negatives (`int`, defaults to 5): see [`hard_negatives`].
         same_language (`bool`, defaults to `False`): also pair each section with itself.
@@ -295,8 +295,8 @@ def write_corpus(
     Returns:
         `{pair: {split: number of aligned sections}}`.
 
-    Raises `FileExistsError` if `output` exists. Raises `ValueError` for a bad argument, two sections with the same key,
-    and if no section is there in two languages. Languages that no model card can name are logged.
+    Raises `FileExistsError` if `output` exists. Raises `ValueError` for a bad argument, two sections with the same
+    key, and if no section exists in two of the languages. Languages that no model card can name are logged.
     """
     if not 0 <= validation_fraction < 1:
         raise ValueError(f"validation_fraction must be at least 0 and less than 1, got {validation_fraction}")
@@ -310,7 +310,7 @@ def write_corpus(
     splits = dict(zip(("train", "validation"), hold_out(sections, validation_fraction, seed)))
     pairs = list(combinations(languages, 2)) + [(language, language) for language in languages if same_language]
     if not any(source in s.text and target in s.text for source, target in pairs for s in sections):
-        raise ValueError(f"no section is there in two of the languages {', '.join(languages)}: are the ids the same?")
+        raise ValueError(f"no section exists in two of the languages {', '.join(languages)}: are the ids the same?")
     negatives, counts = {}, defaultdict(dict)
     strings = pa.list_(pa.string())
     with new_folder(output) as folder:

@@ -1,8 +1,8 @@
 """
 Reads text files, plain or `.gz`, with errors that name file and line; writes files and folders, all or nothing.
 
-Every text file is read by the functions below. They strip a byte order mark, and refuse other encodings than the one
-asked for (UTF-8 by default), NUL characters and lone surrogates.
+The functions below read every text file. They strip a byte order mark. They refuse NUL characters, lone surrogates,
+and other encodings than the wanted one (UTF-8 by default).
 """
 
 import codecs
@@ -42,17 +42,22 @@ MAYBE_BAD_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 
 
 def find_optional(folder: Path, name: str) -> Path | None:
-    """The file `name` or `name.gz` of a folder, None without either. Raises `ValueError` for both."""
-    found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
+    """
+    Finds the file `name` or `name.gz` of a folder; `None` without either. Raises `ValueError` for both, and for a
+    broken link.
+    """
+    found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_symlink() or path.is_file()]
     if len(found) > 1:
         raise ValueError(f"{folder} has both {name} and {name}.gz; remove one")
+    if found and not found[0].is_file():
+        raise ValueError(f"{found[0]} is a link to a file that does not exist")
     return found[0] if found else None
 
 
 def find_file(folder: Path, name: str) -> Path:
     """
-    The file `name` or `name.gz` of a folder. Raises `FileNotFoundError` without the folder or without either, naming
-    what has a similar name, and `ValueError` for both.
+    Finds the file `name` or `name.gz` of a folder. Raises `FileNotFoundError` without the folder or without either (it
+    names similar ones), and `ValueError` for both.
     """
     if not folder.is_dir():
         raise FileNotFoundError(missing_path(folder))
@@ -66,9 +71,9 @@ def find_file(folder: Path, name: str) -> Path:
 
 def lookalikes(folder: Path, names: Iterable[str]) -> list[str]:
     """
-    Names of the folder's files that resemble one of `names` but are not read: the part before the first `.`, `-` or
-    `_` is the same or nearly so, as in `candidates.trec`, `Queries_old.tsv`, `document.jsonl`. Hidden files are not
-    listed.
+    Lists the folder's files that resemble one of `names` but are not read. The part of their name before the first
+    `.`, `-` or `_` is the same or similar, as in `candidates.trec`, `Queries_old.tsv`, `document.jsonl`. Hidden files
+    are not listed.
     """
     stems = {re.split("[._-]", name)[0] for name in names}
     read = {f"{name}{end}" for name in names for end in ("", ".gz")}
@@ -84,9 +89,9 @@ def lookalikes(folder: Path, names: Iterable[str]) -> list[str]:
 
 def list_files(path: Path) -> list[Path]:
     """
-    The file `path`, or all files below the folder `path` but hidden ones, sorted. Linked folders are followed, each
-    real folder once. Raises `FileNotFoundError` for a missing path and a broken link, `OSError` for a folder that
-    cannot be read.
+    Lists the file `path`, or all files below the folder `path` except hidden ones, sorted. Linked folders are
+    followed, each real folder once. Raises `FileNotFoundError` for a missing path and a broken link, and `OSError` for
+    a folder that cannot be read.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
@@ -109,17 +114,18 @@ def list_files(path: Path) -> list[Path]:
 
 
 def folder_name(folder: Path) -> str:
-    """The name of a folder, also of `.` and `x/..`."""
+    """Returns the name of a folder, even of `.` and `x/..`."""
     return folder.resolve().name if folder.name in ("", "..") else folder.name
 
 
 @contextmanager
 def local_dataset(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """
-    Gives path and options for `datasets.load_dataset(path, ..., **options)`: a Hub name as it is, without options.
+    Gives path and options for `datasets.load_dataset(path, ..., **options)`. A Hub name stays as it is and has no
+    options.
 
-    For a local folder, the path is a temporary folder of links to its files, since `datasets` takes brackets in a path
-    for a pattern. The options are an empty cache, since `datasets` knows a local folder by its name and would give
+    The path of a local folder is a temporary folder of links to its files, because `datasets` takes brackets in a path
+    for a pattern. Its options set an empty cache, because `datasets` knows a local folder by its name and would give
     the rows of an older version.
     """
     folder = Path(name)
@@ -141,7 +147,7 @@ def local_dataset(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def read_bytes(path: Path) -> Iterator[bytes]:
-    """Each line of a file, plain or `.gz`. Raises `ValueError` for a damaged `.gz`."""
+    """Yields each line of a file, plain or `.gz`. Raises `ValueError` for a damaged `.gz`."""
     with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
         try:
             yield from file
@@ -151,9 +157,9 @@ def read_bytes(path: Path) -> Iterator[bytes]:
 
 def decode_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[str, str]]:
     """
-    `(where, line)` for each line of a text file, plain or `.gz`, with its line end; `where` is `file:line`. Byte order
-    marks of UTF-8 are stripped. Raises `ValueError` for a line in another encoding, a NUL character, and a damaged
-    `.gz`.
+    Yields `(where, line)` for each line of a text file, plain or `.gz`, with its line end; `where` is `file:line`.
+    Strips byte order marks of UTF-8. Raises `ValueError` for a line in another encoding, a NUL character, and a
+    damaged `.gz`.
     """
     utf8 = codecs.lookup(encoding).name == "utf-8"
     for number, line in enumerate(read_bytes(path), start=1):
@@ -173,14 +179,14 @@ def decode_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[str, str
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, plain or `.gz`. Raises `ValueError` as [`decode_lines`]."""
+    """Reads the text of a UTF-8 file, plain or `.gz`. Raises `ValueError` in the cases of [`decode_lines`]."""
     return "".join(line for _, line in decode_lines(path))
 
 
 def read_lines(path: Path, keep_empty: bool = False) -> Iterator[tuple[str, str]]:
     """
-    `(where, line)` for each line of a UTF-8 file, plain or `.gz`, without its line end; `where` is `file:line`. Empty
-    lines are skipped unless `keep_empty`. Raises `ValueError` as [`decode_lines`].
+    Yields `(where, line)` for each line of a UTF-8 file, plain or `.gz`, without its line end; `where` is `file:line`.
+    Skips empty lines unless `keep_empty`. Raises `ValueError` in the cases of [`decode_lines`].
     """
     for where, line in decode_lines(path):
         text = line.rstrip("\r\n")
@@ -189,7 +195,7 @@ def read_lines(path: Path, keep_empty: bool = False) -> Iterator[tuple[str, str]
 
 
 def read_columns(path: Path, number: int, separator: str | None = None) -> Iterator[tuple[str, list[str]]]:
-    """`(where, columns)` of each line. Raises `ValueError` for a line with another number of columns."""
+    """Yields `(where, columns)` for each line. Raises `ValueError` for a line with another number of columns."""
     for where, line in read_lines(path):
         columns = line.split(separator, number - 1 if separator else -1)
         if len(columns) != number:
@@ -199,14 +205,14 @@ def read_columns(path: Path, number: int, separator: str | None = None) -> Itera
 
 def read_json(path: Path) -> Any:
     """
-    The value in a JSON file, plain or `.gz`. Raises `ValueError` with file and line for what is not JSON, for a NUL or
-    a lone surrogate in a string, and as [`decode_lines`].
+    Reads the value in a JSON file, plain or `.gz`. Raises `ValueError` with file and line for text that is not JSON,
+    for a NUL character or a lone surrogate in a string, and in the cases of [`decode_lines`].
     """
     return parse_json(read_text(path), path)
 
 
 def parse_json(text: str, path: str | Path, first_line: int = 1) -> Any:
-    """The value of JSON text that starts in line `first_line` of a file. Raises `ValueError` as [`read_json`]."""
+    """Parses JSON text that starts in line `first_line` of a file. Raises the `ValueError` of [`read_json`]."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -227,8 +233,9 @@ def check_text(text: str, where: str | Path):
 
 def read_jsonl(path: Path, required: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
     """
-    `(where, record)` for each line. Raises `ValueError` with file and line for a line that is not a JSON object, lacks
-    a required key, or has a field of `STRINGS` or `LISTS` with another type; and as [`read_json`].
+    Yields `(where, record)` for each line. Raises `ValueError` with file and line for a line that is not a JSON
+    object, lacks a required key, or has a field of `STRINGS` or `LISTS` with another type, and in the cases of
+    [`read_json`].
     """
     for where, line in read_lines(path):
         _, _, number = where.rpartition(":")
@@ -276,10 +283,14 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[TextIO]:
-    """Gives a text file to write to. Atomic: readers of `path` see the old file, the new one, or none."""
+    """
+    Gives a text file to write to, gzipped if its name ends in `.gz`. Atomic: readers of `path` see the old file, the new
+    one, or none.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.unfinished")
-    with open(temporary, "w", encoding="utf-8") as file:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(temporary, "wt", encoding="utf-8") as file:
         yield file
     os.replace(temporary, path)
 

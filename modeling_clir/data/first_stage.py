@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 INVISIBLE = regex.compile(r"\p{DI}+")
 # Marks that writers may leave out: accents without a composed letter, Hebrew and Arabic vowels, the Arabic tatweel.
 OPTIONAL = regex.compile(r"(?V1)[[\u0300-\u036f\u0591-\u05c7&&\p{M}]\u0640\u064b-\u0652\u0670]+")
-# Letters that no spaces part into words: Han, kana, Hangul, and the South-East Asian scripts (Line_Break=SA).
+# Letters of scripts without spaces between words: Han, kana, Hangul, and South-East Asian scripts (Line_Break=SA).
 UNSPACED = r"[\w&&[\p{scx=Hani}\p{scx=Hira}\p{scx=Kana}\p{scx=Hang}\p{lb=SA}]--\d--\p{M}]"
 TOKENS = regex.compile(rf"(?V1)((?:{UNSPACED}\p{{M}}*)+)|[\w--{UNSPACED}]+")
 CLUSTERS = regex.compile(r"\X\p{M}*")
@@ -29,9 +29,10 @@ def tokenize(text: str) -> list[str]:
     """
     Splits a text of any language into the tokens of BM25. There are no stop words and no stemming.
 
-    - Words are runs of Unicode letters, marks and digits, after NFKC_Casefold (Unicode Standard, section 3.13). That
-      composes accents, folds case, and removes invisible characters: texts with and without soft hyphens, zero-width
-      spaces, (non-)joiners and directional marks get the same tokens. Marks that writers may leave out are removed.
+    - Words are runs of Unicode letters, marks and digits, after NFKC_Casefold (Unicode Standard, section 3.13).
+      NFKC_Casefold composes accents, folds case, and removes invisible characters: texts with and without soft
+      hyphens, zero-width spaces, (non-)joiners and directional marks get the same tokens. Marks that writers may leave
+      out are removed.
     - Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese become overlapping bigrams, as in Lucene's
       `CJKBigramFilter`; a single character stays as it is. A character is a base letter with its vowel signs and tone
       marks: bigrams of such syllables beat segmented words in Khmer retrieval (Van and Kameyama 2014, "N-gram of
@@ -52,7 +53,8 @@ def score_bm25(documents: Iterable[str], queries: Iterable[str], k1: float, b: f
 
     Args:
         documents, queries (`Iterable[str]`): texts in one language.
-        k1, b (`float`): how soon a repeated token counts no more, and how much a document's length counts.
+        k1 (`float`): saturation; the lower, the less a repeated token counts.
+        b (`float`): weight of the document's length, 0 to 1.
 
     Yields:
         The scores for the next query, `(documents,)`; 0 for a document without a token of the query.
@@ -67,14 +69,14 @@ def score_bm25(documents: Iterable[str], queries: Iterable[str], k1: float, b: f
 
 
 def top(scores: np.ndarray, k: int) -> np.ndarray:
-    """The places of the `k` best of `scores`, `(documents,)`, best first; of equal scores the first place first."""
+    """Returns the places of the `k` best of `scores`, `(documents,)`, best first. Ties are in the order of places."""
     threshold = np.partition(scores, -k)[-k] if k < len(scores) else -np.inf
     kept = np.flatnonzero(scores >= threshold)
     return kept[np.argsort(-scores[kept], kind="stable")][:k]
 
 
 def sorted_ids(documents: dict[str, str]) -> list[str]:
-    """The ids in the order in which trec_eval puts documents of equal score: the highest first."""
+    """Sorts the ids as trec_eval sorts documents of equal score: the highest id first."""
     return sorted(documents, reverse=True)
 
 
@@ -91,8 +93,8 @@ def rank_bm25(
 
     Returns:
         Query id to document id to score. Of equal scores the higher id comes first. A document without a token of the
-        query is not listed. A query without a token of any document gets `k` documents with the score 0; the log counts
-        such queries.
+        query is not listed. A query without a token of any document gets `k` documents with the score 0; the log
+        counts such queries.
 
     Raises `ValueError` if `k` is below 1, if there are no documents, and if no document has a token.
     """
@@ -106,16 +108,16 @@ def rank_bm25(
         unmatched += not matches
         run[query] = {ids[i]: float(scores[i]) for i in top(scores, k) if scores[i] > 0 or not matches}
     if unmatched:
-        logger.warning(f"{unmatched} of {len(queries)} queries have no word of any document: theirs score 0")
+        logger.warning(f"{unmatched} of {len(queries)} queries have no word of any document: their documents score 0")
     return run
 
 
 def rank_dense(documents: dict[str, str], queries: dict[str, str], model_name_or_path: str, k: int = 1000) -> Run:
     """
     Finds the best documents of each query by the cosine of their vectors, with `sentence-transformers` in float32. A
-    model with modules of its own uses them; any other gives the mean of its last hidden states. The search is exact.
-    It keeps the vectors of all documents in memory, four bytes times the model's width each: some millions of documents
-    need no FAISS.
+    model with `sentence-transformers` modules uses its modules; other models give the mean of their last hidden
+    states. The search is exact. It keeps the vectors of all documents in memory, four bytes times the model's width
+    each: some millions of documents need no FAISS.
 
     Args:
         documents, queries (`dict[str, str]`): id to text.

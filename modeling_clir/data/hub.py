@@ -1,4 +1,4 @@
-"""Data sets of the Hub, and local folders in the Hub's layout, as `datasets` reads them."""
+"""Reads data sets of the Hub, and local folders in the Hub's layout, with `datasets`."""
 
 import json
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from .files import list_files, local_dataset, read_jsonl
 
 
-if TYPE_CHECKING:  # the functions import datasets: readers of files need none
+if TYPE_CHECKING:  # the functions import datasets, because readers of files do not need it
     from datasets import Dataset
 
 
 def read_configs(name: str) -> list[str]:
     """
-    Names of a data set's configs. Offline these are the configs in the cache of `datasets`, which itself then names
-    only `default`. Raises as [`open_data_set`].
+    Lists the configs of a data set. Offline it lists the configs in the cache of `datasets`, because `datasets` itself
+    then names only `default`. Raises the errors of [`open_data_set`].
     """
     from datasets import get_dataset_config_names
 
@@ -28,7 +28,7 @@ def read_configs(name: str) -> list[str]:
 
 
 def cached_configs(name: str) -> list[str]:
-    """Names of the configs that the cache of `datasets` holds, as `{owner}___{name}/{config}/{version}/{hash}`."""
+    """Lists the configs that the cache of `datasets` holds, as `{owner}___{name}/{config}/{version}/{hash}`."""
     import datasets
     from datasets.naming import camelcase_to_snakecase
 
@@ -39,7 +39,7 @@ def cached_configs(name: str) -> list[str]:
 
 
 def read_splits(name: str, config: str | None = None) -> list[str]:
-    """Names of a config's splits. Raises as [`open_data_set`]."""
+    """Lists the splits of a config. Raises the errors of [`open_data_set`]."""
     from datasets import get_dataset_split_names
 
     with open_data_set(name) as (path, options):
@@ -47,7 +47,7 @@ def read_splits(name: str, config: str | None = None) -> list[str]:
 
 
 def read_split(name: str, config: str | None, split: str) -> "Dataset":
-    """The rows of a split; those of a local folder are in memory. Raises as [`open_data_set`]."""
+    """Reads the rows of a split; a local folder's rows are in memory. Raises the errors of [`open_data_set`]."""
     from datasets import load_dataset
 
     with open_data_set(name) as (path, options):
@@ -59,8 +59,8 @@ def open_data_set(name: str) -> Iterator[tuple[str, dict]]:
     """
     Yields the path and the options of [`local_dataset`], and makes the errors of `datasets` name `name`.
 
-    Raises `FileNotFoundError` for a folder without data and for a name that the Hub lacks; `ValueError` for rows that
-    cannot be read (with file and line if it is a JSON line) and for a data set that is a script.
+    Raises `FileNotFoundError` for a folder without data and for a name that the Hub lacks. Raises `ValueError` for
+    rows that cannot be read (with file and line if they are JSON lines) and for a data set that is a script.
     """
     from datasets.exceptions import DatasetGenerationError
 
@@ -73,7 +73,7 @@ def open_data_set(name: str) -> Iterator[tuple[str, dict]]:
             raise FileNotFoundError(message.replace(path, name)) from error
         except RuntimeError as error:
             raise ValueError(
-                f"{name}: {error}; take a copy of it as Parquet (google/xtreme has MLQA's), or its files"
+                f"{name}: {error}; use a copy as Parquet (google/xtreme has MLQA's), or the data set's files"
             ) from error
         except (DatasetGenerationError, ValueError) as error:
             for file in list_files(folder) if folder.is_dir() else ():

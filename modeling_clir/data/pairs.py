@@ -1,4 +1,4 @@
-"""A query and a document as one input of the model."""
+"""Encodes a query and a document as one input of the model."""
 
 import copy
 import sys
@@ -14,20 +14,21 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..spans_bertlong import cut_end
+from .files import check_text
 
 
 class PairTemplate:
     """
-    The form of a tokenizer's pairs: special tokens before, between and behind two texts. Puts rows together from texts
-    that were tokenized apart, as the tokenizer does.
+    The form of a tokenizer's pairs: special tokens before, between and after two texts. It makes the tokenizer's rows
+    from texts that were tokenized apart.
 
     Args:
-        backend (`Tokenizer`): that of a fast tokenizer.
+        backend (`Tokenizer`): backend of a fast tokenizer.
 
     Attributes:
-        special (`list[tuple[np.ndarray, np.ndarray, np.ndarray]]`): ids, token types and sides (-1) of the tokens before,
-            between and behind the two texts, copied from one sample row.
-        number_of_special (`int`): how many they are.
+        special (`list[tuple[np.ndarray, np.ndarray, np.ndarray]]`): ids, token types and sides (-1) of the tokens
+            before, between and after the two texts, copied from one sample row.
+        number_of_special (`int`): number of special tokens of a row.
 
     Raises `ValueError` if a row lacks a text or has special tokens inside one.
     """
@@ -37,7 +38,7 @@ class PairTemplate:
         ids, types, sides = np.array(row.ids), np.array(row.type_ids), np.array(row.sequence_ids)
         places = [np.flatnonzero(sides == side) for side in (0, 1)]
         if not all(map(len, places)):
-            raise ValueError(f"the tokenizer makes {row.tokens} of a pair, which lacks the query or the document")
+            raise ValueError(f"the tokenizer turns a pair into {row.tokens}, without the query or the document")
         self.types = [types[at[0]] for at in places]
         self.query_first = places[0][0] < places[1][0]
         first, second = places if self.query_first else places[::-1]
@@ -45,12 +46,12 @@ class PairTemplate:
         self.special = [(ids[part], types[part], np.full_like(types[part], -1)) for part in parts]
         self.number_of_special = sum(len(part) for part, *_ in self.special)
         if not np.array_equal(self(*(ids[at] for at in places))[:2], [ids, types]):
-            raise ValueError(f"the tokenizer makes {row.tokens} of a pair, with special tokens inside a text")
+            raise ValueError(f"the tokenizer turns a pair into {row.tokens}, with special tokens inside a text")
 
     def __call__(self, query: np.ndarray, document: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """
-        Ids `(query tokens,)` and `(document tokens,)` to the row's ids, token types and sides, each `(tokens,)`. A side is 0
-        for the query, 1 for the document, -1 for special tokens.
+        Maps ids `(query tokens,)` and `(document tokens,)` to the row's ids, token types and sides, each `(tokens,)`.
+        A side is 0 for the query, 1 for the document, -1 for special tokens.
         """
         texts = [
             (ids, np.full(len(ids), self.types[side]), np.full(len(ids), side))
@@ -65,21 +66,24 @@ class PairTemplate:
 @dataclass
 class PairEncoder:
     """
-    `[CLS] query [SEP] document [SEP]` for any fast tokenizer. A query is cut to `max_query_length` tokens, at the end
-    of a word (one word that fills the query is cut inside); then the document is cut so that the pair has `max_length`
-    tokens at most. Text is text: a literal "[SEP]" in it is no separator.
+    Makes rows `[CLS] query [SEP] document [SEP]` for any fast tokenizer. It cuts a query to `max_query_length` tokens,
+    at the end of a word (inside, if one word fills the query). Then it cuts the document so that the pair has at most
+    `max_length` tokens. A literal "[SEP]" in a text is text, not a separator.
 
-    Threads may share an encoder: it tokenizes with a copy of the tokenizer, whose state nothing changes.
+    Threads may share an encoder: it tokenizes with its own copy of the tokenizer, and nothing changes the copy's
+    state.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer.
         max_length (`int`): longest pair, in tokens, special tokens counted.
         max_query_length (`int`, defaults to 128): longest query, in tokens, special tokens not counted.
 
-    Calling it with two lists of the same length gives the unpadded rows as lists: `input_ids`, `token_type_ids`,
-    `attention_mask`, `sides` (0 for the query, 1 for the document, -1 for special tokens), and of each pair whether
-    something did not fit, `query_cut` and `document_cut`. Raises `ValueError` for a slow tokenizer, for one whose
-    pairs are not two texts with special tokens around them, and if `max_length` leaves no room for a document.
+    Call it with two lists of the same length. It gives the unpadded rows as lists: `input_ids`, `token_type_ids`,
+    `attention_mask` and `sides` (0 for the query, 1 for the document, -1 for special tokens). `query_cut` and
+    `document_cut` tell for each pair whether a text was cut.
+
+    Raises `ValueError` for a slow tokenizer, for a tokenizer whose pairs are not two texts with special tokens around
+    them, and if `max_length` leaves no room for a document.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -119,15 +123,23 @@ class PairEncoder:
         return columns
 
     def cut(self, ids: np.ndarray, length: int) -> np.ndarray:
-        """At most `length` of a document's ids, `(tokens,)`, from the side that the tokenizer keeps."""
+        """Cuts a document's ids, `(tokens,)`, to at most `length`, and keeps the side that the tokenizer keeps."""
         return ids[-length:] if self.tokenizer.truncation_side == "left" else ids[:length]
 
     def encode(self, texts: list[str]) -> list[Encoding]:
-        """The tokens of each text, without special ones, however long it is."""
-        return self.backend.encode_batch(texts, add_special_tokens=False)
+        """
+        Tokenizes each text, without special tokens and without cutting. Raises `ValueError` for a text with a lone
+        surrogate.
+        """
+        try:
+            return self.backend.encode_batch(texts, add_special_tokens=False)
+        except TypeError:  # its message names neither the fault nor the text
+            for text in texts:
+                check_text(text, ascii(text[:60]))
+            raise
 
     def encode_queries(self, queries: list[str]) -> tuple[list[Encoding], list[bool]]:
-        """The tokens of each query, at most `max_query_length`, and which of them were cut."""
+        """Tokenizes each query, to at most `max_query_length` tokens. Also tells which queries were cut."""
         encoded, limit = self.encode(queries), self.max_query_length
         cut = [len(encoding) > limit for encoding in encoded]
         long = [i for i, was_cut in enumerate(cut) if was_cut]
@@ -139,7 +151,9 @@ class PairEncoder:
 
 
 def plain_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """A copy of a fast tokenizer's backend without truncation and padding, to which special tokens in a text are text."""
+    """
+    Copies a fast tokenizer's backend. The copy does not truncate or pad, and takes special tokens in a text for text.
+    """
     backend = copy.deepcopy(tokenizer).backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
@@ -151,8 +165,8 @@ def pad_rows(
     tokenizer: PreTrainedTokenizerBase, ids: list[np.ndarray], types: list[np.ndarray], padding_side: str | None = None
 ) -> dict[str, torch.Tensor]:
     """
-    Rows of token ids and token types, each `(tokens,)`, padded as the tokenizer does, or on `padding_side`: the model's
-    inputs, each of shape `(rows, longest row)`.
+    Pads rows of token ids and token types, each `(tokens,)`, as the tokenizer does, or on `padding_side`. Returns the
+    model's inputs, each of shape `(rows, longest row)`.
     """
     inputs = {
         "input_ids": (ids, tokenizer.pad_token_id),
@@ -180,12 +194,12 @@ def batches_by_length(
     distributed: bool = False,
 ) -> Iterator[list[int]]:
     """
-    Batches of rows of similar length, longest first: an out-of-memory error shows at once.
+    Makes batches of rows of similar length, longest first: an out-of-memory error shows at once.
 
     Args:
         lengths (`np.ndarray` of shape `(rows,)`): tokens of each row.
-        max_tokens (`int`): rows of a batch times the tokens of its longest one. A longer row is alone in its batch.
-        name (`str`), unit (`str`): of the rows, in the bar.
+        max_tokens (`int`): rows of a batch times the tokens of its longest row. A longer row is alone in its batch.
+        name (`str`), unit (`str`): name and unit of the rows, in the bar.
         progress (`bool`, defaults to `True`): show a bar on stderr.
         distributed (`bool`, defaults to `False`): give this process its share of the batches, in turns.
 

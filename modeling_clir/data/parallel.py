@@ -1,4 +1,4 @@
-"""Parallel texts: sentences or documents in two languages, translations of each other."""
+"""Reads parallel texts: sentences or documents in two languages that are translations of each other."""
 
 import logging
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class ParallelTexts:
     """
     Attributes:
         source, target (`str`): names of the two sides, usually languages.
-        source_texts, target_texts (`list[str]`): of the same length; texts at the same place are translations.
+        source_texts, target_texts (`list[str]`): lists of the same length. Texts at the same place are translations.
 
     Raises `ValueError` for fewer than two texts.
     """
@@ -43,12 +43,12 @@ def read_texts(path: Path, document_ids: Path | None = None) -> dict[str, str]:
     """
     Reads the texts of a file, plain or `.gz`.
 
-    - Of a `.jsonl`: document id to text (`text`, or `sentences`, joined).
-    - Of a text file: number of the line to line.
-    - Of a text file with `document_ids`, a file with a document id for each line: document id to its lines, joined.
+    - A `.jsonl` gives document id to text (`text`, or `sentences`, joined).
+    - A text file gives number of the line to line.
+    - A text file with `document_ids`, a file with a document id for each line, gives document id to its lines, joined.
 
-    Raises `ValueError` with file and line for an empty text, and an id that is missing or occurs twice; and if the two
-    files have different numbers of lines.
+    Raises `ValueError` with file and line for an empty text, and for an id that is missing or occurs twice. Raises it
+    too if the two files have different numbers of lines.
     """
     texts = {}
     if is_jsonl(path):
@@ -70,7 +70,9 @@ def read_texts(path: Path, document_ids: Path | None = None) -> dict[str, str]:
     else:
         lines, ids = (list(read_lines(file, keep_empty=True)) for file in (path, document_ids))
         if len(lines) != len(ids):
-            raise ValueError(f"{path} has {len(lines)} lines, {document_ids} {len(ids)}: a document id for each line")
+            raise ValueError(
+                f"{path} has {len(lines)} lines, {document_ids} {len(ids)}: each line needs a document id"
+            )
         documents = {}
         for (where, line), (where_id, key) in zip(lines, ids):
             documents.setdefault(checked(key, where_id), (where, []))[1].append(line.strip())
@@ -80,7 +82,7 @@ def read_texts(path: Path, document_ids: Path | None = None) -> dict[str, str]:
 
 
 def checked(text: str, where: str) -> str:
-    """The text without spaces around it. Raises `ValueError` for an empty text."""
+    """Strips a text. Raises `ValueError` for an empty text."""
     if not text.strip():
         raise ValueError(f"{where}: the text is empty")
     return text.strip()
@@ -90,9 +92,9 @@ def read_parallel_files(
     source: Path, target: Path, names: tuple[str, str] | None = None, document_ids: Path | None = None
 ) -> ParallelTexts:
     """
-    Reads two files as [`read_texts`]: `.jsonl` files are aligned by id, text files by line (or by document id). Documents
-    that only one file has are left out and counted in the log. `names` default to the names of the files, with their
-    folders if they are the same.
+    Reads two files by [`read_texts`]. `.jsonl` files are aligned by id, text files by line (or by document id).
+    Documents that only one file has are left out and counted in the log. `names` default to the names of the files, or
+    to their paths if the names are the same.
 
     Raises `ValueError` if text files have different numbers of lines, and if there is no id in common.
     """
@@ -107,7 +109,7 @@ def read_parallel_files(
     if not common:
         raise ValueError(f"{source} and {target} have no id in common")
     if left_out := len(source_texts) + len(target_texts) - 2 * len(common):
-        logger.warning(f"{source} and {target}: {left_out} documents are in one of them only, and left out")
+        logger.warning(f"{source} and {target}: {left_out} documents are in only one of the files and are left out")
     if names is None:
         names = (source.name, target.name) if source.name != target.name else (str(source), str(target))
     return ParallelTexts(*names, [source_texts[key] for key in common], [target_texts[key] for key in common])
@@ -115,10 +117,10 @@ def read_parallel_files(
 
 def find_language(folder: Path, pair: str, language: str) -> Path:
     """
-    The file of a language in a folder, plain or `.gz`: `{language}.jsonl`, `{language}.txt`, `*.{language}.txt` (NTREX),
-    or `*.{pair}.{language}` with the languages of the pair in either order (Tatoeba in LASER, OPUS).
+    Finds the file of a language in a folder, plain or `.gz`: `{language}.jsonl`, `{language}.txt`, `*.{language}.txt`
+    (NTREX), or `*.{pair}.{language}` with the languages of the pair in either order (Tatoeba in LASER, OPUS).
 
-    Raises `FileNotFoundError` for none, `ValueError` for several.
+    Raises `FileNotFoundError` if there is none, `ValueError` if there are several.
     """
     reverse = "-".join(reversed(pair.split("-")))
     patterns = [f"{language}.jsonl", f"{language}.txt", f"*.{language}.txt"]
@@ -137,7 +139,7 @@ def find_language(folder: Path, pair: str, language: str) -> Path:
 
 
 def read_parallel_folder(folder: Path, pair: str, document_ids: Path | None = None) -> ParallelTexts:
-    """Finds the files of a pair as `"en-de"` by [`find_language`], and reads them by [`read_parallel_files`]."""
+    """Finds the files of a pair such as `"en-de"` by [`find_language`]; reads them by [`read_parallel_files`]."""
     source, target = pair.split("-")
     paths = find_language(folder, pair, source), find_language(folder, pair, target)
     return read_parallel_files(*paths, (source, target), document_ids)
@@ -150,8 +152,8 @@ def read_parallel_dataset(
     Reads two columns of a dataset of the Hub, or of a local folder that `datasets` reads. A nested column is named
     `translation.en`.
 
-    Raises `ValueError` for a dataset, config, split or column that is not there, and for a row without text or with a
-    character that no text may have.
+    Raises `ValueError` for a dataset, config, split or column that does not exist, for a row without text, and for a
+    text with a NUL character or a lone surrogate.
     """
     where = f"dataset {name}, config {config or 'default'}, split {split}"
     try:

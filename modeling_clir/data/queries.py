@@ -1,4 +1,4 @@
-"""Training examples from the judged queries of collections."""
+"""Makes training examples from the judged queries of collections."""
 
 import random
 from collections.abc import Sequence
@@ -10,13 +10,14 @@ from .sections import Example, ExampleKey
 class QueryDataset:
     """
     RR examples for finetuning: a query, one of its relevant documents, and negatives. Negatives are drawn in this
-    order, each kind only after all documents of the kinds before it are used:
+    order. A kind is drawn only after all documents of the kinds before it are used:
 
     1. documents that are judged not relevant for the query;
     2. candidates of the query (of the first stage) that are not judged;
     3. other documents of the collection that are not judged.
 
-    Within a kind, every document is equally likely. No relevant document is a negative, and no document is drawn twice.
+    Within a kind, every document is equally likely. No relevant document is a negative, and no document is drawn
+    twice.
 
     Args:
         collections (`list[Collection]`).
@@ -24,8 +25,8 @@ class QueryDataset:
         num_negatives (`int`): negatives of an example.
         seed (`int`).
 
-    Indexed by [`ExampleKey`], whose pair is the collection's name. An example depends on `seed` and its key alone. Its
-    time and memory do not depend on the size of the collection.
+    The index is an [`ExampleKey`] whose pair is the collection's name. An example depends only on `seed` and its key.
+    The time and memory of an example do not depend on the size of the collection.
 
     Raises `ValueError` if a collection's training queries have no relevant document, or if a query has fewer than
     `num_negatives` documents that are not relevant.
@@ -69,7 +70,7 @@ class QueryDataset:
 
 
 def draw(pool: Sequence[str], excluded: set[str], number: int, rng: random.Random) -> list[str]:
-    """Draws `number` of the pool without the excluded ones, or all that are left. Never goes through a large pool."""
+    """Draws `number` of the pool that are not excluded; all, if there are fewer. Never goes through a large pool."""
     places = rng.sample(range(len(pool)), min(len(pool), number + len(excluded)))
     return [pool[place] for place in places if pool[place] not in excluded][:number]
 

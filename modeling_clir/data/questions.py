@@ -50,10 +50,10 @@ class QuestionSet:
     Questions in one language on contexts in one language.
 
     Attributes:
-        name (`str`): of the data set, such as `mlqa`.
+        name (`str`): name of the data set, such as `mlqa`.
         context_language, question_language (`str`): codes, such as `de`.
         questions (`list[Question]`).
-        answered_like (`str`): `"mlqa"` or `"squad"`, whose rules normalize the answers of the data set.
+        answered_like (`str`): the rules that normalize the answers of the data set, `"mlqa"` or `"squad"`.
     """
 
     name: str
@@ -73,7 +73,7 @@ class QuestionSet:
 
     @property
     def has_answers(self) -> bool:
-        """Whether the data set gives the answers. Without them predictions cannot be measured."""
+        """Whether the data set gives the answers. Without answers predictions cannot be measured."""
         return all(question.answers is not None for question in self.questions)
 
     @property
@@ -92,9 +92,9 @@ def language_key(context_language: str, question_language: str) -> str:
 
 
 def parse_key(key: str) -> tuple[str, str]:
-    """Languages of context and question. Raises `ValueError` for anything but `context-de.question-en`."""
+    """Returns the languages of context and question. Raises `ValueError` for anything but `context-de.question-en`."""
     if not (match := KEY.fullmatch(key)):
-        raise ValueError(f"a pair of languages is given as context-de.question-en, got {key!r}")
+        raise ValueError(f"a pair of languages must be like context-de.question-en, got {key!r}")
     return match["context"], match["question"]
 
 
@@ -114,12 +114,12 @@ class QuestionReader:
 
     Args:
         where (`str`): the file or data set, for errors.
-        training (`bool`): whether an answer must be where its offset says. Tests compare texts alone: a misplaced
-            answer is kept and logged.
-        bad_data (`str`, defaults to `"stop"`): what to do about faults: misplaced answers in training, questions
-            without answers, ids that occur twice, contexts without a question, empty texts, and texts with a NUL
-            character or a lone surrogate. `"stop"` raises an error that counts them and names the first of each kind;
-            `"skip"` leaves them out and logs the same.
+        training (`bool`): whether an answer must be at its offset. Tests compare only texts: a misplaced answer is
+            kept and logged.
+        bad_data (`str`, defaults to `"stop"`): `"stop"` raises an error that counts the faults and names the first of
+            each kind; `"skip"` leaves faults out and logs the same. Faults are misplaced answers in training,
+            questions without answers, ids that occur twice, contexts without a question, empty texts, and texts with a
+            NUL character or a lone surrogate.
         empty_means_impossible (`bool`, defaults to `False`): whether an empty list of answers marks a question as
             unanswerable.
 
@@ -143,8 +143,8 @@ class QuestionReader:
         """
         Args:
             question (`Question`).
-            impossible (`bool`, *optional*): its mark; `None` without one.
-            place (`str`): of the question in the file, for errors.
+            impossible (`bool`, *optional*): mark of the question; `None` if it has none.
+            place (`str`): place of the question in the file, for errors.
         """
         texts = (question.id, question.text, question.context, *(text for text, _ in question.answers))
         if any(map(BAD_CHARACTER.search, texts)):
@@ -168,7 +168,7 @@ class QuestionReader:
         self.questions[question.id] = question
 
     def check_places(self, question: Question) -> bool:
-        """Whether the question stays. In training it keeps only the answers that are where their offset says."""
+        """Tells whether the question stays. In training it removes answers that are not at their offset."""
         here = [
             (text, at)
             for text, at in question.answers
@@ -183,7 +183,7 @@ class QuestionReader:
         return bool(here) or not self.training
 
     def finish(self) -> list[Question]:
-        """The questions that stay. Raises `ValueError` for faults that are not skipped, and without any question."""
+        """Gives the questions that stay. Raises `ValueError` for faults that are not skipped, or if none stays."""
         questions = list(self.questions.values())
         if questions and not (self.training or self.marked or any(question.answers for question in questions)):
             logger.warning(f"{self.where}: no question has an answer; predictions are written, nothing is measured")
@@ -197,7 +197,7 @@ class QuestionReader:
         faults = self.faults | misplaced if self.training else self.faults
         if found := describe_faults(faults):
             if self.bad_data == "stop":
-                raise ValueError(f"{self.where}: {found}. Mend the data, or leave these out with --bad_data skip")
+                raise ValueError(f"{self.where}: {found}. Correct the data, or leave faults out with --bad_data skip")
             logger.warning(f"{self.where}: {found}; left out")
         if not self.training and self.misplaced:
             logger.warning(f"{self.where}: {describe_faults(misplaced)}; kept, as tests compare texts")
@@ -212,13 +212,13 @@ def describe_faults(faults: dict[str, list[str]]) -> str:
 
 def question_file(source: str) -> Path | None:
     """
-    The path of a JSON file, plain or `.gz`; `None` for a folder or Hub name. Raises `FileNotFoundError`, and `ValueError`
-    for another file.
+    Returns the path of a JSON file, plain or `.gz`, or `None` for a folder or Hub name. Raises `FileNotFoundError` for
+    a missing file and `ValueError` for another file.
     """
     path = Path(source)
     if not source.endswith((".json", ".json.gz")) or path.is_dir():
         if path.is_file():
-            raise ValueError(f"{source} is no file of questions: their names end in .json or .json.gz")
+            raise ValueError(f"{source} is not a file of questions: the name must end in .json or .json.gz")
         return None
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
@@ -227,11 +227,11 @@ def question_file(source: str) -> Path | None:
 
 def read_squad_file(path: Path, training: bool = False, bad_data: str = "stop") -> list[Question]:
     """
-    The questions of a JSON file, plain or `.gz`, in the layout of SQuAD v1.1 or v2.0. The `version` of the file
+    Reads the questions of a JSON file, plain or `.gz`, in the layout of SQuAD v1.1 or v2.0. The `version` of the file
     (`"v2.0"`), or `is_impossible` of a question, says that questions may be unanswerable.
 
-    Raises `ValueError` for a file that is not UTF-8 or not JSON, for another layout (naming the place in the file),
-    and as [`QuestionReader`].
+    Raises `ValueError` for a file that is not UTF-8 or not JSON, for another layout (names the place in the file), and
+    in the cases of [`QuestionReader`].
     """
     try:
         data = json.loads(read_text(path))
@@ -263,7 +263,7 @@ def read_squad_file(path: Path, training: bool = False, bad_data: str = "stop") 
 def make_question(
     key: str | int, text: str, context: str, answers: list[tuple[str, int]], impossible: bool | None = None
 ) -> Question:
-    """Raises `TypeError` for fields of other types."""
+    """Makes a question. Raises `TypeError` for fields of other types."""
     for what, value, types in (
         ("id", key, (str, int)),
         ("question", text, str),
@@ -281,16 +281,18 @@ def read_hub_split(
     name: str, config: str, role: str, training: bool = False, bad_data: str = "stop"
 ) -> list[Question]:
     """
-    The questions of a Hub data set, or of a local folder, in the layout of `rajpurkar/squad`: columns `id`, `context`,
-    `question`, `answers` (`text`, `answer_start`), and optionally `is_impossible`. Without the latter, empty `answers`
-    mark a question as unanswerable, as in `rajpurkar/squad_v2`. A test set may lack the column `answers`.
+    Reads the questions of a Hub data set, or of a local folder, in the layout of `rajpurkar/squad`: columns `id`,
+    `context`, `question`, `answers` (`text`, `answer_start`), and optionally `is_impossible`. Without `is_impossible`,
+    empty `answers` mark a question as unanswerable, as in `rajpurkar/squad_v2`. A test set may lack the column
+    `answers`.
 
     Args:
-        name, config (`str`): of the data set.
+        name, config (`str`): name and config of the data set.
         role (`str`): `"train"`, `"dev"` or `"test"`. Without a test split the validation split is read.
         training (`bool`, defaults to `False`), bad_data (`str`, defaults to `"stop"`): see [`QuestionReader`].
 
-    Raises `ValueError` for a missing split or column, for files that do not parse, and as [`QuestionReader`].
+    Raises `ValueError` for a missing split or column, for files that do not parse, and in the cases of
+    [`QuestionReader`].
     """
     splits = read_splits(name, config)
     split = next((split for split in HUB_SPLITS[role] if split in splits), None)
@@ -324,14 +326,14 @@ def read_hub_split(
 
 def read_training_questions(sources: list[str], bad_data: str = "stop") -> list[Question]:
     """
-    The questions of all sources, one source after another. Two sources may have the same ids, as the translations of
-    one data set do; questions that are the same in two sources are counted in the log.
+    Reads the questions of all sources, source by source. Two sources may have the same ids, as the translations of one
+    data set have. Questions that are the same in two sources are counted in the log.
 
     Args:
         sources (`list[str]`): JSON files in SQuAD's layout, or Hub names, whose training split is read.
         bad_data (`str`, defaults to `"stop"`): see [`QuestionReader`].
 
-    Raises `FileNotFoundError` for a missing file, `ValueError` for a source that is named twice, and as
+    Raises `FileNotFoundError` for a missing file, `ValueError` for a source that is named twice, and the errors of
     [`read_squad_file`] and [`read_hub_split`].
     """
     if twice := [source for source, number in Counter(sources).items() if number > 1]:
@@ -348,7 +350,7 @@ def read_training_questions(sources: list[str], bad_data: str = "stop") -> list[
         questions += found
     if again:
         logger.warning(
-            f"{', '.join(sources)}: {again} questions are the same in two of them, and are trained on twice"
+            f"{', '.join(sources)}: {again} questions are the same in two of these sources and are trained on twice"
         )
     return questions
 
@@ -356,7 +358,7 @@ def read_training_questions(sources: list[str], bad_data: str = "stop") -> list[
 def only_config(name: str) -> str:
     configs = read_configs(name)
     if len(configs) > 1:
-        raise ValueError(f"{name} has the configs {', '.join(configs)}: name a file, or a data set with one")
+        raise ValueError(f"{name} has the configs {', '.join(configs)}: name a file, or a data set with one config")
     return configs[0]
 
 
@@ -368,7 +370,7 @@ def read_question_sets(
     bad_data: str = "stop",
 ) -> list[QuestionSet]:
     """
-    The questions of a data set, by pairs of languages.
+    Reads the questions of a data set, by pairs of languages.
 
     Args:
         source (`str`): one of the following; files may be plain or `.gz`.
@@ -378,19 +380,19 @@ def read_question_sets(
             - a folder of parallel files `{name}.{language}.json`, such as XQuAD's. Questions in one language are
               paired with contexts in another by the question's id. Or one of these files.
             - a file in SQuAD's layout, in English
-            - a Hub name, or the local folder of such a data set: with configs `mlqa.{context}.{question}`, as
-              `facebook/mlqa`, or `MLQA...`, as `google/xtreme`; `xquad.{language}`, as `google/xquad`; or with one
-              config, as `rajpurkar/squad`, in English
+            - a Hub name, or the local folder of such a data set. Its configs may be `mlqa.{context}.{question}` (as in
+              `facebook/mlqa`), `MLQA...` (as in `google/xtreme`), `xquad.{language}` (as in `google/xquad`), or one
+              config in English (as in `rajpurkar/squad`).
         role (`str`): `"dev"` or `"test"`.
-        languages (`list[str]`, *optional*): read all pairs of these.
-        pairs (`list[str]`, *optional*): read these, as `context-de.question-en`. Without `languages` and `pairs` all
-            pairs are read.
+        languages (`list[str]`, *optional*): read all pairs of these languages.
+        pairs (`list[str]`, *optional*): read these pairs, such as `context-de.question-en`. Without `languages` and
+            `pairs` all pairs are read.
         bad_data (`str`, defaults to `"stop"`): see [`QuestionReader`]. A question that only one of two parallel files
             has is a fault too.
 
-    Raises `FileNotFoundError` for a missing file; `ValueError` for a missing pair of languages, a folder of another
-    layout, files that are not parallel, development questions without answers, and as [`read_squad_file`]; and the
-    errors of `datasets` for a folder or name without data.
+    Raises `FileNotFoundError` for a missing file. Raises `ValueError` for a missing pair of languages, a folder of
+    another layout, files that are not parallel, development questions without answers, and in the cases of
+    [`read_squad_file`]. Raises the errors of `datasets` for a folder or name without data.
     """
     if languages and pairs:
         raise ValueError("pass --languages or --pairs, not both")
@@ -405,7 +407,7 @@ def read_question_sets(
     chosen = list(dict.fromkeys(wanted)) or list(there)
     sets = [QuestionSet(name, *pair, there[pair](bad_data), style) for pair in chosen]
     if role == "dev" and (without := [one for one in sets if not one.has_answers]):
-        raise ValueError(f"{source}: the questions of {without[0].key} have no answers, which development needs")
+        raise ValueError(f"{source}: the questions of {without[0].key} have no answers; development needs answers")
     return sets
 
 
@@ -465,7 +467,7 @@ def open_source(source: str, role: str):
 
 
 def json_files(folder: Path) -> list[Path]:
-    """The JSON files of a folder and of two levels below it. Raises `ValueError` for a file that is plain and `.gz`."""
+    """Lists the JSON files of a folder and two levels below. Raises `ValueError` if one exists plain and as `.gz`."""
     depths = ("*", "*/*", "*/*/*")
     files = [
         file for depth in depths for file in sorted([*folder.glob(f"{depth}.json"), *folder.glob(f"{depth}.json.gz")])
@@ -485,8 +487,8 @@ def file_reader(path: Path):
 
 def parallel_readers(sources: dict, read):
     """
-    For each pair of languages a function that reads it: questions in one language and contexts in the other, paired by
-    the question's id. `read` reads one of the `sources`, which are given by language.
+    Returns for each pair of languages a function that reads questions in one language and contexts in the other,
+    paired by the question's id. `sources` maps a language to its source; `read` reads a source.
     """
     kept = {}
 
@@ -502,7 +504,7 @@ def parallel_readers(sources: dict, read):
                     f"only, {alone[0]} the first"
                 )
                 if bad_data == "stop":
-                    raise ValueError(f"{said}. Mend the data, or leave these out with --bad_data skip")
+                    raise ValueError(f"{said}. Correct the data, or leave these questions out with --bad_data skip")
                 logger.warning(f"{said}; left out")
             return [replace(one, text=other[one.id].text) for one in here.values() if one.id in other]
 
@@ -512,7 +514,7 @@ def parallel_readers(sources: dict, read):
 
 
 def describe(sets: list[QuestionSet]) -> str:
-    """One line with the number of pairs and questions of each data set."""
+    """Describes in one line the number of pairs and questions of each data set."""
     counts = Counter()
     for one in sets:
         counts[one.name] += len(one.questions)

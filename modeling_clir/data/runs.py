@@ -1,4 +1,4 @@
-"""TREC runs: the ranked documents of each query, with their scores."""
+"""Reads and writes TREC runs: the ranked documents of each query, with their scores."""
 
 import math
 from collections.abc import Container
@@ -11,7 +11,7 @@ Run = dict[str, dict[str, float]]
 
 
 def ranking(scores: dict[str, float]) -> list[str]:
-    """The documents, best first; equal scores by descending id, as in trec_eval."""
+    """Sorts the documents, best first. Equal scores are ordered by descending id, as in trec_eval."""
     return sorted(scores, key=lambda document: (scores[document], document), reverse=True)
 
 
@@ -27,9 +27,9 @@ def write_run(run: Run, path: Path, tag: str):
 
 def read_run(path: Path, known: tuple[Container[str], Container[str]] | None = None) -> Run:
     """
-    Reads a TREC run, plain or `.gz`, in the order of the file. `known` are the ids of `(queries, documents)`, if they
-    are to be checked. Raises `ValueError` with file and line for another number of columns, a document that is listed
-    twice for a query, a score that is not a finite number, and a query or document that is not known.
+    Reads a TREC run, plain or `.gz`, in the order of the file. Raises `ValueError` with file and line for another
+    number of columns, a document that is listed twice for a query, and a score that is not a finite number. With
+    `known`, the ids of `(queries, documents)`, raises it too for an unknown query or document.
     """
     run: Run = {}
     for where, (query, _, document, _, score, _) in read_columns(path, 6):

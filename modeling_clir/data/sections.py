@@ -1,12 +1,12 @@
 """
-The pretraining corpus: sections of multilingual documents and which of them are aligned.
+Reads the pretraining corpus: sections of multilingual documents, and the pairs of aligned sections,
 
     sections/{language}.parquet                     id, language, article, title, heading, text
     pairs/{source}-{target}/{train,validation}.parquet
                                                     source_id, target_id, source_negatives, target_negatives
 
-in a local folder or a dataset repository of the Hub. `datasets` maps the files into memory; only row numbers are held
-in memory. `scripts/build_corpus.py` writes a corpus.
+in a local folder or a dataset repository of the Hub. `datasets` maps the files, so that memory holds only row numbers.
+`scripts/build_corpus.py` writes a corpus.
 """
 
 import glob
@@ -47,19 +47,19 @@ PAIRS = Features(
 
 def corpus_files(corpus: str) -> set[str]:
     """
-    The names of a corpus' files. Linked subfolders are followed. Raises `FileNotFoundError` for what is neither a folder
-    nor a dataset of the Hub.
+    Lists the names of a corpus' files. Follows linked subfolders. Raises `FileNotFoundError` for a name that is
+    neither a folder nor a dataset of the Hub.
     """
     folder = Path(corpus)
     if folder.is_dir():
         return {path.relative_to(folder).as_posix() for path in list_files(folder) if path.suffix == ".parquet"}
-    if "/" not in corpus:  # no such name on the Hub is a corpus
+    if "/" not in corpus:  # a corpus on the Hub has a namespace
         raise FileNotFoundError(missing_path(corpus))
     check_name(corpus, "corpus")
     try:
         return set(list_repo_files(corpus, repo_type="dataset"))
     except (HTTPError, OSError) as error:
-        raise FileNotFoundError(f"{corpus} is no folder, and the Hub does not list such a dataset: {error}") from error
+        raise FileNotFoundError(f"{corpus} is not a folder, and the Hub lists no such dataset: {error}") from error
 
 
 def load_parquet(corpus: str, files: set[str], name: str, features: Features) -> Dataset:
@@ -83,7 +83,7 @@ def load_parquet(corpus: str, files: set[str], name: str, features: Features) ->
 
 
 def row_numbers(ids: pa.ChunkedArray, sections: Dataset, where: str) -> np.ndarray:
-    """The numbers of the rows with these ids. Raises `ValueError` if no section has an id."""
+    """Finds the numbers of the rows with these ids. Raises `ValueError` for an id that no section has."""
     rows = pc.index_in(ids, value_set=sections.data["id"].combine_chunks())
     if rows.null_count:
         unknown = ids.filter(pc.is_null(rows))
@@ -97,8 +97,9 @@ class SectionPairs:
 
     Args:
         corpus (`str`): folder or Hub name.
-        files (`set[str]`): the names of its files.
-        pair (`str`): `"en-de"`; the corpus may hold it as `de-en`. `"en-en"` pairs every section with itself.
+        files (`set[str]`): the names of the corpus' files.
+        pair (`str`): a pair such as `"en-de"`; the corpus may hold it as `de-en`. `"en-en"` pairs every section with
+            itself.
         split (`str`): `"train"` or `"validation"`.
         sections (`dict[str, Dataset]`): language to its sections.
         max_pairs (`int`, *optional*): sample this many of the aligned pairs, by `seed`.
@@ -134,18 +135,18 @@ class SectionPairs:
         return len(self.rows[0])
 
     def hard_negatives(self, side: int, index: int) -> np.ndarray:
-        """Row numbers of the hard negatives of a pair, `(negatives,)`."""
+        """Returns the row numbers of the hard negatives of a pair, `(negatives,)`."""
         return self.negatives[side][self.offsets[side][index] : self.offsets[side][index + 1]]
 
 
 def sample_negatives(positive, hard_negatives, pool, number: int, rng: random.Random) -> list:
     """
-    Draws negatives. With h hard negatives, each draw is a random one of the pool with probability (3/4)^h, else a random
-    hard one (Yu, Fei, Li 2021, released code). If one kind is used up, the other is drawn. The positive is never drawn,
-    and nothing twice. Raises `ValueError` if both kinds are used up.
+    Draws negatives. With h hard negatives, each draw takes a random negative of the pool with probability (3/4)^h,
+    else a random hard negative (Yu, Fei, Li 2021, released code). If one kind is used up, the other is drawn. The
+    positive is never drawn, and no negative is drawn twice. Raises `ValueError` if both kinds are used up.
     """
     hard = [negative for negative in dict.fromkeys(hard_negatives) if negative != positive]
-    # As much of the pool in random order as can be needed: at most the positive and the hard ones are skipped.
+    # Draws as much of the pool as can be needed: at most the positive and the hard negatives are skipped.
     places = rng.sample(range(len(pool)), min(len(pool), number + len(hard) + 1))
     easy = (pool[place] for place in places)
     chosen = []
@@ -178,22 +179,22 @@ class Example:
     pair: str  # "query language-document language"
     query: str
     documents: list[str]
-    seed: str  # for the masks, which the collator draws
+    seed: str  # the collator draws the masks by this seed
     query_cut: bool  # whether the sentence was longer than MAX_QUERY_WORDS
 
 
 class PretrainingDataset:
     """
-    Examples of QLM and RR: the query is one random sentence of a section, the document is the aligned section in the
+    Examples of QLM and RR. The query is one random sentence of a section; the document is the aligned section in the
     other language (Yu, Fei, Li 2021, section 3). In a same-language pair, the sentence is removed from the document
-    wherever it occurs, unless the document is that sentence alone.
+    wherever it occurs, unless the document has no other sentence.
 
     Args:
         corpus (`str`): folder or Hub name of the corpus.
         pairs (`dict[str, list[str]]`): the language pairs of each task, `{"qlm": ["en-de"], "rr": ["en-de"]}`.
         split (`str`, defaults to `"train"`): `"train"` or `"validation"`.
         num_negatives (`int`, defaults to 1): negatives of an RR example.
-        max_pairs (`int`, *optional*): most aligned pairs of a language pair; they are sampled.
+        max_pairs (`int`, *optional*): sample at most this many aligned pairs of each language pair.
         seed (`int`, defaults to 0).
 
     `dataset[ExampleKey(...)]` is an [`Example`]. The same key gives the same example in every process and every run.
@@ -254,7 +255,7 @@ class PretrainingDataset:
 
 
 def load_sections(corpus: str, files: set[str], language: str) -> Dataset:
-    """The sections of a language. Raises `ValueError` for a section without text and an id that occurs twice."""
+    """Reads the sections of a language. Raises `ValueError` for a section without text and an id that occurs twice."""
     name = f"sections/{language}.parquet"
     sections = load_parquet(corpus, files, name, SECTIONS)
     ids, texts = sections.data["id"], sections.data["text"]
@@ -269,7 +270,7 @@ def load_sections(corpus: str, files: set[str], language: str) -> Dataset:
 
 
 def split_sentences(text: str, language: str) -> list[str]:
-    """The sentences of a text, at least one."""
+    """Splits a text into sentences, at least one."""
     sentences = [sentence.strip() for sentence in segment(language, text)]
     return [sentence for sentence in sentences if sentence] or [text.strip()]
 

@@ -1,9 +1,9 @@
 """
-Collections of other sources: ids of `ir_datasets`, BEIR's archives, and data sets in the Hub's layouts.
+Reads collections of other sources: ids of `ir_datasets`, BEIR's archives, and data sets in the Hub's layouts.
 
 A source has four generators: `documents()` of `(where, document id, text)`, `queries()` of `(where, query id, text)`,
-`qrels()` of `(query id, document id, relevance)`, and `candidates()` of `(query id, document id, score)`. `where` names
-the place, for errors. [`gather`] puts a collection together.
+`qrels()` of `(query id, document id, relevance)`, and `candidates()` of `(query id, document id, score)`. `where`
+names the place, for errors. [`gather`] makes a collection from sources.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from .files import find_file, read_columns, read_jsonl
 from .hub import read_configs, read_split, read_splits
 
 
-# Names of a column in the data sets of BEIR, MTEB, MIRACL, NeuCLIR and CLIRudit; the first that is there is taken.
+# Names of a column in the data sets of BEIR, MTEB, MIRACL, NeuCLIR and CLIRudit; the first that exists is read.
 DOCUMENT = ("_id", "id", "docid", "doc_id")
 QUERY = ("_id", "id", "qid", "query_id")
 DOCUMENT_TEXT = ("text", "abstract")
@@ -31,12 +31,12 @@ TITLES = ("title", "subtitle")  # stand before the text of a document
 
 class IrDataset:
     """
-    An id of `ir_datasets`, as `clirmatrix/de/bi139-base/en/test1`. The text of a document or query is its
+    An id of `ir_datasets`, such as `clirmatrix/de/bi139-base/en/test1`. The text of a document or query is its
     `default_text()`. Candidates are the id's `scoreddocs`, else its `docpairs`: the first document of a pair scores 1,
     the second 0.
 
-    Raises `ImportError` if `ir_datasets` is not installed; `ValueError` for an unknown id, and if the id lacks what is
-    asked for.
+    Raises `ImportError` if `ir_datasets` is not installed. Raises `ValueError` for an unknown id, and for an id that
+    lacks a part.
     """
 
     def __init__(self, name: str):
@@ -80,7 +80,7 @@ class IrDataset:
 
 class BeirFolder:
     """
-    A folder as BEIR's archives unpack to: `corpus.jsonl[.gz]` (`_id`, `text`, optional `title`), `queries.jsonl[.gz]`
+    A folder like those of BEIR's archives: `corpus.jsonl[.gz]` (`_id`, `text`, optional `title`), `queries.jsonl[.gz]`
     (`_id`, `text`) and `qrels/{split}.tsv[.gz]` (a line of column names; query id, document id, relevance).
     """
 
@@ -121,10 +121,10 @@ class HubDataset:
 
     Args:
         name (`str`): Hub name or folder.
-        subset (`str`, *optional*): as `de-en` or `fas`.
-        split (`str`, defaults to `"test"`): a config with only one split gives that one.
+        subset (`str`, *optional*): subset, such as `de-en` or `fas`.
+        split (`str`, defaults to `"test"`): split to read. If a config has only one split, that split is read.
 
-    Raises `ValueError` for a config, split or column that is not there.
+    Raises `ValueError` for a config, split or column that does not exist.
     """
 
     def __init__(self, name: str, subset: str | None = None, split: str = "test"):
@@ -132,7 +132,7 @@ class HubDataset:
         self.configs = read_configs(name)
 
     def load(self, *kinds: str) -> Dataset:
-        """The rows of the first of these configs that is there."""
+        """Reads the rows of the first of these configs that exists."""
         wanted = list(kinds)
         if self.subset:
             names = ((f"{self.subset}-{kind}", f"{kind}-{self.subset}") for kind in kinds if kind != "default")
@@ -146,7 +146,7 @@ class HubDataset:
         return load_split(self.name, config, self.split)
 
     def rows(self, dataset: Dataset, *columns: tuple[str, ...]) -> Iterator[tuple]:
-        """Each row's values in these columns; of several names of a column the first that is there is taken."""
+        """Yields each row's values in these columns. If a column has several names, the first that exists is read."""
         found = [next((name for name in names if name in dataset.column_names), None) for names in columns]
         if None in found:
             lacking = " or ".join(map(repr, columns[found.index(None)]))
@@ -182,7 +182,7 @@ class HubDataset:
 class RerankingLists:
     """
     A data set in MTEB's first layout for reranking: a row per query, with `query`, `positive` and `negative`, lists of
-    texts. The queries' ids are numbers. A document's id is a digest of its text, which tells nothing of its relevance.
+    texts. The queries' ids are numbers. A document's id is a digest of its text, so ids do not reveal relevance.
     All candidates of a query score 0. A text that is both positive and negative counts as positive.
     """
 
@@ -231,20 +231,20 @@ def open_hub(name: str, subset: str | None = None, split: str = "test") -> Sourc
 
 
 def load_split(name: str, config: str, split: str) -> Dataset:
-    """A split of a config, or its only one. Raises `ValueError` if there are only others."""
+    """Reads a split of a config, or its only split. Raises `ValueError` if there are only others."""
     splits = read_splits(name, config)
     if split not in splits:
         if len(splits) != 1:
             raise ValueError(
-                f"{name} has no split {split} of {config}; it has {', '.join(splits)}. Choose with --split, or for one "
-                "part with --documents_split, --queries_split or --qrels_split"
+                f"{name} has no split {split} of {config}; it has {', '.join(splits)}. Choose with --split, or for "
+                "one part with --documents_split, --queries_split or --qrels_split"
             )
         split = splits[0]
     return read_split(name, config, split)
 
 
 def join_texts(*texts: str | None, where: str) -> str:
-    """The texts one after another, with spaces between; without those that are null or empty."""
+    """Joins the texts that are not null or empty, with spaces."""
     if not all(isinstance(text, str | None) for text in texts):
         raise ValueError(f"{where}: title and text must be strings, got {list(texts)!r}")
     return " ".join(text for text in texts if (text or "").strip())
@@ -272,21 +272,21 @@ def gather(
     documents: Source, queries: Source, qrels: Source, candidates: Source | None = None, judged_only: bool = False
 ) -> tuple[dict, dict, dict, dict | None, dict[str, int]]:
     """
-    Puts a collection together from one source or several.
+    Makes a collection from one source or several.
 
     Args:
-        documents, queries, qrels (`Source`): where each part is from.
-        candidates (`Source`, *optional*): where the documents to rerank are from.
-        judged_only (`bool`, defaults to `False`): keeps only documents that are judged or candidates.
+        documents, queries, qrels (`Source`): source of each part.
+        candidates (`Source`, *optional*): source of the documents to rerank.
+        judged_only (`bool`, defaults to `False`): keep only documents that are judged or candidates.
 
     Returns:
-        What [`write_collection`] takes: `documents` and `queries` (id to text), `qrels` (query id to document id to
-        relevance), `candidates` (query id to document id to score, or `None`). And how many of each kind were left
-        out: empty texts, repeated documents and queries (same id and text), repeated judgements, judgements and
-        candidates of unknown documents and queries, queries without judgement.
+        The arguments of [`write_collection`]: `documents` and `queries` (id to text), `qrels` (query id to document id
+        to relevance), `candidates` (query id to document id to score, or `None`). Last, the number of each kind that
+        was left out: empty texts, repeated documents and queries (same id and text), repeated judgements, judgements
+        and candidates of unknown documents and queries, queries without judgement.
 
-    Raises `ValueError` that names the source and the id for an id with two texts (naming both places), an id with a
-    space, and two judgements that contradict each other; and if nothing is left.
+    Raises `ValueError` that names the source and the id for an id with two texts (names both places), an id with a
+    space, and two judgements that contradict each other. Raises it too if nothing is left.
     """
     dropped = Counter()
     judged, scored = {}, {}

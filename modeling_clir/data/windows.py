@@ -1,4 +1,4 @@
-"""Encodes questions and contexts as inputs of the model. A long context becomes several windows, which overlap."""
+"""Encodes questions and contexts as inputs of the model. A long context becomes several windows that overlap."""
 
 import logging
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from .pairs import PairEncoder, pad_rows
 from .questions import Question
 
 
-if TYPE_CHECKING:  # brings in datasets, which a reader does not need
+if TYPE_CHECKING:  # loads datasets, which a reader does not need
     from .sections import ExampleKey
 
 logger = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ class Window:
         first (`int`): index of the first token of the context.
         offsets (`np.ndarray` of shape `(context tokens, 2)`): start and end of each token in the context, in
             characters.
-        allowed (`np.ndarray` of shape `(context tokens,)`): whether an answer may begin or end at the token; a token
-            of nothing but space is not allowed.
+        allowed (`np.ndarray` of shape `(context tokens,)`): whether an answer may begin or end at the token. It may
+            not at a token of only spaces.
         is_first, is_last (`bool`): whether this is the first and the last window of the context.
     """
 
@@ -50,8 +50,8 @@ class Window:
 
     def span(self, text: str, start: int) -> tuple[int, int] | None:
         """
-        First and last token of the shortest span that holds an answer, without the spaces at its ends. `None` if the
-        window does not hold the whole answer. Tokens are counted from the first one of the context.
+        Finds the first and last token of the shortest span that holds an answer, without the spaces at its ends.
+        `None` if the window does not hold the whole answer. Tokens are counted from the first token of the context.
 
         Args:
             text (`str`): the answer.
@@ -87,13 +87,13 @@ class WindowEncoder:
         self.pairs = PairEncoder(self.tokenizer, self.max_length, self.max_question_length)
         if not 0 <= self.doc_stride < self.pairs.room:
             raise ValueError(
-                f"doc_stride ({self.doc_stride}) must be at least 0 and less than the {self.pairs.room} tokens that max_length "
-                f"({self.max_length}) leaves for the context beside a question of max_question_length "
+                f"doc_stride ({self.doc_stride}) must be at least 0 and less than the {self.pairs.room} tokens that "
+                f"max_length ({self.max_length}) leaves for the context beside a question of max_question_length "
                 f"({self.max_question_length}) and {self.pairs.template.number_of_special} special tokens"
             )
 
     def __call__(self, questions: list[Question], progress: bool = True, name: str = "windows") -> list[Window]:
-        """The windows of the first question, then of the second, and so on. Logs how many questions were cut."""
+        """Makes the windows of all questions, question by question. Logs how many questions were cut."""
         windows, cut = [], 0
         with tqdm(total=len(questions), desc=name, unit="question", disable=not progress) as bar:
             for start in range(0, len(questions), QUESTIONS_AT_ONCE):
@@ -111,7 +111,7 @@ class WindowEncoder:
         return windows
 
     def windows(self, number: int, question: np.ndarray, encoding: Encoding, context: str) -> list[Window]:
-        """The windows of one context, each as long as its question, `(tokens,)`, leaves room for."""
+        """Makes the windows of one context: each has the question, `(tokens,)`, and as much context as fits."""
         ids = np.array(encoding.ids, dtype=np.int32)
         offsets = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
         offsets = attach_marks(offsets, context) if len(ids) else offsets
@@ -130,14 +130,14 @@ class WindowEncoder:
 
     def batch(self, windows: list[Window]) -> dict[str, torch.Tensor]:
         """
-        The model's inputs, each of shape `(windows, longest window)`. Padded on the right, since many encoders count
-        positions from the first column.
+        Makes the model's inputs, each of shape `(windows, longest window)`. Pads on the right, because many encoders
+        count positions from the first column.
         """
         ids, types = [window.ids for window in windows], [window.types for window in windows]
         return pad_rows(self.tokenizer, ids, types, "right")
 
     def no_answer_place(self, window: Window) -> int:
-        """Index of the token whose logits stand for "no answer in this window": [CLS], else the first token."""
+        """Finds the token whose logits stand for "no answer in this window": [CLS], else the first token."""
         at = np.flatnonzero(window.ids == self.tokenizer.cls_token_id)
         return int(at[0]) if len(at) else 0
 
@@ -147,9 +147,10 @@ class TrainingWindows:
     The windows of the training questions, with the first and last token of the answer; both are [CLS] if the window
     does not hold the whole answer. Only the first answer of a question is used.
 
-    Dataset and collator in one: `windows[ExampleKey(...)]` is a [`Window`]; calling it with a list of them gives a
-    batch: the model's inputs, each of shape `(windows, longest window)`, `start_positions` and `end_positions`, each
-    of shape `(windows,)`, `task` (`"qa"`) and `pairs` (`"train"` for each window).
+    It is both data set and collator. As a data set, `windows[ExampleKey(...)]` is a [`Window`]. As a collator, it
+    turns a list of windows into a batch: the model's inputs, each of shape `(windows, longest window)`,
+    `start_positions` and `end_positions`, each of shape `(windows,)`, `task` (`"qa"`) and `pairs` (`"train"` for each
+    window).
 
     Args:
         questions (`list[Question]`).
@@ -158,9 +159,9 @@ class TrainingWindows:
 
     Attributes:
         sizes (`dict[tuple[str, str], int]`), lengths (`dict[tuple[str, str], np.ndarray]`): number of windows, and
-            tokens of each, for the samplers.
+            tokens of each window, for the samplers.
 
-    Logs how many answers no window holds whole.
+    Logs how many answers no window holds completely.
     """
 
     def __init__(self, questions: list[Question], encoder: WindowEncoder, progress: bool = True):
@@ -172,8 +173,8 @@ class TrainingWindows:
         found = {window.question for window in self.windows if self.span(window)}
         if lost := len(answerable - found):
             logger.warning(
-                f"{lost} of {len(answerable)} training answers are whole in no window of {encoder.max_length} tokens, "
-                f"{questions[min(answerable - found)].id} the first; these are trained as without an answer"
+                f"{lost} of {len(answerable)} training answers fit into no window of {encoder.max_length} tokens, "
+                f"{questions[min(answerable - found)].id} the first; these questions are trained as without an answer"
             )
 
     def span(self, window: Window) -> tuple[int, int] | None:

@@ -1,7 +1,8 @@
 """
-Alignment of sentences (XSA) and documents (XDA) across languages by the vectors of an encoder, after Yu, Fei, Li (2021):
-for each text of one language the nearest of all texts of the other one, by cosine similarity; P@1 is the percentage of
-those that find their translation. No training, no head: it tells what the layers of a model hold.
+Aligns sentences (XSA) or documents (XDA) across languages by the vectors of an encoder (Yu, Fei, Li 2021).
+
+Each text of one language finds the nearest text of the other language by cosine similarity. P@1 is the percentage of
+texts that find their translation. The measure needs no training and no head: it compares the layers of a model.
 """
 
 import csv
@@ -30,7 +31,7 @@ from ..reranker import TEXTS_AT_ONCE, distinct
 logger = logging.get_logger(__name__)
 
 CHUNK = 4096  # texts of each side in one matrix product
-TIE = 1e-9  # cosines, in double precision, that differ by less are the same
+TIE = 1e-9  # cosines (in double precision) that differ by less are equal
 
 
 @dataclass
@@ -39,13 +40,13 @@ class LayerVectors:
     Vectors of texts in every layer.
 
     Attributes:
-        vectors (`np.ndarray` of shape `(poolings, layers, distinct texts, hidden_size)`): float32, in a file; layer 0
-            are the embeddings.
-        rows (`np.ndarray` of shape `(texts,)`): the place of each text in `vectors`. Texts of the same tokens have the
-            same one.
+        vectors (`np.ndarray` of shape `(poolings, layers, distinct texts, hidden_size)`): float32, in a file. Layer 0
+            has the embeddings.
+        rows (`np.ndarray` of shape `(texts,)`): the place of each text in `vectors`. Texts of the same tokens share a
+            place.
         cut (`np.ndarray` of shape `(texts,)`): whether the text was longer than `max_length`.
-        poolings (`tuple[str, ...]`): `"mean"`, over all tokens, special ones too, without padding; and `"[CLS]"`, where
-            the tokenizer has it.
+        poolings (`tuple[str, ...]`): `"mean"` is over all tokens, special tokens included and padding excluded.
+            `"[CLS]"` follows if the tokenizer has that token.
     """
 
     vectors: np.ndarray
@@ -65,22 +66,24 @@ def encode_layers(
     progress: bool = True,
 ) -> LayerVectors:
     """
-    The vectors of texts in every layer. Texts of the same tokens are computed once, those of similar length together.
+    Computes the vectors of texts in every layer. Texts of the same tokens are computed once; texts of similar length
+    share a batch.
 
     Args:
         model (`PreTrainedModel`): an encoder that returns hidden states.
         tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer. Special tokens written out in a text are text.
         texts (`list[str]`).
-        max_length (`int`, *optional*): tokens that a text is cut to; defaults to what both model and tokenizer take.
-        max_tokens_per_batch (`int`, defaults to 8192): rows of a batch times the tokens of its longest one.
-        folder (`Path`, *optional*): where the file of the vectors lies, unseen; by default that of temporary files.
+        max_length (`int`, *optional*): cuts texts to this many tokens. Defaults to what both model and tokenizer take.
+        max_tokens_per_batch (`int`, defaults to 8192): rows of a batch times the tokens of its longest row.
+        folder (`Path`, *optional*): folder for the file of the vectors, which has no name there. Defaults to the
+            folder of temporary files.
         progress (`bool`, defaults to `True`): show a bar on stderr.
 
-    Raises `ValueError` for a length that the model does not take, for a tokenizer that is slow or not the model's, and for
-    vectors that are not numbers; `OSError` if the folder has no room for the vectors.
+    Raises `ValueError` for a length that the model does not take, for a tokenizer that is slow or not the model's, and
+    for vectors that are not numbers. Raises `OSError` if the folder has no room for the vectors.
     """
     if not tokenizer.is_fast:
-        raise ValueError(f"{type(tokenizer).__name__} is not a fast tokenizer, which tells what is cut")
+        raise ValueError(f"{type(tokenizer).__name__} is not a fast tokenizer; only those tell what is cut")
     max_length = longest_input(model, tokenizer, max_length)
     fit_tokenizer(tokenizer, model)
     backend = plain_backend(tokenizer)
@@ -108,7 +111,8 @@ def encode_layers(
         for layer, pooled in enumerate(pool_tokens(states, mask, ids, tokenizer.cls_token_id)):
             if not np.isfinite(pooled).all():
                 raise ValueError(
-                    f"the vectors of layer {layer} are not numbers; the checkpoint has NaN weights, or its numbers overflow"
+                    f"the vectors of layer {layer} are not numbers; the checkpoint has NaN weights, or its numbers "
+                    "overflow"
                 )
             vectors[:, layer, part] = pooled
     return LayerVectors(vectors, rows, np.array(cut), poolings)
@@ -116,8 +120,8 @@ def encode_layers(
 
 def pool_tokens(states: tuple[torch.Tensor, ...], mask: torch.Tensor, ids: torch.Tensor, cls_token_id: int | None):
     """
-    Of each layer the vectors `(poolings, rows, hidden_size)`, from its states `(rows, length, hidden_size)`; `mask` and
-    `ids` are `(rows, length)`. Without a `cls_token_id` the mean alone.
+    Yields for each layer the vectors `(poolings, rows, hidden_size)` of its states `(rows, length, hidden_size)`.
+    `mask` and `ids` are `(rows, length)`. Without a `cls_token_id` the only pooling is the mean.
     """
     weights = (mask / mask.sum(1, keepdim=True))[:, None]
     first_cls = (ids == cls_token_id).int().argmax(1) if cls_token_id is not None else None
@@ -129,7 +133,7 @@ def pool_tokens(states: tuple[torch.Tensor, ...], mask: torch.Tensor, ids: torch
 
 
 def in_a_file(shape: tuple[int, ...], folder: Path | None) -> np.ndarray:
-    """An array of float32 in a temporary file, which memory need not hold. Raises `OSError` where it has no room."""
+    """Returns an array of float32 in a temporary file, outside memory. Raises `OSError` if the disk has no room."""
     with TemporaryFile(dir=folder) as file:
         size, free = 4 * int(np.prod(shape, dtype=float)), shutil.disk_usage(file.fileno()).free
         if size > free:
@@ -144,15 +148,15 @@ def nearest_is_own(
     source: np.ndarray, target: np.ndarray, device: torch.device | str = "cpu", chunk: int = CHUNK
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    Whether the nearest target of each source is the one of its row, and the other way round. It must be nearer than every
-    other: a tie is a miss. Exact: all cosine similarities in double precision, `chunk x chunk` of them at a time, one
-    product for both directions.
+    Tells whether each source's nearest target is the one of its own row, and each target's nearest source likewise.
+    The own row must be nearer than every other row: a tie is a miss. The search is exact: it computes all cosine
+    similarities in double precision, `chunk x chunk` at a time, in one product for both directions.
 
     Args:
-        source, target (`np.ndarray` of shape `(texts, hidden_size)`): row by row, a text and its translation.
+        source, target (`np.ndarray` of shape `(texts, hidden_size)`): a row is a text and its translation.
 
     Returns:
-        Two `np.ndarray` of `bool`, of shape `(texts,)`.
+        Two `np.ndarray` of `bool`, of shape `(texts,)`: for the sources and for the targets.
     """
 
     def unit(vectors: np.ndarray) -> torch.Tensor:
@@ -179,10 +183,11 @@ class Alignment:
     """
     Attributes:
         source, target (`str`): names of the two sides.
-        counts (`dict[str, int]`): `texts`; of each side those that were cut (`source_cut`, `target_cut`), and those whose
-            tokens occur in another one too (`source_copies`, `target_copies`), which nothing can find.
-        results (`list[dict]`): for each `pooling` and `layer` the P@1 in percent, of targets found by sources
-            (`source_target`), the other way round (`target_source`), and their `mean`.
+        counts (`dict[str, int]`): number of `texts`. `source_cut` and `target_cut` count the texts of each side that
+            were cut. `source_copies` and `target_copies` count the texts that have the same tokens as another text of
+            their side; such a text cannot be found.
+        results (`list[dict]`): for each `pooling` and `layer` the P@1 in per cent: `source_target` (a source finds its
+            target), `target_source` (a target finds its source), and their `mean`.
     """
 
     source: str
@@ -195,7 +200,7 @@ class Alignment:
         return f"{self.source}-{self.target}"
 
     def best(self, pooling: str) -> int:
-        """The layer with the highest mean; the lower one of two."""
+        """The layer with the highest mean. Of equal layers the lowest."""
         return max((one for one in self.results if one["pooling"] == pooling), key=lambda one: one["mean"])["layer"]
 
 
@@ -209,10 +214,11 @@ def measure_alignment(
     progress: bool = True,
 ) -> list[Alignment]:
     """
-    P@1 of each pair, in both directions, for each layer and pooling; arguments and errors are those of [`encode_layers`].
+    Measures P@1 of each pair, in both directions, for each layer and pooling. Arguments and errors are those of
+    [`encode_layers`].
 
-    A text whose tokens, after the cut, are those of another text of its side has the same vector: it is counted, and a
-    miss for the one that looks for it. Texts that were cut are counted in the log, too.
+    A text that has the same tokens as another text of its side, after the cut, has the same vector and cannot be
+    found. The log counts such texts, and the texts that were cut.
     """
     texts = [text for pair in pairs for side in (pair.source_texts, pair.target_texts) for text in side]
     encoded = encode_layers(model, tokenizer, texts, max_length, max_tokens_per_batch, folder, progress)
@@ -244,19 +250,19 @@ def measure_alignment(
 def log_counts(alignment: Alignment):
     counts = alignment.counts
     for what, meaning in (
-        ("cut", "are longer than the longest input, and were cut"),
-        ("copies", "have the same tokens as another text of their side: who looks for one of them finds nothing"),
+        ("cut", "are longer than the longest input and were cut"),
+        ("copies", "have the same tokens as another text of their side and cannot be found"),
     ):
         source, target = counts[f"source_{what}"], counts[f"target_{what}"]
         if source or target:
             logger.warning(
-                f"{alignment.name}: of {counts['texts']} texts of each side, {source} ({alignment.source}) and {target} "
-                f"({alignment.target}) {meaning}"
+                f"{alignment.name}: of {counts['texts']} texts of each side, {source} ({alignment.source}) and "
+                f"{target} ({alignment.target}) {meaning}"
             )
 
 
 def mean_of(alignments: list[Alignment]) -> Alignment:
-    """The mean over pairs."""
+    """Averages the results over pairs and sums the counts."""
     counts = {name: sum(one.counts[name] for one in alignments) for name in alignments[0].counts}
     results = []
     for same in zip(*(one.results for one in alignments)):
@@ -268,7 +274,7 @@ def mean_of(alignments: list[Alignment]) -> Alignment:
 
 
 def to_markdown(alignments: list[Alignment]) -> str:
-    """A table per pair, and one of their mean, where there are several; the best layer of each pooling is bold."""
+    """Writes a table per pair, and one of their mean if there are several. The best layer of each pooling is bold."""
     titled = [(one.name, one) for one in alignments]
     if len(alignments) > 1:
         titled.append((f"mean of {len(alignments)} pairs", mean_of(alignments)))
@@ -297,7 +303,7 @@ def to_markdown(alignments: list[Alignment]) -> str:
 def write_alignment(alignments: list[Alignment], settings: dict, folder: Path):
     """
     Writes `alignment.md` (the tables), `alignment.csv` (a line for each pair, pooling and layer), `alignment.json`
-    (these, the counts, the best layers and `settings`) and `alignment.png` (P@1 by layer).
+    (the same results, the counts, the best layers and `settings`) and `alignment.png` (P@1 by layer).
     """
     (folder / "alignment.md").write_text(to_markdown(alignments), encoding="utf-8")
     with open(folder / "alignment.csv", "w", encoding="utf-8", newline="") as file:
@@ -316,7 +322,7 @@ def write_alignment(alignments: list[Alignment], settings: dict, folder: Path):
 
 
 def plot_alignment(alignments: list[Alignment], path: Path):
-    """P@1 (mean of both directions) by layer; a colour for each pair, a line style for each pooling."""
+    """Plots P@1 (mean of both directions) by layer, with a colour for each pair and a line style for each pooling."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for number, one in enumerate(alignments):

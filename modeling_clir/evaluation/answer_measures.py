@@ -36,19 +36,19 @@ def normalize_answer(text: str, language: str | None = None) -> str:
 
     Args:
         text (`str`): an answer.
-        language (`str`, *optional*): of the answer, for the rules of MLQA: "ar", "de", "en", "es", "hi", "vi" or "zh".
-            Without a language the rules are SQuAD's: English articles, and only the punctuation of ASCII.
+        language (`str`, *optional*): language of the answer, for MLQA's rules: "ar", "de", "en", "es", "hi", "vi" or
+            "zh". Without a language the rules are SQuAD's: English articles, and only the punctuation of ASCII.
 
-    Removed punctuation leaves no space, a removed article leaves one. Tokens are separated by spaces; with "zh" each
+    Removed punctuation leaves no space, a removed article leaves one. Tokens are separated by spaces. With "zh" each
     ideograph (U+4E00 to U+9FA5) is a token too.
 
-    Source: the evaluation scripts of SQuAD v1.1 and v2.0 (Rajpurkar et al. 2016, 2018), which normalize alike, and of
-    MLQA (Lewis et al. 2020). Raises `ValueError` for another language.
+    Source: the evaluation scripts of SQuAD v1.1 and v2.0 (Rajpurkar et al. 2016, 2018), which both normalize in the
+    same way, and of MLQA (Lewis et al. 2020). Raises `ValueError` for another language.
     """
     if language is not None and language not in ARTICLES:
         raise ValueError(
-            f"there are no rules for answers in {language!r}: MLQA's are for {', '.join(ARTICLES)}; for SQuAD's rules "
-            "pass no language (None)"
+            f"there are no rules for answers in {language!r}: MLQA's rules are for {', '.join(ARTICLES)}; for SQuAD's "
+            "rules pass no language (None)"
         )
     text = "".join(character for character in text.lower() if not is_punctuation(character, language))
     if articles := ARTICLES["en" if language is None else language]:
@@ -59,28 +59,28 @@ def normalize_answer(text: str, language: str | None = None) -> str:
 
 
 def is_punctuation(character: str, language: str | None) -> bool:
-    """Whether ASCII has it as punctuation, which includes "$" and "+"; with a language also Unicode's punctuation."""
+    """Tells whether a character is punctuation: ASCII's ("$" and "+" too), and with a language also Unicode's."""
     return character in string.punctuation or (language is not None and unicodedata.category(character)[0] == "P")
 
 
 def exact_match(prediction: str, answers: list[str], language: str | None = None, unanswerable: bool = False) -> bool:
-    """Whether the prediction is one of the answers, both normalized; see [`token_f1`] for the arguments."""
+    """Tells whether the prediction is one of the answers, both normalized. For the arguments see [`token_f1`]."""
     return normalize_answer(prediction, language) in normalized_answers(answers, language, unanswerable)
 
 
 def token_f1(prediction: str, answers: list[str], language: str | None = None, unanswerable: bool = False) -> float:
     """
-    F1 of a prediction: the harmonic mean of precision and recall of its tokens, the largest one over the answers. A
-    token that occurs several times counts as often.
+    Computes the F1 of a prediction: the harmonic mean of precision and recall of its tokens, and the largest over the
+    answers. A token that occurs several times counts several times.
 
     Args:
         prediction (`str`): "" for no answer.
         answers (`list[str]`): the gold answers; empty if the question has no answer.
         language (`str`, *optional*): see [`normalize_answer`].
-        unanswerable (`bool`, defaults to `False`): whether the rules of SQuAD v2.0 hold although there are answers. By
-            these rules gold answers that normalization empties do not count, the gold answer is "" if no other is
-            left, and the F1 of "" and "" is 1. By the rules of SQuAD v1.1 and MLQA every gold answer counts, and F1 is
-            0 if no token is shared.
+        unanswerable (`bool`, defaults to `False`): apply the rules of SQuAD v2.0 although there are answers. By the
+            rules of SQuAD v2.0, gold answers that normalization empties do not count, the gold answer is "" if no
+            other is left, and the F1 of "" and "" is 1. By the rules of SQuAD v1.1 and MLQA, every gold answer counts,
+            and F1 is 0 if no token is shared.
 
     Returns:
         From 0 to 1. Raises `ValueError` for an unknown language.
@@ -110,21 +110,21 @@ def evaluate_answers(
     predictions: dict[str, str], answers: dict[str, list[str]], language: str | None = None
 ) -> Measured:
     """
-    F1 and EM of each question. If any question has no answer, empty answers are compared by the rules of SQuAD v2.0,
-    else by those of SQuAD v1.1 and MLQA, see [`token_f1`]. Answers are normalized by the rules of MLQA with a
-    language, else by those of SQuAD, which are XQuAD's too.
+    Computes F1 and EM of each question. Empty answers are compared by the rules of SQuAD v2.0 if any question has no
+    answer, else by the rules of SQuAD v1.1 and MLQA; see [`token_f1`]. Answers are normalized by MLQA's rules with a
+    language, else by SQuAD's (also XQuAD's) rules.
 
     Args:
         predictions (`dict[str, str]`): question id to the predicted answer, "" for no answer.
         answers (`dict[str, list[str]]`): question id to the gold answers, an empty list for an unanswerable question.
-        language (`str`, *optional*): of the answers, which is the language of the contexts; see [`normalize_answer`].
+        language (`str`, *optional*): language of the answers and contexts; see [`normalize_answer`].
 
     Returns:
         Question id, in the order of `answers`, to `F1` and `EM`, from 0 to 1 ([`mean_answers`] gives per cent). If the
-        set has unanswerable questions also to `answerable`, 1 or 0.
+        set has unanswerable questions, also to `answerable`, 1 or 0.
 
-    Raises `ValueError` for a question without a prediction (which the official scripts count as 0), for a prediction
-    to no question of `answers`, and for an unknown language.
+    Raises `ValueError` for a question without a prediction (the official scripts count it as 0), for a prediction
+    whose question is not in `answers`, and for an unknown language.
     """
     check_questions(predictions, answers, "answers")
     unanswerable = not all(answers.values())
@@ -143,8 +143,8 @@ def evaluate_answers(
 def check_questions(predictions: dict[str, str], others: dict, name: str):
     if missing := [question for question in others if question not in predictions]:
         raise ValueError(
-            f'question {missing[0]!r} has no prediction ({len(missing)} of {len(others)} have none); predict "" where '
-            "there is no answer"
+            f'question {missing[0]!r} has no prediction ({len(missing)} of {len(others)} have none); predict "" for '
+            "a question without an answer"
         )
     if unknown := [question for question in predictions if question not in others]:
         raise ValueError(
@@ -155,13 +155,13 @@ def check_questions(predictions: dict[str, str], others: dict, name: str):
 
 def mean_answers(measured: Measured) -> dict[str, float]:
     """
-    The means over the questions, from the values of [`evaluate_answers`].
+    Averages the values of [`evaluate_answers`] over the questions.
 
     Returns:
         `F1` and `EM` in per cent, from 0 to 100, as the official scripts print them, and the number of `questions`. If
-        some questions are unanswerable, the same of the questions with an answer (`HasAns_F1`, `HasAns_EM`,
-        `HasAns_questions`) and of those without (`NoAns_F1`, ...), names of SQuAD v2.0; a part without questions is
-        left out. Raises `ValueError` without questions.
+        some questions are unanswerable, also the same measures of the questions with an answer (`HasAns_F1`,
+        `HasAns_EM`, `HasAns_questions`) and without (`NoAns_F1`, ...), named as in SQuAD v2.0. A part without
+        questions is left out. Raises `ValueError` if there are no questions.
     """
     if not measured:
         raise ValueError("there are no questions")
@@ -173,7 +173,7 @@ def mean_answers(measured: Measured) -> dict[str, float]:
     for name, part in parts.items():
         if part:
             for measure in ("F1", "EM"):
-                # Added one by one as in the scripts; the last digits of sum() differ from Python 3.12 on.
+                # Adds one by one as the scripts do; the last digits of sum() differ from Python 3.12 on.
                 means[name + measure] = 100 * reduce(add, (one[measure] for one in part)) / len(part)
             means[f"{name}questions"] = len(part)
     return means
@@ -187,8 +187,8 @@ def apply_threshold(
     predictions: dict[str, str], no_answer_scores: dict[str, float], threshold: float
 ) -> dict[str, str]:
     """
-    The predictions, with "" for each question whose no-answer score is above the threshold. Raises `ValueError` for a
-    question without prediction or score, and for a score that is NaN.
+    Replaces the prediction by "" for each question whose no-answer score is above the threshold. Raises `ValueError`
+    for a question without prediction or score, and for a score that is NaN.
     """
     check_scores(predictions, no_answer_scores)
     return {
@@ -201,28 +201,30 @@ def best_threshold(
     measured: Measured, predictions: dict[str, str], no_answer_scores: dict[str, float], measure: str = "F1"
 ) -> tuple[float, float]:
     """
-    The threshold for [`apply_threshold`] with the largest mean, equal to that of the script of SQuAD v2.0: questions
-    are answered by ascending score, and the best place to stop is found, the first one of several.
+    Finds the threshold for [`apply_threshold`] with the largest mean. It equals the threshold of SQuAD v2.0's script:
+    questions are answered by ascending score, and the best place to stop is found (the first, if several are best).
 
     Args:
         measured (`dict[str, dict[str, float]]`): from [`evaluate_answers`].
-        predictions (`dict[str, str]`): those that were measured, before any threshold.
+        predictions (`dict[str, str]`): the measured predictions, before any threshold.
         no_answer_scores (`dict[str, float]`): question id to a score, such as a probability; the higher, the less
             likely the question has an answer. Equal scores stay in the order of the dict, and the best place may lie
             between them.
-        measure (`str`, defaults to `"F1"`): or `"EM"`.
+        measure (`str`, defaults to `"F1"`): measure to optimize, `"F1"` or `"EM"`.
 
     Returns:
         The mean in per cent, and the threshold: the score of the last question that is answered, or 0.0 if it is best
-        to answer none (which 0.0 does only if all scores are above 0). Raises `ValueError` without questions, for a
-        question without prediction, measures or score, and for a score that is NaN.
+        to answer none (0.0 answers none only if all scores are above 0).
+
+    Raises `ValueError` if there are no questions, for a question without prediction, measures or score, and for a
+    score that is NaN.
     """
     if not measured:
         raise ValueError("there are no questions")
     check_questions(predictions, measured, "measures")
     check_scores(predictions, no_answer_scores)
     order = sorted(no_answer_scores, key=no_answer_scores.__getitem__)
-    # Answering an unanswerable question turns it from right to wrong.
+    # An answer turns an unanswerable question from right to wrong.
     gains = (measured[q][measure] if answerable(measured[q]) else -bool(predictions[q]) for q in order)
     sums = list(accumulate(gains, initial=sum(not answerable(one) for one in measured.values())))
     best = max(range(len(sums)), key=sums.__getitem__)

@@ -15,8 +15,8 @@ from .answer_measures import ARTICLES, apply_threshold, best_threshold, evaluate
 
 def given_answers(questions: QuestionSet, predictions: dict[str, Prediction], threshold: float) -> dict[str, str]:
     """
-    Question id to answer. If questions of the set may lack an answer, the answer is empty where the probability of "no
-    answer" is above the threshold.
+    Returns question id to answer. If questions of the set may lack an answer, the answer is empty for a question whose
+    probability of "no answer" is above the threshold.
     """
     answers = {question: prediction.answer for question, prediction in predictions.items()}
     if questions.may_lack_answers:
@@ -30,15 +30,15 @@ def no_answer_probabilities(predictions: dict[str, Prediction]) -> dict[str, flo
 
 def measure_answers(questions: QuestionSet, answers: dict[str, str]) -> dict[str, float]:
     """
-    F1 and EM in per cent, see [`mean_answers`].
+    Computes F1 and EM in per cent, see [`mean_answers`].
 
     Args:
-        questions (`QuestionSet`): with answers.
+        questions (`QuestionSet`): a set with answers.
         answers (`dict[str, str]`): question id to the predicted answer.
 
     Returns:
         The means by the rules of the data set: MLQA's for the language of the context, or SQuAD's. Also F1 and EM by
-        the rules of the other one: `squad_F1` and `squad_EM`, or `mlqa_F1` and `mlqa_EM` if MLQA has the language.
+        the other rules: `squad_F1` and `squad_EM`, or `mlqa_F1` and `mlqa_EM` if MLQA has the language.
 
     Raises `ValueError` for a set of MLQA in a language that MLQA does not have.
     """
@@ -56,11 +56,11 @@ def evaluate_development(reader: Reader, sets: list[QuestionSet]) -> dict[str, f
 
     Args:
         reader (`Reader`).
-        sets (`list[QuestionSet]`): with answers; may be empty.
+        sets (`list[QuestionSet]`): sets with answers; may be empty.
 
     Returns:
-        - `F1_context-de.question-en`, `EM_context-de.question-en` and so on: of each pair of languages, in per cent,
-          the mean over the sets that have the pair
+        - `F1_context-de.question-en`, `EM_context-de.question-en` and so on, for each pair of languages: the mean in
+          per cent over the sets that have the pair
         - `F1`, `EM`: the means over the pairs, missing without sets
         - `threshold`: the probability of "no answer" with the best F1 over all questions of the sets that have
           unanswerable questions; 0.5 without such sets
@@ -118,9 +118,9 @@ def answer_set(
     Args:
         reader (`Reader`).
         questions (`QuestionSet`).
-        threshold (`float`): of "no answer", see [`given_answers`].
+        threshold (`float`): threshold of "no answer", see [`given_answers`].
         n_best (`int`, defaults to 20): number of answers that are written for each question.
-        folder (`Path`, *optional*): where [`write_answers`] writes.
+        folder (`Path`, *optional*): folder for [`write_answers`].
 
     Returns:
         `context` and `question` (their languages), the measures of [`measure_answers`] if the set has answers, and the
@@ -144,11 +144,11 @@ def answer_set(
 
 def matrix(results: list[dict], measure: str) -> tuple[list[str], list[str], dict[tuple[str, str], float]]:
     """
-    Languages of questions (rows) and contexts (columns), and the values by both.
+    Returns languages of questions (rows) and contexts (columns), and the values by both.
 
     Args:
-        results (`list[dict]`): of one data set; each has `context`, `question` and the measures.
-        measure (`str`): such as `"F1"`.
+        results (`list[dict]`): results of one data set; each has `context`, `question` and the measures.
+        measure (`str`): name of a measure, such as `"F1"`.
     """
     questions, contexts = ({result[side]: None for result in results} for side in ("question", "context"))
     values = {(result["question"], result["context"]): result[measure] for result in results}
@@ -156,7 +156,7 @@ def matrix(results: list[dict], measure: str) -> tuple[list[str], list[str], dic
 
 
 def markdown(results: list[dict]) -> str:
-    """Tables of F1 and EM in per cent: a row per question language, a column per context language, and their means."""
+    """Writes tables of F1 and EM in per cent: a row per question language, a column per context language, means."""
     tables = []
     for measure in ("F1", "EM"):
         rows, columns, values = matrix(results, measure)
@@ -170,7 +170,7 @@ def markdown(results: list[dict]) -> str:
 
 
 def values_of(values: dict[tuple[str, str], float], places: list[tuple[str, str]]) -> list[str]:
-    """The values as text, "-" for a missing one, and their mean."""
+    """Formats the values, with "-" for a missing value, and their mean."""
     there = [values[place] for place in places if place in values]
     return [f"{values[p]:.1f}" if p in values else "-" for p in places] + [f"{sum(there) / len(there):.1f}"]
 

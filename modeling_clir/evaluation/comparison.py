@@ -1,7 +1,8 @@
 """
 Compares runs: measures of each query, a significance test, tables and a plot.
 
-Values of queries go by the names of `ir_measures` (`AP`, `RR`), means by the names of [`evaluate_run`] (`MAP`, `MRR`).
+Values of queries have the names of `ir_measures` (`AP`, `RR`). Means have the names of [`evaluate_run`] (`MAP`,
+`MRR`).
 """
 
 import logging
@@ -24,10 +25,10 @@ SIGNS_AT_ONCE = 2**22
 
 def read_judgements(path: Path) -> tuple[dict[str, dict[str, int]], tuple[dict, dict] | None]:
     """
-    The qrels of a TREC file or a collection folder; for a folder also its queries and documents. Queries without a
-    relevant document stay and count 0 in every run, as in trec_eval; their number is logged. Raises
-    `FileNotFoundError` for a missing file, `ValueError` for a file without judgements, and as [`read_qrels`] or
-    [`read_collection`].
+    Reads the qrels of a TREC file or a collection folder; for a folder also its queries and documents. Queries without
+    a relevant document stay and count 0 in every run, as in trec_eval; their number is logged. Raises
+    `FileNotFoundError` for a missing file, `ValueError` for a file without judgements, and the errors of
+    [`read_qrels`] or [`read_collection`].
     """
     if path.is_dir():
         collection = read_collection(path)
@@ -44,24 +45,23 @@ def read_judgements(path: Path) -> tuple[dict[str, dict[str, int]], tuple[dict, 
 
 def read_judged_run(path: Path, qrels: dict[str, dict[str, int]], known: tuple[dict, dict] | None = None) -> Run:
     """
-    The judged queries of a TREC run.
+    Reads the judged queries of a TREC run.
 
     Args:
         path (`Path`): the file, plain or `.gz`.
         qrels (`dict[str, dict[str, int]]`): query id to document id to relevance.
-        known (`tuple[dict, dict]`, *optional*): all queries and documents, by id. With them, unknown ids are errors;
-            without them, an id that is not judged may be any.
+        known (`tuple[dict, dict]`, *optional*): all queries and documents, by id. If given, unknown ids are errors.
 
     Logs the number of queries of the run that are not judged (left out), and of judged queries that the run lacks
-    (they count 0). Raises `FileNotFoundError` for a missing file, `ValueError` as [`read_run`], and for a run without
-    any query of the qrels or without any document that is judged for its query.
+    (they count 0). Raises `FileNotFoundError` for a missing file, and the `ValueError` of [`read_run`]. Raises
+    `ValueError` too for a run without any query of the qrels, or without any document that is judged for its query.
     """
     run = read_run(path, known)
     kept = {query: listed for query, listed in run.items() if query in qrels}
     if not kept:
-        raise ValueError(f"{path} has no query of the qrels: are these of another topic set?")
+        raise ValueError(f"{path} has no query of the qrels: are the qrels of another topic set?")
     if not any(document in qrels[query] for query, listed in kept.items() for document in listed):
-        raise ValueError(f"{path} has no document that is judged for its query: are these of other documents?")
+        raise ValueError(f"{path} has no document that is judged for its query: are the qrels of other documents?")
     if others := len(run) - len(kept):
         logger.warning(f"{path}: {others} of {len(run)} queries are not judged and are left out")
     if missing := len(qrels) - len(kept):
@@ -71,7 +71,7 @@ def read_judged_run(path: Path, qrels: dict[str, dict[str, int]], known: tuple[d
 
 def query_values(run: Run, qrels: dict[str, dict[str, int]]) -> dict[str, np.ndarray]:
     """
-    AP, nDCG@20, P@10, R@100, RR and Judged@20 of each query, see [`evaluate_queries`], which raises the same errors.
+    Computes AP, nDCG@20, P@10, R@100, RR and Judged@20 of each query. Errors are those of [`evaluate_queries`].
 
     Returns:
         Name of the measure to its values, `(queries,)`, in the order of `qrels`.
@@ -82,17 +82,17 @@ def query_values(run: Run, qrels: dict[str, dict[str, int]]) -> dict[str, np.nda
 
 def randomization_test(differences: np.ndarray, permutations: int = PERMUTATIONS, seed: int = 0) -> float:
     """
-    The two-sided p-value of a paired randomization test (Fisher 1935; Smucker, Allan and Carterette 2007, "A
-    comparison of statistical significance tests for information retrieval evaluation"): how often the mean of
-    `differences` is at least as far from 0 if their signs are random.
+    Computes the two-sided p-value of a paired randomization test (Fisher 1935; Smucker, Allan and Carterette 2007, "A
+    comparison of statistical significance tests for information retrieval evaluation"). The p-value is the share of
+    random signs that move the mean of `differences` at least as far from 0.
 
     Args:
         differences (`np.ndarray` of shape `(queries,)`): values of one run minus values of another; zeros change
             nothing.
-        permutations (`int`, defaults to 100,000): if there are at most so many choices of signs, all of them are tried
-            and the value is exact. Else so many are drawn, and the observed signs count as one more (Phipson and Smyth
-            2010).
-        seed (`int`, defaults to 0): of the draw.
+        permutations (`int`, defaults to 100,000): if there are at most this many choices of signs, all are tried and
+            the value is exact. Otherwise this many are drawn, and the observed signs count as one more (Phipson and
+            Smyth 2010).
+        seed (`int`, defaults to 0): seed of the draw.
     """
     sizes = np.abs(differences[differences != 0])
     number = len(sizes)
@@ -113,7 +113,7 @@ def randomization_test(differences: np.ndarray, permutations: int = PERMUTATIONS
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """p-values adjusted for their number, in the given order. Holm (1979) rejects at alpha if one is below alpha."""
+    """Adjusts p-values for their number (Holm 1979), in the given order. Below alpha, a value rejects at alpha."""
     adjusted, largest = [1.0] * len(p_values), 0.0
     for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         largest = max(largest, (len(p_values) - rank) * p_values[place])
@@ -123,15 +123,15 @@ def holm(p_values: list[float]) -> list[float]:
 
 def compare(runs: dict[str, Run], qrels: dict[str, dict[str, int]]) -> dict[str, dict[str, dict]]:
     """
-    Compares runs with the first of them.
+    Compares runs with the first run.
 
     Args:
-        runs (`dict[str, Run]`): by name.
+        runs (`dict[str, Run]`): runs by name.
         qrels (`dict[str, dict[str, int]]`): query id to document id to relevance.
 
     Returns:
-        Name of the measure (`AP`, ...) to name of the run to `values`, `(queries,)`, their `mean`, and `p`, the
-        p-value of the difference from the first run, adjusted by Holm over the runs; `None` for the first.
+        Name of the measure (`AP`, ...) to name of the run to `values`, `(queries,)`, their `mean`, and `p`. `p` is the
+        p-value of the difference from the first run, adjusted by Holm over the runs, and `None` for the first run.
     """
     values = {name: query_values(run, qrels) for name, run in runs.items()}
     first, *others = runs
@@ -146,7 +146,7 @@ def compare(runs: dict[str, Run], qrels: dict[str, dict[str, int]]) -> dict[str,
 
 
 def cells(results: dict[str, dict[str, dict]]) -> list[list[str]]:
-    """The header and a row for each run: its name, and the mean and p-value of each measure."""
+    """Makes the header and a row for each run: its name, and the mean and p-value of each measure."""
     rows = [["run", *(MEAN_NAMES[measure] for measure in results)]]
     for name in next(iter(results.values())):
         cell = (results[measure][name] for measure in results)
@@ -155,14 +155,14 @@ def cells(results: dict[str, dict[str, dict]]) -> list[list[str]]:
 
 
 def markdown_table(results: dict[str, dict[str, dict]]) -> str:
-    """Means, with p-values in parentheses, for Markdown."""
+    """Writes a table in Markdown: means, with p-values in parentheses."""
     header, *rows = cells(results)
     lines = [header, ["---", *("---:" for _ in results)], *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
 def latex_table(results: dict[str, dict[str, dict]]) -> str:
-    """Means, with p-values in parentheses, for LaTeX with the package `booktabs`."""
+    """Writes a table in LaTeX with the package `booktabs`: means, with p-values in parentheses."""
     special = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}"})
     special |= str.maketrans({"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"})
     header, *rows = (" & ".join(cell.translate(special) for cell in line) + " \\\\\n" for line in cells(results))
@@ -172,7 +172,7 @@ def latex_table(results: dict[str, dict[str, dict]]) -> str:
 
 
 def plot_differences(results: dict[str, dict[str, dict]], measure: str, path: Path):
-    """Draws the differences of the queries from the first run in one measure, sorted, a panel for each other run."""
+    """Plots the queries' differences from the first run in one measure, sorted, in a panel for each other run."""
     (first, reference), *others = results[measure].items()
     figure = Figure(figsize=(8, 0.6 + 2.2 * len(others)), layout="constrained")
     parts = figure.subplots(len(others), sharex=True, sharey=True, squeeze=False)[:, 0]

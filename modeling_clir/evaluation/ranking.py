@@ -1,9 +1,9 @@
 """
-Ranking the documents of a collection, and measuring a ranking.
+Ranks the documents of a collection, and measures rankings.
 
-A measure has two names. `MAP` and `MRR` are means over queries; their values of one query are average precision (AP)
-and reciprocal rank (RR). The dicts and files of this module keep the name of the mean for both, so that a column of
-the CSV of queries and the mean over it are called the same.
+`MAP` and `MRR` are means over queries of average precision (AP) and reciprocal rank (RR). The dicts and files of this
+module use the name of the mean for the value of one query too, so that a column of the CSV of queries and its mean
+have the same name.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def rank_collection(
 
     Args:
         reranker (`Reranker`).
-        collection (`Collection`): what is ranked.
+        collection (`Collection`): queries and documents to rank.
         queries (`list[str]`, *optional*): ids; all judged queries by default.
         progress (`bool`, defaults to `True`): show a bar on stderr.
         distributed (`bool`, defaults to `False`): share the work with the other processes, see [`Reranker.score`].
@@ -61,8 +61,8 @@ def rank_collection(
 
 def evaluate_queries(run: Run, qrels: dict[str, dict[str, int]]) -> dict[str, dict[str, float]]:
     """
-    The measures of each judged query, by `ir_measures`. A document is relevant if its relevance is above 0. Equal
-    scores are ordered by descending document id, as in trec_eval.
+    Computes the measures of each judged query with `ir_measures`. A document is relevant if its relevance is above 0.
+    Equal scores are ordered by descending document id, as in trec_eval.
 
     Args:
         run (`dict[str, dict[str, float]]`): query id to document id to score.
@@ -83,13 +83,15 @@ def evaluate_queries(run: Run, qrels: dict[str, dict[str, int]]) -> dict[str, di
         count.
 
     Raises `ValueError` for a score that is not a finite number, a relevance that is not a whole number, an id of
-    another type or that occurs as a string and as a number, and if run and qrels have no query in common.
+    another type, and an id that occurs as a string and as a number. Raises it too if run and qrels have no query in
+    common.
     """
     run, qrels = check_run(run), check_qrels(qrels)
     check_queries(run, qrels)
     names = {measure: name for name, measure in MEASURES.items()}
     found = {query: dict.fromkeys(MEASURES, 0.0) for query in qrels}
-    # Judged@20 of ir_measures orders equal scores differently and fails without a document: it gets ranks as scores.
+    # Judged@20 of ir_measures orders equal scores in another way, and fails without a document: it gets ranks as
+    # scores.
     ranks = {
         query: {document: -rank for rank, document in enumerate(ranking(scores))}
         for query, scores in run.items()
@@ -103,19 +105,19 @@ def evaluate_queries(run: Run, qrels: dict[str, dict[str, int]]) -> dict[str, di
 
 
 def check_run(run: Run) -> Run:
-    """The run with strings as ids and Python's floats as scores. Raises `ValueError` as [`evaluate_queries`]."""
+    """Turns ids into strings and scores into Python's floats. Raises the `ValueError` of [`evaluate_queries`]."""
     checked = string_ids(run, "the run", "{query id: {document id: score}}")
     return {query: check_scores(scores, f"the run, query {query!r}") for query, scores in checked.items()}
 
 
 def check_qrels(qrels: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
-    """The qrels with strings as ids and Python's ints as relevance. Raises `ValueError` as [`evaluate_queries`]."""
+    """Turns ids into strings and relevance into Python's ints. Raises the `ValueError` of [`evaluate_queries`]."""
     checked = string_ids(qrels, "the judgements", "{query id: {document id: relevance}}")
     return {query: check_relevance(judged, f"the judgements, query {query!r}") for query, judged in checked.items()}
 
 
 def check_scores(scores: dict[str, float], where: str) -> dict[str, float]:
-    """As [`check_run`], for one query."""
+    """Does the same as [`check_run`] for one query."""
     checked = string_ids(scores, where, "{document id: score}")
     for document, score in checked.items():
         checked[document] = as_float(score)
@@ -125,7 +127,7 @@ def check_scores(scores: dict[str, float], where: str) -> dict[str, float]:
 
 
 def check_relevance(judged: dict[str, int], where: str) -> dict[str, int]:
-    """As [`check_qrels`], for one query."""
+    """Does the same as [`check_qrels`] for one query."""
     checked = string_ids(judged, where, "{document id: relevance}")
     for document, relevance in checked.items():
         if not as_float(relevance).is_integer():
@@ -137,7 +139,7 @@ def check_relevance(judged: dict[str, int], where: str) -> dict[str, int]:
 
 
 def as_float(value: object) -> float:
-    """NaN for what is no number, and for a number that is written as text."""
+    """Converts a number. Returns NaN for anything else, and for a number that is written as text."""
     try:
         return math.nan if isinstance(value, str) else float(value)
     except (TypeError, ValueError):
@@ -145,7 +147,7 @@ def as_float(value: object) -> float:
 
 
 def string_ids(table: dict, where: str, shape: str) -> dict[str, object]:
-    """A new dict with the keys as strings. Raises `ValueError` for anything else than a dict of the `shape`."""
+    """Copies a dict with its keys as strings. Raises `ValueError` for anything but a dict of the `shape`."""
     if not isinstance(table, Mapping):
         raise ValueError(f"{where}: expected a dict {shape}, got {type(table).__name__}")
     found = {}
@@ -168,13 +170,13 @@ def check_queries(run: Run, qrels: dict[str, dict[str, int]]):
 
 
 def mean_measures(measured: Iterable[dict[str, float]]) -> dict[str, float]:
-    """The mean of each measure over queries, from the values of [`evaluate_queries`]."""
+    """Averages each measure over queries, from the values of [`evaluate_queries`]."""
     measured = list(measured)
     return {name: sum(values[name] for values in measured) / len(measured) for name in MEASURES}
 
 
 def evaluate_run(run: Run, qrels: dict[str, dict[str, int]]) -> dict[str, float]:
-    """The means of [`evaluate_queries`] over all judged queries, which raises the same errors."""
+    """Averages [`evaluate_queries`] over all judged queries. Raises the same errors."""
     return mean_measures(evaluate_queries(run, qrels).values())
 
 

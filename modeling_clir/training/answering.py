@@ -1,6 +1,6 @@
 """
-Finetunes a reader for question answering (Yu, Fei, Li 2021, section 5): trained in one language, tested in pairs of
-languages. The epoch with the best development F1 of a pair answers the test questions of that pair.
+Finetunes a reader for question answering in one language, and tests it in pairs of languages (Yu, Fei, Li 2021,
+section 5). The epoch with the best development F1 of a pair answers the test questions of that pair.
 """
 
 import math
@@ -38,8 +38,8 @@ def save_reader(reader: Reader, folder: Path):
 
 def freeze(model: PreTrainedModel, num_finetuned_layers: int | None, freeze_embeddings: bool):
     """
-    Freezes, in place, all but the last `num_finetuned_layers` layers and the head; without this number, the embeddings
-    if `freeze_embeddings`. Raises `ValueError` if the model has fewer layers.
+    Freezes, in place, all parameters but the last `num_finetuned_layers` layers and the head. Without this number, it
+    freezes the embeddings if `freeze_embeddings`. Raises `ValueError` if the model has fewer layers.
     """
     if num_finetuned_layers is not None:
         finetune_last_layers(model, num_finetuned_layers)
@@ -49,10 +49,10 @@ def freeze(model: PreTrainedModel, num_finetuned_layers: int | None, freeze_embe
 
 class AnsweringTrainer(XLRetrievalTrainer):
     """
-    Trains the model of a [`Reader`]. The loss of a window is the mean cross entropy of the first and the last token of the
-    answer, over all tokens but padding (Devlin et al. 2019, BERT, section 4.2). `evaluate`, after each epoch, gives
-    F1 and EM of the development sets and saves the model in `epoch-{number}`. Saving a checkpoint removes the models of
-    epochs that are the best for no pair of languages and not for the mean over the pairs.
+    Trains the model of a [`Reader`]. The loss of a window is the mean cross entropy of the first and the last token of
+    the answer, over all tokens but padding (Devlin et al. 2019, BERT, section 4.2). After each epoch, `evaluate` gives
+    F1 and EM of the development sets and saves the model in `epoch-{number}`. Saving a checkpoint removes the models
+    of epochs that are best neither for a pair of languages nor for the mean over the pairs.
 
     Args:
         reader (`Reader`): its model is trained in place.
@@ -101,17 +101,17 @@ class AnsweringTrainer(XLRetrievalTrainer):
 
     def _save_checkpoint(self, *args, **kwargs):
         super()._save_checkpoint(*args, **kwargs)
-        if self.is_world_process_zero():  # last: a run that is killed before this goes on from the checkpoint before
+        if self.is_world_process_zero():  # last: a run that is killed before this resumes at the previous checkpoint
             chosen = chosen_epochs(read_history(self.state.log_history), self.select)
             keep_epochs(Path(self.args.output_dir), set(chosen.values()))
 
 
 def read_history(log_history: list[dict], prefix: str = "eval") -> list[dict[str, float]]:
-    """Takes what [`evaluate_development`] found after each epoch from `trainer.state.log_history`."""
+    """Reads the results of [`evaluate_development`] after each epoch from `trainer.state.log_history`."""
     return [
         {
             name.removeprefix(f"{prefix}_"): value
-            for name, value in sorted(record.items())  # the order of a log that was read from a file
+            for name, value in sorted(record.items())  # a log that was read from a file has this order
             if name.startswith(f"{prefix}_")
         }
         for record in log_history
@@ -121,13 +121,14 @@ def read_history(log_history: list[dict], prefix: str = "eval") -> list[dict[str
 
 def chosen_epochs(history: list[dict[str, float]], select: str = "best") -> dict[str | None, int]:
     """
-    Chooses the epoch, counted from 1, that answers the test questions of each pair of languages: the one with the best
-    development F1 of the pair (the earliest if several are equal). The key `None` is for pairs without development
-    questions: the epoch with the best mean over the pairs, or the last if there are no development questions.
+    Chooses the epoch, counted from 1, that answers the test questions of each pair of languages. It is the epoch with
+    the best development F1 of the pair (the earliest if several are equal). The key `None` is for pairs without
+    development questions: the epoch with the best mean over the pairs, or the last epoch if there are no development
+    questions.
 
     Args:
         history (`list[dict[str, float]]`): for each epoch `F1_context-de.question-en` and so on, and their mean `F1`.
-        select (`str`, defaults to `"best"`): `"best"`; or `"last"`, the last epoch for all pairs.
+        select (`str`, defaults to `"best"`): `"best"`, or `"last"` for the last epoch for all pairs.
     """
     keys = [name for name in history[0] if name == "F1" or name.startswith("F1_")]
     chosen = {None: len(history)}
@@ -158,19 +159,20 @@ def train_reader(
     max_tokens_per_batch: int | None = None,
 ) -> list[dict[str, float]]:
     """
-    Trains in `args.output_dir`; goes on from the last checkpoint there. Leaves the models of the chosen epochs in
-    `epoch-{number}`.
+    Trains in `args.output_dir`, from the last checkpoint there if there is one. Leaves the models of the chosen epochs
+    in `epoch-{number}`.
 
     Args:
         reader (`Reader`): its model is trained in place.
         train_dataset (`TrainingWindows`): windows with the places of their answers.
         development (`list[QuestionSet]`): may be empty.
-        args (`XLRetrievalTrainingArguments`): its strategies of evaluating and saving are not used.
+        args (`XLRetrievalTrainingArguments`): training arguments; the strategies of evaluating and saving are not
+            used.
         select (`str`, defaults to `"best"`): see [`chosen_epochs`].
         max_tokens_per_batch (`int`, *optional*): see [`XLRetrievalTrainer`].
 
     Returns:
-        What [`evaluate_development`] found after each epoch.
+        The results of [`evaluate_development`] after each epoch.
     """
     args.eval_strategy, args.save_strategy = IntervalStrategy.EPOCH, SaveStrategy.EPOCH
     args.load_best_model_at_end, args.save_total_limit, args.eval_on_start = False, 1, False
@@ -192,8 +194,8 @@ def answer_by_epochs(
     output: Path | None = None,
 ) -> tuple[dict[str, list[dict]], list[dict[str, float]]]:
     """
-    Answers the test questions of each pair of languages by the model of the epoch that [`chosen_epochs`] gives, with the
-    threshold of "no answer" of that epoch. Opens each model once; all processes share the work.
+    Answers the test questions of each pair of languages with the model of the epoch that [`chosen_epochs`] gives, and
+    with that epoch's threshold of "no answer". Opens each model once; all processes share the work.
 
     Args:
         open_reader (`Callable[[int], Reader]`): opens the model of an epoch; epoch 0 is the model before training.
@@ -201,12 +203,12 @@ def answer_by_epochs(
         development (`list[QuestionSet]`): tunes the threshold of epoch 0; not used if there is a `history`.
         history (`list[dict[str, float]]`): from [`train_reader`]; empty without training.
         select (`str`, defaults to `"best"`): see [`chosen_epochs`].
-        n_best (`int`, defaults to 20): answers of a question that are written.
+        n_best (`int`, defaults to 20): answers to write for each question.
         output (`Path`, *optional*): writes answers to `output/{set}`; writes nothing by default.
 
     Returns:
-        For each test set the results of [`answer_set`] and the `epoch`, in the order of its pairs, without the sets that
-        have no answers to compare with; and the history, which without training holds the measures of epoch 0.
+        For each test set the results of [`answer_set`] and the `epoch`, in the order of its pairs. Sets without gold
+        answers are left out. Then the history; without training it holds the measures of epoch 0.
     """
     chosen = chosen_epochs(history, select) if history else {None: 0}
     epochs = [chosen.get(one.key, chosen[None]) for one in tests]
@@ -271,7 +273,7 @@ def write_card(
             "learning rate": f"{args.learning_rate:g}, {SchedulerType(args.lr_scheduler_type).value}",
             "embeddings": "frozen" if frozen else "trained",
             "layers": "all" if layers is None else f"the last {layers}",
-            "longest window": f"{reader.encoder.max_length} tokens, {reader.encoder.doc_stride} of them shared with the next",
+            "longest window": f"{reader.encoder.max_length} tokens, {reader.encoder.doc_stride} shared with the next",
             "precision": args.precision,
             "seed": args.seed,
         },

@@ -1,4 +1,4 @@
-"""Command lines of the runners, which may start from a recipe; and what a runner logs. Imports nothing heavy."""
+"""Parses the command lines and recipes of the runners, and sets up their logging. Imports nothing heavy."""
 
 import argparse
 import json
@@ -25,11 +25,12 @@ class DefaultsFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentD
 
 class RunnerParser(Parser, HfArgumentParser):
     """
-    A parser of dataclasses. The help shows the runner's options first, then those of transformers' `TrainingArguments`.
+    A parser of dataclasses. The help shows the runner's options first, then those of transformers'
+    `TrainingArguments`.
 
     Args:
-        dataclass_types (`Sequence[type]`): what the options are parsed into.
-        description (`str`, *optional*): of the runner.
+        dataclass_types (`Sequence[type]`): dataclasses of the options.
+        description (`str`, *optional*): description of the runner.
     """
 
     def __init__(self, dataclass_types: Sequence[type], description: str | None = None):
@@ -59,18 +60,18 @@ def parse_arguments(
     dataclass_types: Sequence[type], argv: list[str], description: str | None = None, training: bool = True
 ) -> tuple:
     """
-    Parses `--flag value` and, with `--config recipe.yaml`, the recipe: a flat mapping of the same names. Flags override
-    the recipe.
+    Parses `--flag value` and, with `--config recipe.yaml`, the recipe: a flat mapping of the same names. Flags
+    override the recipe.
 
     Args:
         dataclass_types (`Sequence[type]`): the runner's own options.
         argv (`list[str]`): the command line, without the program.
-        description (`str`, *optional*): of the runner, for `--help`.
-        training (`bool`, defaults to `True`): adds [`XLRetrievalTrainingArguments`], which bring in torch. What is wrong
-            in the runner's own options is said before.
+        description (`str`, *optional*): description of the runner, for `--help`.
+        training (`bool`, defaults to `True`): adds [`XLRetrievalTrainingArguments`], whose import loads torch. Errors
+            in the runner's own options are raised before that import.
 
-    Returns one instance of each dataclass, the training arguments last. Raises `ValueError` for a flag, value or name
-    in the recipe that is not possible.
+    Returns one instance of each dataclass, the training arguments last. Raises `ValueError` for an unknown or
+    impossible flag, value or name in the recipe.
     """
     parser = RunnerParser(dataclass_types, description)
     argv, recipe = take_recipe(argv)
@@ -92,7 +93,10 @@ def parse_arguments(
 
 
 def take_recipe(argv: list[str]) -> tuple[list[str], tuple[str, dict] | None]:
-    """`argv` without `--config PATH`; the path and what is in the file. Raises `ValueError` for one that is no mapping."""
+    """
+    Returns `argv` without `--config PATH`, and the path and content of that file (`None` without `--config`). Raises
+    `ValueError` if the file is not a mapping in YAML.
+    """
     argv = [part for one in argv for part in (one.split("=", 1) if one.startswith("--config=") else [one])]
     if "--config" not in argv:
         return argv, None
@@ -123,8 +127,8 @@ def recipe_flags(parser: RunnerParser, recipe: tuple[str, dict] | None) -> list[
 
 def start_logging(logger: logging.Logger, training_args=None):
     """
-    Logs to stderr with times: all warnings, and INFO of `logger`, the runner's, on the main process. With `--log_level
-    debug` also everything of the package.
+    Logs to stderr with times: all warnings, and INFO of the runner's `logger` on the main process. With `--log_level
+    debug` it also logs all messages of the package.
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
     logger.setLevel(logging.INFO if training_args is None or training_args.should_log else logging.WARNING)

@@ -1,4 +1,4 @@
-"""Folds of queries rotate through training, development and test (Yu, Fei, Li 2021, section 5); their results."""
+"""Rotates folds of queries through training, development and test (Yu, Fei, Li 2021, section 5), and joins results."""
 
 import json
 from dataclasses import dataclass
@@ -35,13 +35,14 @@ def plan_folds(
     collections: list[Collection], train_collections: list[Collection] | None = None, fold: int | None = None
 ) -> list[Fold]:
     """
-    Plans what is trained and tested. Each fold of the queries is the test fold once; the next fold is for development,
-    the others are for training. A fold has one model for all collections.
+    Plans the queries to train on and to test. Each fold of the queries is the test fold once; the next fold is for
+    development, the others are for training. A fold has one model for all collections.
 
     Args:
         collections (`list[Collection]`): collections to test, with `folds`; see [`assign_folds`].
-        train_collections (`list[Collection]`, *optional*): collections to train on; `collections` by default. If given,
-            one model tests all queries of `collections`, and the second fold of `train_collections` is for development.
+        train_collections (`list[Collection]`, *optional*): collections to train on; `collections` by default. If
+            given, one model tests all queries of `collections`, and the second fold of `train_collections` is for
+            development.
         fold (`int`, *optional*): plans this test fold only, also with `train_collections`.
 
     Raises `ValueError` for different numbers of folds, for a fold that does not exist, and for training or development
@@ -81,8 +82,8 @@ def check_fold(fold: Fold, sources: dict[str, Collection]):
     for name, ids in fold.test.items():
         if shared := [query for query in ids if query in seen]:
             logger.warning(
-                f"{fold.name}: {len(shared)} test queries of {name} have the id of a training query, as {shared[0]!r} of "
-                f"{seen[shared[0]]}; if they are the same topic, the model has seen it"
+                f"{fold.name}: {len(shared)} test queries of {name} have the id of a training query, as {shared[0]!r} "
+                f"of {seen[shared[0]]}; if both are the same topic, the model has seen it"
             )
 
 
@@ -117,7 +118,9 @@ def rank_fold(reranker: Reranker, fold: Fold, collections: list[Collection], dev
 
 
 def write_result(result: FoldResult, folder: Path):
-    """Writes `{collection}.run`, then `result.json`, which marks the fold as finished; then removes the checkpoints."""
+    """
+    Writes `{collection}.run`, then `result.json`, which marks the fold as finished. Removes the checkpoints last.
+    """
     for name, run in result.runs.items():
         write_run(run, folder / f"{name}.run", tag="modeling_clir")
     with new_file(folder / "result.json") as file:
@@ -126,7 +129,7 @@ def write_result(result: FoldResult, folder: Path):
 
 
 def read_result(folder: Path, collections: list[Collection]) -> FoldResult | None:
-    """Reads what [`write_result`] wrote; `None` if the fold is not finished."""
+    """Reads the files of [`write_result`]; `None` if the fold is not finished."""
     if not (folder / "result.json").is_file():
         return None
     remove_checkpoints(folder)  # left over if the run was killed while removing them
@@ -138,8 +141,8 @@ def with_finished(
     folds: list[Fold], results: list[FoldResult], collections: list[Collection], output: Path
 ) -> tuple[list[Fold], list[FoldResult]]:
     """
-    Adds the folds that earlier runs of one fold have finished in `output`, in the order of their numbers: a run of one
-    fold does not replace the results of others. Names the folds that are not finished (logged).
+    Adds the folds that earlier runs have finished in `output`, in the order of their numbers, so that a run of one
+    fold does not replace the results of the others. Logs the folds that are not finished.
     """
     results = {fold.name: result for fold, result in zip(folds, results)}
     if folds[0].name == "transfer":
@@ -160,9 +163,9 @@ def measure_folds(collection: Collection, folds: list[Fold], results: list[FoldR
     Joins the results of all folds to one run, in which each query is tested once.
 
     Returns:
-        The run; the measures of each query; and a dictionary of their means, the numbers of queries, pairs and cuts, and
+        The run; the measures of each query; and a dictionary of the means, the numbers of queries, pairs and cuts, and
         under `"folds"` the means of each trained fold. The mean over all queries equals the mean over the folds,
-        weighted by their numbers of queries.
+        weighted by the folds' numbers of queries.
     """
     name = collection.name
     scores = {query: ranked for result in results for query, ranked in result.runs[name].items()}

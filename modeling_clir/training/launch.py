@@ -1,4 +1,4 @@
-"""Starting the processes of a distributed run on CPUs."""
+"""Starts the processes of a distributed run on CPUs."""
 
 import os
 import re
@@ -13,14 +13,12 @@ LAUNCHER = re.compile(r"accelerate(-launch|\.commands\.\w+)?")  # a program, or 
 
 def start_all_processes():
     """
-    Called first in a runner, before torch is imported.
-
-    `accelerate launch --cpu --num_processes N` starts a single process unless it is given an MPI host file. This makes
-    N of it, by `torch.distributed.run`, waits for them and ends. In any other case it sets the threads of this process
-    ([`share_cores`]).
+    Starts N processes for `accelerate launch --cpu --num_processes N`, which itself starts only one unless it is given
+    an MPI host file. Runs them by `torch.distributed.run`, waits for them and exits. In any other case it sets the
+    threads of this process ([`share_cores`]). A runner calls it first, before torch is imported.
     """
     number = 1
-    alone = "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ  # what accelerate leaves for N > 1
+    alone = "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ  # accelerate leaves this for N > 1
     if alone and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "PMI_SIZE" not in os.environ:
         import psutil
 
@@ -41,9 +39,10 @@ def start_all_processes():
 
 def requested_processes(command: list[str]) -> int:
     """
-    The processes that an `accelerate launch` with this command line is to start; 1 for any other command.
+    Returns the number of processes that an `accelerate launch` with this command line asks for; 1 for any other
+    command.
 
-    Raises `ValueError` for several machines, on each of which accelerate would start a training of its own.
+    Raises `ValueError` for several machines, because accelerate would start a separate training on each.
     """
     at = next((i for i, part in enumerate(command) if i and LAUNCHER.fullmatch(Path(part).name)), None)
     if at is None:
@@ -54,7 +53,7 @@ def requested_processes(command: list[str]) -> int:
     options = command[at + 1 :]
     options = launch_command_parser().parse_known_args(options[options[:1] == ["launch"] :])[0]
     if (options.num_machines or 1) > 1:
-        raise ValueError("accelerate launch --cpu is for one machine; on several use torchrun")
+        raise ValueError("accelerate launch --cpu is for one machine; on several machines use torchrun")
     number = options.num_processes
     if number is None and (options.config_file or (Path(default_config_file).is_file() and not options.cpu)):
         number = load_config_from_file(options.config_file).num_processes

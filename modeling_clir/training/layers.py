@@ -1,4 +1,4 @@
-"""Chooses the layers of an encoder that are trained, and those that are drawn anew."""
+"""Chooses the layers of an encoder to train, and reinitializes layers."""
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ def head_parameters(model: PreTrainedModel) -> list[tuple[str, nn.Parameter]]:
 
 
 def encoder_layers(model: PreTrainedModel) -> list[tuple[nn.Module, ...]]:
-    """The modules of each layer, first to last; several a layer in XLM, which lists its sublayers separately."""
+    """Returns the modules of each layer, first to last. XLM has several a layer: it lists its sublayers separately."""
     number = model.config.num_hidden_layers
     lists = {}
     for name, module in model.base_model.named_modules():
@@ -42,13 +42,15 @@ def finetune_last_layers(model: PreTrainedModel, number: int):
 
 @torch.no_grad()
 def reinitialize_layers(model: PreTrainedModel, number: int, seed: int):
-    """Draws the last `number` layers anew, in place (Zhang et al. 2021, "Revisiting Few-sample BERT Fine-tuning")."""
+    """
+    Reinitializes the last `number` layers, in place (Zhang et al. 2021, "Revisiting Few-sample BERT Fine-tuning").
+    """
     chosen = last_layers(model, number, "reinit_layers")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         for layer in chosen:
             for parameter in layer.parameters():
-                parameter._is_hf_initialized = False  # else `_init_weights` skips it
+                parameter._is_hf_initialized = False  # otherwise `_init_weights` skips the parameter
             for module in layer.modules():
                 model._init_weights(module)
 

@@ -17,7 +17,7 @@ PANELS = (
 
 
 def plot_learning_curve(log_history: list[dict], path: Path):
-    """Writes a PNG of what a Trainer logged (`trainer.state.log_history`), by step."""
+    """Writes a PNG of the log of a Trainer (`trainer.state.log_history`), by step."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     for axes, (title, names) in zip(figure.subplots(1, len(PANELS)), PANELS):
         for name, label in names.items():
@@ -35,7 +35,7 @@ def plot_learning_curve(log_history: list[dict], path: Path):
 
 
 def plot_development(curves: dict[str, list[float]], path: Path, title: str = "Development MAP"):
-    """Writes a PNG with a curve per name, as per fold: a value after each epoch. The best epoch is marked."""
+    """Writes a PNG with a curve per name (of a fold, for instance): a value after each epoch. Marks the best epoch."""
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     axes = figure.subplots()
     for name, values in curves.items():

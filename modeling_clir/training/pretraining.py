@@ -18,9 +18,9 @@ from .trainer import BatchFacts, XLRetrievalTrainer
 class PretrainingTrainer(XLRetrievalTrainer):
     """
     Trains `BertLongForXLRetrieval` or `BertForXLRetrieval` on a [`PretrainingDataset`] with QLM and RR (Yu, Fei, Li
-    2021, section 3). `evaluate` gives the loss and accuracy of QLM and the accuracy and mean reciprocal rank of RR: for
-    each direction (query language-document language), and their means over the directions between two languages (over
-    all directions if each is within one language).
+    2021, section 3). `evaluate` gives the loss and accuracy of QLM and the accuracy and mean reciprocal rank of RR. It
+    gives each measure for each direction (query language-document language), and its mean over the directions between
+    two languages (over all directions if each is within one language).
 
     The arguments are [`XLRetrievalTrainer`]'s, without `weights`: the weights are `args.qlm_weight` and
     `args.rr_weight`.
@@ -64,11 +64,11 @@ class PretrainingTrainer(XLRetrievalTrainer):
         return self.report(metrics)
 
     def evaluate_examples(self, model, dataset, task, keys) -> dict[str, float]:
-        """Each process takes a share; sums are gathered, so the result does not depend on the number of processes."""
+        """Evaluates a share on each process and gathers sums: the number of processes does not change the result."""
         size = self.args.per_device_eval_batch_size
         keys = keys[self.args.process_index :: self.args.world_size]
         batches = [keys[start : start + size] for start in range(0, len(keys), size)]
-        # QLM: sum of the loss, tokens predicted right, tokens. RR: positives at rank 1, sum of 1/rank, queries.
+        # QLM: sum of the loss, rightly predicted tokens, tokens. RR: positives at rank 1, sum of 1/rank, queries.
         sums = torch.zeros(3, dtype=torch.float64, device=self.args.device)
         for batch in self.data_loader(dataset, batches):
             inputs = self._prepare_inputs(batch)

@@ -30,8 +30,8 @@ def save_reranker(reranker: Reranker, folder: Path):
 
 class RankingTrainer(XLRetrievalTrainer):
     """
-    Trains the model of a [`Reranker`] with RR alone, on a [`QueryDataset`]. `evaluate` gives the MAP over the development
-    queries of all collections together.
+    Trains the model of a [`Reranker`] with RR only, on a [`QueryDataset`]. `evaluate` gives the MAP over the
+    development queries of all collections together.
 
     Args:
         reranker (`Reranker`): its model is trained in place.
@@ -95,15 +95,16 @@ def finetune(
     head_learning_rate: float | None = None,
 ) -> tuple[Path, list[float]]:
     """
-    Trains on the training queries of a fold. Saves a checkpoint in `args.output_dir/{fold}` after each epoch; goes on
-    from the last one there. Everything random follows from `args.seed`, the epoch and the example, so a killed and
-    resumed run gives the same as an uninterrupted one.
+    Trains on the training queries of a fold. Saves a checkpoint in `args.output_dir/{fold}` after each epoch, and
+    resumes at the last checkpoint there. Everything random follows from `args.seed`, the epoch and the example, so a
+    killed and resumed run gives the same results as an uninterrupted run.
 
     Args:
         reranker (`Reranker`): its model is trained in place.
         fold (`Fold`): queries for training and development.
         collections (`list[Collection]`): the collections of these queries.
-        args (`XLRetrievalTrainingArguments`): its strategies of evaluating and saving are not used.
+        args (`XLRetrievalTrainingArguments`): training arguments; the strategies of evaluating and saving are not
+            used.
         num_negatives (`int`, defaults to 1): negatives of a training query.
         head_learning_rate (`float`, *optional*): see [`RankingTrainer`].
 

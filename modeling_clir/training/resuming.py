@@ -1,6 +1,6 @@
 """
-Output folders of the runners. A folder belongs to one command: the same command goes on where it was cut off, and does
-nothing if it is finished; another command is refused.
+Checks and resumes the output folders of the runners. A folder belongs to one command. The same command continues where
+it was cut off, and does nothing if it is finished. Another command is refused.
 """
 
 import json
@@ -17,14 +17,14 @@ from .trainer import XLRetrievalTrainingArguments
 
 logger = logging.get_logger(__name__)
 
-# Training arguments that change no result. All others are compared, also those of later versions of Transformers.
+# Training arguments that change no result. All others are compared, those of later versions of Transformers too.
 WITHOUT_EFFECT = {
-    # what to do, and where
+    # task and folder
     "output_dir", "do_train", "do_eval", "do_predict", "resume_from_checkpoint",
     # logs
-    "logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter", "log_on_each_node", "log_level",
-    "log_level_replica", "disable_tqdm", "report_to", "run_name", "project", "trackio_space_id", "trackio_bucket_id",
-    "trackio_static_space_id", "include_num_input_tokens_seen", "skip_memory_metrics", "debug",
+    "logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter", "log_on_each_node",
+    "log_level", "log_level_replica", "disable_tqdm", "report_to", "run_name", "project", "trackio_space_id",
+    "trackio_bucket_id", "trackio_static_space_id", "include_num_input_tokens_seen", "skip_memory_metrics", "debug",
     # evaluating and saving on the way
     "eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "eval_accumulation_steps", "eval_do_concat_batches",
     "eval_use_gather_object", "per_device_eval_batch_size", "batch_eval_metrics", "include_for_metrics",
@@ -35,7 +35,7 @@ WITHOUT_EFFECT = {
     # loading data: a batch follows from seed, epoch and index
     "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor",
     "dataloader_multiprocessing_context", "dataloader_in_order", "accelerator_config", "remove_unused_columns",
-    # memory, and how processes talk; their number is compared
+    # memory, and communication of processes; the number of processes is compared
     "gradient_checkpointing", "gradient_checkpointing_kwargs", "activation_checkpointing",
     "activation_checkpointing_kwargs", "torch_empty_cache_steps", "ddp_backend", "ddp_timeout", "ddp_bucket_cap_mb",
     "ddp_broadcast_buffers", "ddp_find_unused_parameters", "ddp_static_graph", "local_rank",
@@ -44,30 +44,35 @@ WITHOUT_EFFECT = {
 # A pretraining that is resumed may become longer.
 LENGTH = ("max_steps", "num_train_epochs")
 
-# Files of a command that has something to lose: a checkpoint, a finished fold or training, measures.
-BEGUN = ("checkpoint-*", "metrics.json", "trainer_state.json", "eval_results.json",
-         *(f"{fold}/{name}" for fold in ("fold-*", "transfer") for name in ("checkpoint-*", "result.json")))  # fmt: skip
+# Files that another command must not overwrite: a checkpoint, a finished fold or training, measures.
+BEGUN = (
+    "checkpoint-*",
+    "metrics.json",
+    "trainer_state.json",
+    "eval_results.json",
+    *(f"{fold}/{name}" for fold in ("fold-*", "transfer") for name in ("checkpoint-*", "result.json")),
+)
 
 
 def check_output(
     output: Path, runner: str, options: dict, args: XLRetrievalTrainingArguments, collections: list[Collection] = ()
 ) -> dict[str, dict | list]:
     """
-    Checks that a folder is this command's.
+    Checks that a folder is new or belongs to this command.
 
     Args:
         output (`Path`): the folder; it need not exist.
-        runner (`str`): file name of the runner. With and without `--do_train` are two commands.
-        options (`dict`): the runner's own options; JSON.
-        args (`XLRetrievalTrainingArguments`): with `--do_train` all but `WITHOUT_EFFECT` are compared, and the number of
-            processes; else only the seed.
-        collections (`list[Collection]`, *optional*): with folds.
+        runner (`str`): file name of the runner. A runner with `--do_train` and without are two commands.
+        options (`dict`): the runner's own options, as JSON values.
+        args (`XLRetrievalTrainingArguments`): training arguments. With `--do_train` all but `WITHOUT_EFFECT` are
+            compared, and the number of processes. Otherwise only the seed is compared.
+        collections (`list[Collection]`, *optional*): collections with folds.
 
     Returns:
-        Name to content of the JSON files that [`claim_output`] writes: `settings.json`, all that the results depend on,
-        and `{collection}.folds.json`.
+        Name to content of the JSON files that [`claim_output`] writes: `settings.json`, with all settings that change
+        the results, and `{collection}.folds.json`.
 
-    Raises `ValueError` if `output` holds something of another command; names each setting that differs, with both
+    Raises `ValueError` if `output` holds results of another command; it names each setting that differs, with both
     values. Settings that an older `settings.json` lacks are not compared (logged).
     """
     used = {"seed": args.seed}
@@ -97,13 +102,13 @@ def claim_output(output: Path, files: dict[str, dict | list], args: XLRetrievalT
 
 
 def compare_settings(output: Path, settings: dict, may_differ: tuple[str, ...] = ()):
-    """Raises `ValueError` if what was begun in `output` has other settings; logs those that `may_differ`."""
+    """Raises `ValueError` if the run in `output` has other settings; only logs a difference in `may_differ`."""
     command = settings["command"]
     if (output / "settings.json").is_file():
         found, older = read_json(output / "settings.json"), "--do_train"
     else:
         found, older = {}, "run_pretraining.py --do_train" if is_pretraining(output) else "without training"
-    if "command" not in found:  # older versions wrote none, and settings.json only for finetuning
+    if "command" not in found:  # older versions wrote no command, and settings.json only for finetuning
         found["command"] = command if command.endswith(older) else f"a command of an older version, {older}"
     if found["command"] != command:
         raise ValueError(f"{output} holds results of {found['command']}: pass another --output_dir for {command}")
@@ -113,8 +118,8 @@ def compare_settings(output: Path, settings: dict, may_differ: tuple[str, ...] =
         listed = ", ".join(f"--{name} {found[name]} (now {settings[name]})" for name in differing)
         if set(differing) <= set(may_differ):
             logger.warning(
-                f"{output} was trained with {listed}: goes on to the new end. A learning rate that falls towards the end "
-                "was that of the old one"
+                f"{output} was trained with {listed}: goes on to the new end. A learning rate that falls towards the "
+                "end has so far fallen towards the old end"
             )
             return
         raise ValueError(
@@ -131,7 +136,7 @@ def read_json(path: Path):
 
 
 def read_state(folder: Path) -> TrainerState | None:
-    """The state that a Trainer saved in a folder, after all else; `None` if there is none, or a part."""
+    """Reads the state that a Trainer saves last in a folder; `None` if the state is missing or incomplete."""
     try:
         return TrainerState.load_from_json(str(folder / "trainer_state.json"))
     except (OSError, ValueError):
@@ -145,20 +150,20 @@ def is_at_end(state: TrainerState, args: XLRetrievalTrainingArguments) -> bool:
 
 
 def is_finished(args: XLRetrievalTrainingArguments) -> bool:
-    """Is the model in the output folder that of the end of the training? The runner saves the state after the model."""
+    """Tells whether the output folder holds the finished model. The runner saves the state after the model."""
     state = read_state(Path(args.output_dir))
     return state is not None and is_at_end(state, args)
 
 
 def last_complete_checkpoint(folder: Path, args: XLRetrievalTrainingArguments) -> Path | None:
-    """The last checkpoint with a complete state. Incomplete ones after it are removed (logged)."""
+    """Returns the last checkpoint with a complete state. Removes incomplete checkpoints after it (logged)."""
     checkpoints = {int(path.name.split("-")[1]): path for path in folder.glob("checkpoint-*") if is_checkpoint(path)}
     with args.main_process_first():
         for _, checkpoint in sorted(checkpoints.items(), reverse=True):
             if read_state(checkpoint) is not None:
                 return checkpoint
             if args.process_index == 0:
-                logger.warning(f"{checkpoint} is incomplete and removed: a run was killed while writing it")
+                logger.warning(f"{checkpoint} is incomplete and removed: a run was killed while it was written")
                 shutil.rmtree(checkpoint)
     return None
 
@@ -169,9 +174,9 @@ def is_checkpoint(path: Path) -> bool:
 
 def checkpoint_to_resume(args: XLRetrievalTrainingArguments) -> Path | None:
     """
-    The checkpoint that `--resume_from_checkpoint` names. `true` is the output folder itself if its training is
-    finished, else the last complete checkpoint there. Raises `ValueError` if there is none, and if there are some
-    without the option.
+    Returns the checkpoint that `--resume_from_checkpoint` names, or the output folder itself if its training is
+    finished. `true` names the last complete checkpoint in the output folder. Raises `ValueError` if there is no such
+    checkpoint. Raises it too if the option is missing and the folder has checkpoints.
     """
     output, wanted = Path(args.output_dir), args.resume_from_checkpoint
     if is_finished(args):
@@ -196,8 +201,8 @@ def checkpoint_to_resume(args: XLRetrievalTrainingArguments) -> Path | None:
 
 def train_to_the_end(trainer: Trainer, checkpoint: Path | None) -> TrainerState:
     """
-    Trains from a checkpoint on, and returns the state at the end. If the checkpoint is the end, only loads its weights
-    and state; a Trainer would train one more step.
+    Trains from a checkpoint on, and returns the state at the end. If the checkpoint is the end of the training, it
+    only loads weights and state, because a Trainer would train one more step.
     """
     state = checkpoint and read_state(checkpoint)
     if state is not None and is_at_end(state, trainer.args):

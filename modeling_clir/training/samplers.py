@@ -1,4 +1,4 @@
-"""Choose the examples of each batch."""
+"""Chooses the examples of each batch."""
 
 import random
 from collections.abc import Iterator
@@ -16,19 +16,19 @@ BUCKET = 1.1  # examples are shuffled with others that are at most this many tim
 
 class TaskBatchSampler:
     """
-    Gives batches of one task and one language pair. All processes, and all batches that are accumulated into one optimizer
-    step, have the same task and pair.
+    Gives batches of one task and one language pair. All processes, and all batches that are accumulated into one
+    optimizer step, have the same task and pair.
 
-    An epoch is a sequence of rounds. In a round each language pair has one QLM step, in random order, and then one RR step
-    (Yu, Fei, Li 2021, released code), until its examples are used up. The last step of a pair is filled up with its first
-    examples.
+    An epoch is a sequence of rounds. In a round each language pair has one QLM step, in random order, and then one RR
+    step (Yu, Fei, Li 2021, released code), until the examples of the pair are used up. The last step of a pair is
+    filled up with its first examples.
 
     Args:
         sizes (`dict[tuple[str, str], int]`): examples of each (task, pair).
         batch_size (`int`): examples per batch and process.
-        num_processes, process_index (`int`, default to 1 and 0): of distributed training.
+        num_processes, process_index (`int`, default to 1 and 0): for distributed training.
         accumulation_steps (`int`, defaults to 1): batches per optimizer step and process.
-        seed (`int`, defaults to 0): of the order.
+        seed (`int`, defaults to 0): seed of the order.
 
     Iterating gives lists of [`ExampleKey`]. Call `set_epoch` before each epoch.
     """
@@ -46,7 +46,7 @@ class TaskBatchSampler:
         return -(-self.sizes[name] // (self.batch_size * self.batches_per_step))
 
     def steps(self, name: tuple[str, str], rng: random.Random) -> list[list[int]]:
-        """The examples of each optimizer step of a (task, pair) in this epoch."""
+        """Draws the examples of each optimizer step of a (task, pair) in this epoch."""
         size = self.sizes[name]
         order = list(range(size))
         rng.shuffle(order)
@@ -55,7 +55,7 @@ class TaskBatchSampler:
         return [order[start : start + examples] for start in range(0, len(order), examples)]
 
     def batch(self, step: list[int], part: int) -> list[int]:
-        """One of the `batches_per_step` batches of a step."""
+        """Returns one of the `batches_per_step` batches of a step."""
         return step[part * self.batch_size :][: self.batch_size]
 
     def __len__(self) -> int:
@@ -79,18 +79,20 @@ class TaskBatchSampler:
 
 class TokenBudgetSampler(TaskBatchSampler):
     """
-    A [`TaskBatchSampler`] that fills batches up to a number of tokens, with examples of similar length. Steps of different
-    lengths come in random order.
+    A [`TaskBatchSampler`] that fills batches up to a number of tokens, with examples of similar length. Steps of
+    different lengths come in random order.
 
-    The examples of a (task, pair) are sorted by length and cut into steps once: every epoch has the same number of steps.
-    Each epoch shuffles the steps, and the examples that differ by less than 10 % in length. Each example occurs once in an
-    epoch, except in the step of the longest: if it has fewer examples than batches, some occur twice.
+    The examples of a (task, pair) are sorted by length and cut into steps once: every epoch has the same number of
+    steps. Each epoch shuffles the steps, and the examples that differ by less than 10 % in length. Each example occurs
+    once in an epoch. Only in the step of the longest examples may one occur twice, if the step has fewer examples than
+    batches.
 
-    A step holds at most `max_tokens` times its batches, so two processes take the same steps as one with twice the budget.
-    One of its batches may exceed `max_tokens` by less than an example.
+    A step holds at most `max_tokens` times its number of batches, so two processes take the same steps as one process
+    with twice the budget. A batch of the step may exceed `max_tokens` by less than an example.
 
     Args:
-        lengths (`dict[tuple[str, str], np.ndarray]`): tokens of each example of each (task, pair), shape `(examples,)`.
+        lengths (`dict[tuple[str, str], np.ndarray]`): tokens of each example of each (task, pair), of shape
+            `(examples,)`.
         max_tokens (`int`): tokens per batch and process.
         num_processes, process_index, accumulation_steps, seed: see [`TaskBatchSampler`].
 
@@ -105,7 +107,8 @@ class TokenBudgetSampler(TaskBatchSampler):
             if tokens.max() > max_tokens:
                 raise ValueError(
                     f"max_tokens_per_batch ({max_tokens}) is less than the longest {name[0]} example of {name[1]}, "
-                    f"about {tokens.max()} tokens with all its documents: raise it, or lower max_length or num_negatives"
+                    f"about {tokens.max()} tokens with all its documents: raise max_tokens_per_batch, or lower "
+                    "max_length or num_negatives"
                 )
             order = np.argsort(tokens, kind="stable")
             starts = np.flatnonzero(np.diff(np.floor(np.log(tokens[order]) / np.log(BUCKET)))) + 1
@@ -137,15 +140,17 @@ class TokenBudgetSampler(TaskBatchSampler):
 
 def estimate_lengths(dataset: PretrainingDataset, encoder: PairEncoder) -> dict[tuple[str, str], np.ndarray]:
     """
-    Estimates the tokens of each example of each (task, pair), all its rows together, without tokenizing the corpus. Returns
-    arrays of shape `(examples,)`.
+    Estimates the tokens of each example of each (task, pair), all its rows together, without tokenizing the corpus.
+    Returns arrays of shape `(examples,)`.
 
-    An estimate is the mean of both directions. It takes the characters of the document, the tokens per character of its
-    language and the mean length of a query, both measured on 500 sections; and for each negative the mean of all sections
-    that may be drawn. Estimates are unbiased. One example is off by its query, its direction and its negatives, easily by
-    half. Batches are off by less: on chapters, news and paragraphs in en-de and fr-es, 15 to 40 QLM examples by at most
-    5 %; 4 to 10 RR examples with 3 negatives by +17 % to -32 %. Same-language pairs lose one sentence of the document;
-    estimates ignore that.
+    An estimate is the mean of both directions. It adds the document (its characters times the tokens per character of
+    its language) and the mean length of a query; both rates are measured on 500 sections. Each negative counts as the
+    mean of all sections that may be drawn.
+
+    Estimates are unbiased. The estimate of one example is easily off by half, because its query, direction and
+    negatives are drawn later. Batches are off by less. On chapters, news and paragraphs in en-de and fr-es, batches of
+    15 to 40 QLM examples are off by at most 5 %, and batches of 4 to 10 RR examples with 3 negatives are off by +17 %
+    to -32 %. Same-language pairs lose one sentence of the document; estimates ignore that.
     """
     special = encoder.tokenizer.num_special_tokens_to_add(pair=True)
     documents, queries = {}, {}

@@ -1,4 +1,4 @@
-"""Base of the trainers of all tasks: batches, timing, the scale of the loss."""
+"""Base class of the trainers of all tasks: batches, timing, scale of the loss."""
 
 import time
 from abc import ABC, abstractmethod
@@ -28,7 +28,7 @@ class EpochCallback(TrainerCallback):
 
 
 class StepTimer(TrainerCallback):
-    """Wall time of optimizer steps, data wait included; evaluation, saving and logging excluded."""
+    """Measures the wall time of optimizer steps, data wait included; evaluation, saving and logging excluded."""
 
     def __init__(self, totals: dict[str, torch.Tensor]):
         self.totals = totals
@@ -43,13 +43,13 @@ class StepTimer(TrainerCallback):
 @dataclass
 class BatchFacts:
     """
-    What a collator tells about a batch, beside the inputs of the model.
+    Facts of a batch that a collator gives besides the inputs of the model.
 
     Attributes:
         task (`str`): `"qlm"`, `"rr"` or `"qa"`.
         pairs (`list[str]`): language pair of each example.
         group_size (`int`, defaults to 1): documents of an example.
-        queries_cut, documents_cut (`int`, default to 0): how many were cut to the longest length.
+        queries_cut, documents_cut (`int`, default to 0): number of texts that were cut.
         rows (`int`, defaults to 0): documents read.
     """
 
@@ -68,10 +68,10 @@ class BatchFacts:
 
 class XLRetrievalTrainer(Trainer, ABC):
     """
-    Base of the trainers. A batch has one task. The loss of an optimizer step is the mean over all items (masked tokens in
-    QLM, else examples) of its accumulated batches on all processes, times the weight of the task.
+    Base class of the trainers. A batch has one task. The loss of an optimizer step is the mean over all items (masked
+    tokens in QLM, else examples) of its accumulated batches on all processes, times the weight of the task.
 
-    Logged while training, since the last log:
+    Training logs these values, measured since the last log:
 
     - `{task}_loss`: mean over the batches
     - `queries_cut`, `documents_cut`, `documents_read`: sums, if the trainer counts them
@@ -95,19 +95,19 @@ class XLRetrievalTrainer(Trainer, ABC):
         super().__init__(*args, **kwargs)
         self.weights, self.max_tokens_per_batch = weights, max_tokens_per_batch
         if self.args.n_gpu > 1:
-            raise ValueError("several GPUs in one process would part the documents of a query: use accelerate launch")
+            raise ValueError("several GPUs in one process would split the documents of a query: use accelerate launch")
         names = (*weights, *(f"{task}_n" for task in weights), *self.counts, *SPEED)
         self.totals = {name: torch.zeros((), device=self.args.device) for name in names}
         self.timer = StepTimer(self.totals)
         self.add_callback(self.timer)
 
     def example_lengths(self) -> dict[tuple[str, str], np.ndarray]:
-        """Tokens of each training example of each (task, pair), for batches by tokens."""
+        """Returns the tokens of each training example of each (task, pair), for batches by tokens."""
         raise ValueError("this trainer makes no batches by tokens: set per_device_train_batch_size")
 
     @abstractmethod
     def task_loss(self, model, inputs: dict, facts: BatchFacts) -> tuple[torch.Tensor, object, int]:
-        """The mean loss of a batch, the model's outputs, and the number of items in the mean."""
+        """Returns the mean loss of a batch, the model's outputs, and the number of items in the mean."""
 
     def get_train_dataloader(self) -> DataLoader:
         share = {

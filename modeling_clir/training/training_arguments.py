@@ -1,4 +1,4 @@
-"""`TrainingArguments` with the options of the two tasks. Brings in torch, but neither the `Trainer` nor `datasets`."""
+"""`TrainingArguments` with the options of the two tasks. Loads torch, but neither the `Trainer` nor `datasets`."""
 
 import json
 from dataclasses import dataclass, field
@@ -12,8 +12,8 @@ from ..names import check_output_dir
 @dataclass
 class XLRetrievalTrainingArguments(TrainingArguments):
     """
-    `TrainingArguments` with the options of the two tasks. These defaults differ: `learning_rate` 1e-5, constant after a
-    warm-up; `max_grad_norm` 5 (Yu, Fei, Li 2021); `per_device_eval_batch_size` 32.
+    `TrainingArguments` with the options of the two tasks. Three defaults differ: `learning_rate` is 1e-5, constant
+    after a warm-up; `max_grad_norm` is 5 (Yu, Fei, Li 2021); `per_device_eval_batch_size` is 32.
 
     Args:
         rr_loss (`str`, defaults to `"pairwise"`): `"pairwise"`, `"margin"`, `"listwise"` or `"pointwise"`.
@@ -47,7 +47,7 @@ class XLRetrievalTrainingArguments(TrainingArguments):
             raise ValueError(f"rr_loss must be one of {', '.join(RANKING_LOSSES)}, got {self.rr_loss!r}")
         self.remove_unused_columns = False
         if self.ddp_find_unused_parameters is None:
-            self.ddp_find_unused_parameters = True  # a batch of one task does not use the other's head
+            self.ddp_find_unused_parameters = True  # a batch of one task does not use the head of the other
 
     @property
     def precision(self) -> str:

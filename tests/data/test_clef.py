@@ -1,4 +1,4 @@
-"""Collections of the raw files of CLEF, of which the tests write their own, with sentences of their own."""
+"""Collections from the raw files of CLEF. The tests write such files with their own sentences."""
 
 import gzip
 import json
@@ -14,7 +14,7 @@ from modeling_clir.data.runs import read_run
 from ..helpers import clir_command, run_here, write
 
 
-# Of each sub-collection: language, file, markup, and the texts expected of it.
+# For each sub-collection: language, file, markup, and the expected texts.
 RAW = [
     (
         "en",
@@ -73,8 +73,10 @@ lighthouse went out.
     (
         "de",
         "der_spiegel/spiegel.sgml",
-        "<DOC>\n<DOCNO>SPIEGEL9495-000003</DOCNO>\n<ACCOUNT>#0</ACCOUNT>\n<ISSUE>1</ISSUE>\n<TITLE>Hochwasser</TITLE>\n"
-        "<LEAD>Die Br&uuml;cke h&#228;lt.</LEAD>\n<TEXT>Im Dorf steht das Wasser &uuml;ber der T&Uuml;R.</TEXT>\n</DOC>\n",
+        "<DOC>\n<DOCNO>SPIEGEL9495-000003</DOCNO>\n<ACCOUNT>#0</ACCOUNT>\n<ISSUE>1</ISSUE>\n"
+        "<TITLE>Hochwasser</TITLE>\n"
+        "<LEAD>Die Br&uuml;cke h&#228;lt.</LEAD>\n"
+        "<TEXT>Im Dorf steht das Wasser &uuml;ber der T&Uuml;R.</TEXT>\n</DOC>\n",
         {"SPIEGEL9495-000003": "Hochwasser Die Brücke hält. Im Dorf steht das Wasser über der TÜR."},
     ),
     (
@@ -87,7 +89,8 @@ lighthouse went out.
     (
         "fr",
         "lemonde94/19940101.sgml",
-        "<DOC>\n<DOCNO>LEMONDE94-000001-19940101</DOCNO>\n<TITLE>Le moulin de pierre</TITLE>\n<SUBJECTS>MOULIN</SUBJECTS>\n"
+        "<DOC>\n<DOCNO>LEMONDE94-000001-19940101</DOCNO>\n<TITLE>Le moulin de pierre</TITLE>\n"
+        "<SUBJECTS>MOULIN</SUBJECTS>\n"
         "<LEAD1>Un été.</LEAD1>\n<TEXT>La rivière est à sec, dit-on.</TEXT>\n</DOC>\n",
         {"LEMONDE94-000001-19940101": "Le moulin de pierre Un été. La rivière est à sec, dit-on."},
     ),
@@ -107,7 +110,8 @@ lighthouse went out.
     (
         "it",
         "la_stampa/st94.sgml",
-        "<DOC>\n<DOCNO>LASTAMPA94-000001</DOCNO>\n<TITLE>Il porto</TITLE>\n<TEXT>La citt&agrave; dorme.</TEXT>\n</DOC>\n",
+        "<DOC>\n<DOCNO>LASTAMPA94-000001</DOCNO>\n<TITLE>Il porto</TITLE>\n"
+        "<TEXT>La citt&agrave; dorme.</TEXT>\n</DOC>\n",
         {"LASTAMPA94-000001": "Il porto La città dorme."},
     ),
     (
@@ -129,7 +133,8 @@ lighthouse went out.
     (
         "nl",
         "ad/ad95.sgml",
-        "<doc>\n<docno>AD19950103-0002</docno>\n<bodyy>\n<ti><p>De brug</ti>\n<te><p>Geen brug.\n<p>Geen co&ouml;rdinaten.</te>\n"
+        "<doc>\n<docno>AD19950103-0002</docno>\n<bodyy>\n<ti><p>De brug</ti>\n"
+        "<te><p>Geen brug.\n<p>Geen co&ouml;rdinaten.</te>\n"
         "</bodyy>\n</doc>\n",
         {"AD19950103-0002": "De brug Geen brug. Geen coördinaten."},
     ),
@@ -149,7 +154,7 @@ def write_raw(path, text: str, encoding: str = "latin-1"):
 
 
 def topic(language: str, number: int, words: str = "é", tag: str | None = None) -> str:
-    """As the files of 2001 to 2003 have it."""
+    """Writes a topic as in the files of 2001 to 2003."""
     tag = tag or language.upper()
     fields = "".join(
         f"<{tag}-{name}> {language} {name} {number} {words} </{tag}-{name}>\n" for name in ("title", "desc", "narr")
@@ -163,7 +168,7 @@ def text_of(language: str, number: int) -> str:
 
 @pytest.fixture(scope="module")
 def clef(tmp_path_factory):
-    """Documents of all sub-collections, topics 1, 41, 92 and 141 in six languages, qrels of two years."""
+    """Writes documents of all sub-collections, topics 1, 41, 92 and 141 in six languages, and qrels of two years."""
     folder = tmp_path_factory.mktemp("clef")
     for language, name, markup, _ in RAW:
         write_raw(folder / language / name, markup)
@@ -184,7 +189,7 @@ def clef(tmp_path_factory):
 
 
 def prepare(monkeypatch, output, clef, pairs: str, *options):
-    """Runs the script, on the files of the fixture unless the options name others."""
+    """Runs the script on the files of the fixture, unless the options name other files."""
     languages = sorted({pair.split("-")[1] for pair in pairs.split(",")})
     files = {
         "--documents": [f"{language}={clef / language}" for language in languages],
@@ -226,7 +231,7 @@ def test_what_is_left_out_is_counted(clef, tmp_path, monkeypatch, caplog):
     log = caplog.text
     assert "de: topics without a relevant document, left out: 1 (C041)" in log
     assert "en-de: topics without a judgement, left out: 1 (C141)" in log
-    assert f"de: files without a <DOC>, passed over: 1 ({clef}/de/README)" in log
+    assert f"de: files without a <DOC>, skipped: 1 ({clef}/de/README)" in log
     assert "de: fields that are not indexed: 4 (" in log and "KW" in log and "WEEK" in log
 
 
@@ -265,7 +270,7 @@ def test_document_text(markup, text, notes):
 
 
 def test_files_of_documents(tmp_path):
-    """Documents that share a line, have no end, or have one of two encodings."""
+    """Some documents share a line, have no end, or have one of two encodings."""
     markup = "x <DOC><DOCNO>a</DOCNO><TEXT>é</TEXT></DOC> <DOC><DOCNO>b<TEXT>f\n<DOC>\n<DOCNO>c\n<TEXT>g"
     write(tmp_path / "qrels", *(f"1 0 {key} 1" for key in "abc"))
     for encoding in ("latin-1", "utf-8"):
@@ -283,14 +288,18 @@ def test_files_of_documents(tmp_path):
     [
         (topic("de", 7), {"de": {"C007": text_of("de", 7)}}),
         (topic("de", 7).lower(), {"de": {"C007": text_of("de", 7)}}),
-        (topic("es", 141, tag="SP") + topic("de", 8, tag="G"), {"es": {"C141": text_of("es", 141)}, "de": {"C008": text_of("de", 8)}}),
-        ("<top>\n<num> 9\n<E-title> a\n<E-desc> b &amp;\nc\n<E-narr> d\n<top><num>C10<E-title>e<E-desc>f", {"en": {"C009": "a b & c", "C010": "e f"}}),
+        (topic("es", 141, tag="SP") + topic("de", 8, tag="G"),
+         {"es": {"C141": text_of("es", 141)}, "de": {"C008": text_of("de", 8)}}),
+        ("<top>\n<num> 9\n<E-title> a\n<E-desc> b &amp;\nc\n<E-narr> d\n<top><num>C10<E-title>e<E-desc>f",
+         {"en": {"C009": "a b & c", "C010": "e f"}}),
         (
             '<topics>\n<topic lang="de">\n<identifier>150-AH</identifier>\n<title>a</title>\n'
             "<description>\nb\n</description>\n<narrative>c</narrative>\n</topic>\n</topics>",
             {"de": {"C150": "a b"}},
         ),
-        ("<top><num>1</num><FR-title>a</FR-title><IT-title>b</IT-title><FR-desc>c</FR-desc><IT-desc>d</IT-desc></top>", {"fr": {"C001": "a c"}, "it": {"C001": "b d"}}),
+        ("<top><num>1</num><FR-title>a</FR-title><IT-title>b</IT-title><FR-desc>c</FR-desc>"
+         "<IT-desc>d</IT-desc></top>",
+         {"fr": {"C001": "a c"}, "it": {"C001": "b d"}}),
     ],
 )  # fmt: skip
 def test_topics(text, expected, tmp_path):
@@ -318,7 +327,7 @@ WORDS = [
 
 @pytest.mark.parametrize(("language", "words", "encoding"), WORDS)
 def test_encodings_of_topics(language, words, encoding, tmp_path):
-    """Given, by language or for all; declared; or an error that names file, line and option, never mojibake."""
+    """Encodings are given (by language or for all) or declared; otherwise an error names file, line and option."""
     expected = {language: {"C001": f"{language} title 1 {words} {language} desc 1 {words}"}}
     path = write_raw(tmp_path / "t.gz", topic(language, 1, words), encoding)
     for given in ({language: encoding}, {None: encoding}, {None: "latin-1", language: encoding}):
@@ -339,7 +348,7 @@ def test_encodings_of_topics_errors(tmp_path):
         read_clef_topics([(None, path)], encodings={"en": "latin-1", "ru": "utf-8"})
     with pytest.raises(ValueError, match="t:3: not ASCII"):
         read_clef_topics([(None, path)], encodings={None: "ascii"})
-    with pytest.raises(ValueError, match="t:3: control characters in latin-1"):
+    with pytest.raises(ValueError, match="t:3: control characters, so the encoding is not latin-1"):
         read_clef_topics([(None, path)], encodings={None: "latin-1"})
     with pytest.raises(ValueError, match="t:1: UTF-16 or UTF-32"):
         read_clef_topics([(None, write_raw(path, topic("de", 1), "utf-16"))])
@@ -388,7 +397,7 @@ def test_topics_in_a_folder(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("no topic", "t: no topic, which would start with <top>"),
+        ("no topic", "t: found no topic (topics start with <top>)"),
         ("\n\n<top>\n<DE-title>a<DE-desc>b</top>", "t:3: the topic has no number"),
         (topic("de", 1) + "<top><num>C002</num><DE-desc>b</top>", "t:8: the topic C002 has no title in 'de'"),
         ("<top><num>C002</num><DE-title> </DE-title><DE-desc>b</top>", "t:1: the topic C002 has no title in 'de'"),
@@ -429,7 +438,7 @@ def test_qrels_errors(lines, message, tmp_path):
     assert str(error.value).startswith(f"{tmp_path}/{message.format(folder=tmp_path)}")
 
 
-# What the file of documents, qrels or topics is in place of that of the fixture, and the error.
+# Content that replaces the fixture's file of documents, qrels or topics, and the error.
 DOC = "<DOC>\n<DOCNO>{}</DOCNO>\n<TEXT>{}</TEXT>\n</DOC>\n"
 FIRST = "FR940103-000001"
 
@@ -440,7 +449,7 @@ FIRST = "FR940103-000001"
         ("--documents", DOC.format(FIRST, "a") * 2, f"{{path}}:5: the document {FIRST!r} occurs more than once"),
         ("--documents", "\n<DOC>\n<TEXT>a</TEXT>\n</DOC>", "{path}:2: expected a document with an id in <DOCNO>"),
         ("--documents", DOC.format("a b", "a"), "{path}:1: expected a document with an id in <DOCNO>"),
-        ("--documents", "nothing", "{path}: no document, which would start with <DOC>; is it SGML?"),
+        ("--documents", "nothing", "{path}: found no document (documents start with <DOC>); is it SGML?"),
         ("--documents", DOC.format(FIRST, " "), f"{{path}}:1: the document {FIRST!r} has no text, but is judged in "),
         (
             "--documents",
@@ -448,7 +457,7 @@ FIRST = "FR940103-000001"
             "{clef}/qrels/de_2000:2: judged documents that are in no file: 2 (SPIEGEL",
         ),
         ("--qrels", "1 0 gone 1\n", "{path}:1: judged documents that are in no file: 1 (gone); add"),
-        ("--qrels", f"7 0 {FIRST} 1\n", "{path}:1: judged topics that are not there in 'en': 1 (C007); add"),
+        ("--qrels", f"7 0 {FIRST} 1\n", "{path}:1: judged topics that are missing in 'en': 1 (C007); add"),
         ("--qrels", f"1 0 {FIRST} 0\n", "no topic has a relevant document in 'de' (--qrels)"),
         ("--topics", topic("fr", 1), "no topic is in 'en', only in fr (--topics)"),
     ],
@@ -466,7 +475,10 @@ def test_errors(option, text, message, clef, tmp_path, monkeypatch):
     ("options", "message"),
     [
         (("--pairs", "en"), "a pair is a query and a document language"),
-        (("--topic_fields", "title,summary"), "--topic_fields are of title, description, narrative; got 'summary'"),
+        (
+            ("--topic_fields", "title,summary"),
+            "--topic_fields must be from title, description, narrative; got 'summary'",
+        ),
         (("--documents", "somewhere"), "--documents takes LANGUAGE=PATH, as de=somewhere"),
         (("--documents", "en=somewhere"), "--documents has nothing in 'de': add de=PATH"),
         (("--documents", "de=somewhere"), "somewhere does not exist"),
@@ -484,7 +496,7 @@ def test_options_errors(options, message, clef, tmp_path, monkeypatch):
 
 
 def test_from_the_raw_files_to_the_results_of_five_folds(clef, tiny_bert, tmp_path, monkeypatch):
-    """Into another folder the same seed gives the same, byte for byte."""
+    """The same seed gives the same files in another folder, byte for byte."""
     numbers, keys = range(1, 11), list(TEXTS["de"])
     topics = write_raw(tmp_path / "topics", "".join(topic("en", number) for number in numbers))
     judged = (f"{number} 0 {key} {int(number % 3 == place)}" for number in numbers for place, key in enumerate(keys))
@@ -502,7 +514,7 @@ def test_from_the_raw_files_to_the_results_of_five_folds(clef, tiny_bert, tmp_pa
 
 def test_archives_are_named(clef, tmp_path, monkeypatch, caplog):
     write_raw(tmp_path / "in/la940101.Z", "<DOC>")
-    with pytest.raises(SystemExit, match="no document, which would start with <DOC>; unpack archives first"):
+    with pytest.raises(SystemExit, match=r"found no document \(documents start with <DOC>\); unpack archives first"):
         prepare(monkeypatch, tmp_path / "out", clef, "en-de", "--documents", f"de={tmp_path / 'in'}")
     documents = ("--documents", f"de={clef / 'de'}", f"de={tmp_path / 'in'}")
     write_raw(tmp_path / "in/other.sgml", DOC.format("other", "a"))
@@ -511,7 +523,7 @@ def test_archives_are_named(clef, tmp_path, monkeypatch, caplog):
 
 
 def test_skip_missing(clef, tmp_path, monkeypatch, caplog):
-    """What is judged and is not there, documents or topics, is left out; and a topic of which nothing is left."""
+    """Missing judged documents and topics are left out, and so is a topic without any remaining document."""
     documents = write_raw(
         tmp_path / "documents", DOC.format("a", "one") + DOC.format("b", "") + DOC.format("c", "x\x80")
     )
@@ -524,7 +536,7 @@ def test_skip_missing(clef, tmp_path, monkeypatch, caplog):
     assert read.qrels == {"C001": {"a": 1}, "C092": {"c": 1}} and set(read.queries) == {"C001", "C092"}
     log = caplog.text
     assert "judged documents that are in no file or have no text, left out: 2 (b, gone)" in log
-    assert "judged topics that are not there in 'en': 1 (C007), left out" in log
+    assert "judged topics that are missing in 'en': 1 (C007), left out" in log
     assert "topics without a relevant document, left out: 1 (C041)" in log
     assert "documents with control characters (is it latin-1? see --encoding): 1 (c)" in log
 

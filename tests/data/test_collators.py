@@ -105,7 +105,7 @@ def test_masks_do_not_depend_on_the_batch(tokenizer):
 
 
 def test_shares_of_masking(tokenizer):
-    """Chosen: 30%; of these [MASK] 80%, another word 10%, the same 10% (and by chance a random word is the same)."""
+    """30 % are chosen: 80 % become [MASK], 10 % another word (by chance the same word), 10 % stay."""
     words = ordinary_words(tokenizer)
     ids = words[torch.randint(len(words), (400, 100), generator=torch.Generator().manual_seed(0))]
     candidates = torch.ones_like(ids, dtype=torch.bool)
@@ -161,7 +161,7 @@ def test_collator_refuses(option, tokenizer):
 
 
 def test_sample_corpus(sample_corpus, tiny_bert):
-    """Every example of the sample: a batch of it has all it should have."""
+    """Every example of the sample gives a complete batch."""
     languages = ["en-de", "fr-en", "es-es"]
     dataset = PretrainingDataset(str(sample_corpus), {"qlm": languages, "rr": languages[:2]}, num_negatives=2)
     collate = PretrainingCollator(PairEncoder(load_tokenizer(str(tiny_bert)), 64, 24))

@@ -1,4 +1,4 @@
-"""Collections for retrieval, training examples of them, and their ranking."""
+"""Collections for retrieval: their files, training examples and ranking."""
 
 import codecs
 import gzip
@@ -199,7 +199,7 @@ def test_read_collection_without_a_file(missing, tmp_path):
 
 
 def test_judged_by_bm25(tmp_path):
-    """The nearest documents to the query in the documents' language, which another language's words do not tell."""
+    """Finds the documents nearest to the query in their own language; words of another language would find others."""
     texts = {"en": ["ship sails sea", "ship sails lake", "ship train", "cheese"], "de": ["Meer", "See", "Zug", "Käse"]}
     for language, contexts in texts.items():
         paragraphs = [
@@ -299,7 +299,7 @@ def test_query_dataset(tmp_path):
             assert len(set(example.documents)) == 3
             drawn[example.query].update(example.documents[1:])
     assert drawn["query q1"] == {"text 2", "text 3", "text 4"}  # judged not relevant, as there are enough
-    assert drawn["query q2"] == {f"text {i}" for i in (0, 1, 2, 3, 4, 6, 7)}  # never what is relevant
+    assert drawn["query q2"] == {f"text {i}" for i in (0, 1, 2, 3, 4, 6, 7)}  # never a relevant document
     assert all(dataset[ExampleKey("rr", "en-de", 2, epoch)].documents[1] == "text 6" for epoch in range(20))
     with pytest.raises(ValueError, match="no training query has a relevant document"):
         QueryDataset([one], {"en-de": []}, 1, 0)
@@ -309,7 +309,7 @@ def test_query_dataset(tmp_path):
 
 
 def test_order_of_negatives(tmp_path):
-    """Judged not relevant, then candidates that are not judged, then the rest; none of the kinds twice."""
+    """First documents judged not relevant, then unjudged candidates, then the rest; no document twice."""
     texts = {f"d{i}": f"text {i}" for i in range(30)}
     qrels = {"q": {"d0": 1, "d1": 2, "d2": 0}}
     candidates = {"q": ["d5", "d0", "d2", "d4", "d1", "d3"]}
@@ -385,13 +385,13 @@ def test_build_collections_checks_all_before_it_writes_one(tmp_path):
     write(tmp_path / "docs/qrels.txt", "q1 0 a 1", "q2 0 b 1")
     options = ("--pairs", "de-en,en-de", "--documents", tmp_path / "docs")
     done = run("scripts/build_collections.py", tmp_path / "out", *options, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr == f"error: {tmp_path / 'out/en-de'}: no document has the id 'docs/b'\n"
     assert not (tmp_path / "out").exists()
     write(tmp_path / "out/en-de/mine", "mine")
     write(tmp_path / "docs/qrels.txt", "q1 0 a 1")
     done = run("scripts/build_collections.py", tmp_path / "out", *options, check=False)
-    assert done.returncode == 1 and "en-de exists" in done.stderr
+    assert done.returncode == 2 and "en-de exists" in done.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["en-de"]
 
 
@@ -404,6 +404,6 @@ def test_build_collections_checks_all_before_it_writes_one(tmp_path):
 )
 def test_build_collections_refuses(options, message, tmp_path):
     done = run("scripts/build_collections.py", tmp_path / "out", *options, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr and done.stderr.startswith("error: ")
     assert list(tmp_path.iterdir()) == []

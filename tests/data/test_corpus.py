@@ -1,4 +1,4 @@
-"""Documents and SQuAD files to a pretraining corpus."""
+"""Pretraining corpora from documents and SQuAD files."""
 
 import json
 import math
@@ -117,7 +117,7 @@ def test_documents_errors(line, message, tmp_path):
 
 
 def test_documents_without_text_are_counted(tmp_path, caplog):
-    """Left out in the language that has no text; the others are read, and built."""
+    """They are left out in the language that has no text; the others are built."""
     lines = [{"id": str(i), "sentences": [f"{i}.", "x"]} for i in range(8)]
     documents(tmp_path / "d", en=lines, de=lines)
     empty = [{"sentences": []}, {"sentences": ["", " "]}, {"text": " \u00a0\t", "sentences": None}]
@@ -175,7 +175,7 @@ def test_squad(tmp_path):
     ]
     assert sections[1].text == {"en": "en 0.1", "de": "de 0.1"}
     assert sections[2].title == {"en": "en 1", "de": "de 1"}
-    # The number of an article does not depend on which are read.
+    # The number of an article does not depend on the articles that are read.
     assert [s.key for s in read_squad(tmp_path, ["en"], slice(1, None))] == [f"{name}/1.0"]
     questions, relevant = read_questions(tmp_path, ["de", "en", "fr"], slice(0, 1))
     assert questions["de"] == {"0.0.0": "de 0.0.0?", "0.0.1": "de 0.0.1?", "0.1.0": "de 0.1.0?"}
@@ -213,7 +213,7 @@ def test_squad_errors(german, message, tmp_path):
 
 
 def test_squad_with_empty_texts(tmp_path, caplog):
-    """Left out in all languages, so that questions and paragraphs stay parallel, and counted."""
+    """Empty texts are left out in all languages, so that the files stay parallel, and counted."""
     english, german = squad("en"), squad("de")
     english["data"][0]["paragraphs"][1]["context"] = " \n"
     german["data"][0]["paragraphs"][0]["qas"][1]["question"] = ""
@@ -303,7 +303,7 @@ def test_corpus_negatives(articles, parts, number, tmp_path):
             held_out[pair, split] = {sections[i]["article"] for i in here}
         assert held_out[pair, "train"].isdisjoint(held_out[pair, "validation"])
         assert splits["validation"] >= 0.2 * articles * parts
-    # Nothing of an article that is held out is a negative in training either.
+    # No section of a held-out article is a negative in training.
     for row in read_table(tmp_path / "corpus/pairs/en-de/train.parquet"):
         used = {sections[n]["article"] for n in row["source_negatives"] + row["target_negatives"]}
         assert used.isdisjoint(held_out["en-de", "validation"])
@@ -340,7 +340,7 @@ def test_corpus_refuses_an_existing_folder(tmp_path):
 
 def test_corpus_failure_leaves_nothing(tmp_path):
     sections = some_sections(2, 2)
-    sections[-1].heading["de"] = 5  # found when English is written already
+    sections[-1].heading["de"] = 5  # this error comes after English is written
     with pytest.raises(TypeError):
         write_corpus(tmp_path / "corpus", sections, ["en", "de"])
     assert list(tmp_path.iterdir()) == []
@@ -405,13 +405,13 @@ def test_build_corpus_of_squad(tmp_path):
 )
 def test_build_corpus_refuses(options, message, tmp_path):
     done = run("scripts/build_corpus.py", tmp_path / "out", *options, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr and done.stderr.startswith("error: ")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_corpus_refuses_sections_that_nothing_is_aligned_with(tmp_path):
     sections = [section("a", "a", en="one"), section("b", "b", de="zwei")]
-    with pytest.raises(ValueError, match="no section is there in two of the languages en, de"):
+    with pytest.raises(ValueError, match="no section exists in two of the languages en, de"):
         write_corpus(tmp_path / "corpus", sections, ["en", "de"])
     assert list(tmp_path.iterdir()) == []

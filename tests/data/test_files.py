@@ -14,6 +14,7 @@ from modeling_clir.data.files import (
     folder_name,
     list_files,
     lookalikes,
+    new_file,
     new_folder,
     read_columns,
     read_json,
@@ -41,7 +42,7 @@ def test_damaged_gzip(tmp_path):
 
 @pytest.mark.parametrize("name", ["x.txt", "x.txt.gz"])
 def test_byte_order_marks_are_stripped(name, tmp_path):
-    """Also inside, where files with marks were put one after the other."""
+    """Concatenated files have marks inside, which are stripped too."""
     data = codecs.BOM_UTF8 + "q1\tä\n".encode() + codecs.BOM_UTF8 + b"q2\tb\r\n"
     path = tmp_path / name
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
@@ -73,7 +74,7 @@ BAD_JSON = [
 
 @pytest.mark.parametrize(("value", "message"), BAD_JSON)
 def test_strings_that_no_file_can_hold(value, message, tmp_path):
-    """In a line, a key and a file of several lines: file and line are named."""
+    """The error names file and line for strings in a line, in a key and in a file of several lines."""
     lines = write(tmp_path / "x.jsonl", "{}", f'{{"id": [{value}]}}')
     with pytest.raises(ValueError, match=rf"x\.jsonl:2: .*{message}"):
         list(read_jsonl(lines, ()))
@@ -96,7 +97,7 @@ def test_texts_of_other_sources(text):
 
 
 def test_files_of_a_folder(tmp_path):
-    """Plain or gzipped, not both; a similar name is named, never read."""
+    """A file is plain or gzipped, not both. An error names a similar file, which is never read."""
     for name in ("candidates.run.gz", "Queries.TSV", "folds.json", "folds.json.gz", "notes.txt", ".folds.json"):
         write(tmp_path / name, "x")
     (tmp_path / "document.jsonl").mkdir()
@@ -114,6 +115,21 @@ def test_files_of_a_folder(tmp_path):
         "folds.json",
         "folds.json.gz",
     ]
+
+
+def test_a_broken_link_is_not_a_missing_file(tmp_path):
+    """Without the run all documents would be ranked."""
+    (tmp_path / "candidates.run").symlink_to("nowhere")
+    with pytest.raises(ValueError, match=r"candidates\.run is a link to a file that does not exist"):
+        find_optional(tmp_path, "candidates.run")
+
+
+def test_files_are_written_as_they_are_named(tmp_path):
+    for name in ("x.run", "x.run.gz"):
+        with new_file(tmp_path / name) as file:
+            file.write("ä\n")
+        assert read_text(tmp_path / name) == "ä\n"
+    assert (tmp_path / "x.run.gz").read_bytes()[:2] == b"\x1f\x8b"
 
 
 def test_linked_folders_are_followed_once(tmp_path):

@@ -1,4 +1,4 @@
-"""First stages, against the formula of BM25 and the search of sentence-transformers."""
+"""First stages equal the formula of BM25 and the search of sentence-transformers."""
 
 import json
 import math
@@ -33,7 +33,7 @@ def texts(language: str) -> tuple[dict[str, str], dict[str, str]]:
     [
         ("The Öl, l'eau don’t x_y 1861.", "the öl l eau don t x_y 1861"),
         ("ＡＢＣ ﬁn", "abc fin"),
-        ("हिन्दी की", "हिन्दी की"),  # vowel signs do not part words
+        ("हिन्दी की", "हिन्दी की"),  # vowel signs do not split words
         ("می\u200cخواهم", "میخواهم"),
         ("長城は12年、中ABC", "長城 城は 12 年 中 abc"),
         ("サーバー", "サー ーバ バー"),
@@ -122,7 +122,7 @@ def test_bm25_ties_and_queries_without_a_match(caplog):
         rank_bm25({}, queries)
 
 
-# Four texts in which no punctuation or space shows the words: the first two are about the same.
+# Four texts without punctuation or spaces between words. The first two are about the same topic.
 NEIGHBOURS = {
     "zh": ["灯塔建在花岗岩礁石上", "守塔人数着花岗岩礁石", "面包用面粉和酵母烤成", "火车开往北方的城市"],
     "ja": ["灯台は花崗岩の岩礁に立つ", "灯台守は花崗岩の岩礁を数えた", "パンを焼く小麦粉", "列車が北へ向かう"],
@@ -135,7 +135,7 @@ NEIGHBOURS = {
 
 @pytest.mark.parametrize("language", NEIGHBOURS)
 def test_the_obvious_neighbour_is_found_in_every_order(language):
-    """By the first stage, as a hard negative and as a document to judge."""
+    """The first stage, hard negatives and documents to judge all find the neighbour."""
     one, other, *_ = texts = NEIGHBOURS[language]
     for order in permutations(texts):
         sections = [Section(text, text, text={language: text}) for text in order]
@@ -153,7 +153,7 @@ def test_hard_negatives_without_words():
 
 
 def mean_vectors(folder, batch: list[str]) -> torch.Tensor:
-    """Each text alone, without padding: the mean of its last hidden states, `(texts, width)`."""
+    """Computes the mean of the last hidden states of each text, `(texts, width)`, one by one and without padding."""
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
         rows = [tokenizer(text, truncation=True, max_length=128, return_tensors="pt") for text in batch]

@@ -19,7 +19,7 @@ ROWS = {
 
 @pytest.mark.parametrize("name", ["data", "data[v2]", "new [1]/d*ta?"])
 def test_a_folder_is_read_anew(name, tmp_path):
-    """Whatever its name is, and after an edit that leaves its README and the number of its rows as they were."""
+    """Any name works, and an edit that keeps README and number of rows is seen."""
     folder = hub_layout(tmp_path / name, ROWS)
     os.symlink(folder / "corpus", folder / "linked")
     assert read_configs(str(folder)) == ["corpus", "queries"]
@@ -58,7 +58,7 @@ def test_errors_name_the_folder(name, tmp_path):
 
 
 def test_configs_of_the_cache_offline(tmp_path, monkeypatch):
-    """What is in the cache of `datasets` of an earlier day is found without the Hub."""
+    """Configs that the cache of `datasets` holds are found without the Hub."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     folder = hub_layout(tmp_path / "ArguAna", ROWS)
     for config in ROWS:

@@ -1,4 +1,4 @@
-"""Queries and documents to the model's input."""
+"""Queries and documents as the model's input."""
 
 import random
 from types import SimpleNamespace
@@ -89,7 +89,7 @@ def test_encoder_properties(tokenizer):
         assert whole[: sides.count(0)] == ids[1 : 1 + sides.count(0)]
         document = tokenizer(texts[row], add_special_tokens=False, split_special_tokens=True)["input_ids"]
         assert encoded["document_cut"][row] == (len(document) > 30 - 3 - sides.count(0))
-        # A row does not depend on what else is encoded.
+        # A row does not depend on the other rows.
         assert encoder([query], [texts[row]])["input_ids"] == [ids]
 
 
@@ -97,7 +97,7 @@ def test_text_is_text(tokenizer):
     encoded = PairEncoder(tokenizer, 30, 10)(["q1 [SEP] [mask]"], ["[MASK] d1 [CLS]"])
     words = "[CLS] q1 [ sep ] [ mask ] [SEP] [ mask ] d1 [ cls ] [SEP]"
     assert tokens(tokenizer, encoded["input_ids"][0]) == words
-    # What the tokenizer does by itself stays as it was.
+    # The tokenizer's own behaviour does not change.
     assert tokenizer("[SEP]", add_special_tokens=False)["input_ids"] == [tokenizer.sep_token_id]
 
 
@@ -107,10 +107,10 @@ def test_encoder_refuses(tokenizer, tmp_path):
         PairEncoder(tokenizer, 13, 10)
     with pytest.raises(ValueError, match="CanineTokenizer is not a fast tokenizer, which is needed for offsets"):
         PairEncoder(CanineTokenizer(), 14, 10)
-    with pytest.raises(ValueError, match=r"the tokenizer of .* does not load .*: save the one"):
+    with pytest.raises(ValueError, match=r"the tokenizer of .* does not load .*: first save the tokenizer"):
         load_tokenizer(str(tmp_path))
     BertConfig().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="has no tokenizer: save the one"):
+    with pytest.raises(ValueError, match="has no tokenizer: first save the tokenizer"):
         load_tokenizer(str(tmp_path))
     tokenizer.save_pretrained(tmp_path)
     assert load_tokenizer(str(tmp_path)).get_vocab() == tokenizer.get_vocab()
@@ -129,7 +129,7 @@ def test_batches_by_length(monkeypatch, capsys):
         batches = list(batches_by_length(lengths, budget, "rows", "row", progress=False))
         places = [place for batch in batches for place in batch]
         assert sorted(places) == list(range(90))
-        # Longest first, equal ones as they came.
+        # Longest first; rows of equal length stay in order.
         assert places == sorted(range(90), key=lambda i: (-lengths[i], i))
         assert all(len(batch) == 1 or len(batch) * lengths[batch].max() <= budget for batch in batches)
         # No batch could take the next row.

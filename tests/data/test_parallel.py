@@ -1,4 +1,4 @@
-"""Parallel texts, in the forms that they are published in."""
+"""Parallel texts, in the layouts of published data sets."""
 
 import logging
 
@@ -46,7 +46,7 @@ def test_documents_are_aligned_by_id_and_the_others_counted(tmp_path, caplog):
     assert parallel == read_parallel_files(source, target, ("en", "de"))
     assert parallel.source_texts == ["text 3. More of 3.", "text 2. More of 2."]
     assert parallel.target_texts == ["text 3. More of 3.", "zwei"]
-    assert "2 documents are in one of them only" in caplog.text
+    assert "2 documents are in only one of the files" in caplog.text
 
 
 def test_lines_of_a_document_are_joined(tmp_path):
@@ -82,7 +82,8 @@ def test_dataset_of_a_folder(tmp_path):
 
 def test_configs_and_splits_of_a_dataset(tmp_path):
     (tmp_path / "README.md").write_text(
-        "---\nconfigs:\n- config_name: en-de\n  data_files: a.jsonl\n- config_name: en-fr\n  data_files: b.jsonl\n---\n",
+        "---\nconfigs:\n- config_name: en-de\n  data_files: a.jsonl\n"
+        "- config_name: en-fr\n  data_files: b.jsonl\n---\n",
         encoding="utf-8",
     )
     write(tmp_path / "a.jsonl", {"en": "a", "de": "b"}, {"en": "c", "de": "d"})
@@ -141,7 +142,7 @@ def test_characters_that_no_text_may_have(tmp_path):
 
 def test_errors_of_document_ids(tmp_path):
     a, b = write(tmp_path / "a", "A", "B"), write(tmp_path / "b", "a", "")
-    with pytest.raises(ValueError, match=r"a has 2 lines, \S*ids 3: a document id for each line"):
+    with pytest.raises(ValueError, match=r"a has 2 lines, \S*ids 3: each line needs a document id"):
         read_parallel_files(a, b, document_ids=write(tmp_path / "ids", "1", "1", "2"))
     with pytest.raises(ValueError, match=r"ids:2: the text is empty"):
         read_parallel_files(a, b, document_ids=write(tmp_path / "ids", "1", ""))

@@ -35,7 +35,7 @@ def file(path, *qas, **changes):
 
 
 def hub(folder, configs):
-    """A folder as a data set of the Hub. `configs`: config name to split to rows."""
+    """Writes a folder like a data set of the Hub. `configs` maps config name to split to rows."""
     head = ["---", "configs:"]
     for config, splits in configs.items():
         head += [f"- config_name: {config}", "  data_files:"]
@@ -65,7 +65,7 @@ def warnings(monkeypatch):
 def test_keys():
     assert parse_key(language_key("zh", "en")) == ("zh", "en")
     for key in ("deen", "context-de", "context-de.question-en.json", ""):
-        with pytest.raises(ValueError, match=r"as context-de.question-en, got"):
+        with pytest.raises(ValueError, match=r"like context-de.question-en, got"):
             parse_key(key)
 
 
@@ -92,7 +92,7 @@ def test_squad_files(tmp_path):
 
 
 def test_training_files_with_the_same_ids(tmp_path, warnings):
-    """Translations of a data set have its ids; all of them are trained on, and faults are told apart by file."""
+    """Translations of a data set have its ids. All are trained on, and errors name the file of a fault."""
     german, english = (tmp_path / f"squad.{language}.json" for language in ("de", "en"))
     built = "It was built in 1866."
     file(german, qa("a"), qa("b"))
@@ -104,7 +104,9 @@ def test_training_files_with_the_same_ids(tmp_path, warnings):
     assert len(warnings) == 1 and "squad.en.json" in warnings.pop()
     copy = file(tmp_path / "copy.json", qa("other"), qa("new", "Wo?"))
     assert len(read_training_questions([str(german), str(copy)])) == 4
-    assert "1 questions are the same in two of them, and are trained on twice" in warnings.pop() and not warnings
+    assert (
+        "1 questions are the same in two of these sources and are trained on twice" in warnings.pop() and not warnings
+    )
     with pytest.raises(ValueError, match=r"--train_data names .*copy.json more than once"):
         read_training_questions([str(copy), str(german), str(copy)])
     with pytest.raises(FileNotFoundError, match=r"there is no file .*none.json"):
@@ -132,7 +134,7 @@ def test_an_empty_list_of_answers_is_no_mark(training, tmp_path, warnings):
 @pytest.mark.parametrize("version", ["1.1", "v2.0"])
 @pytest.mark.parametrize("answers", ["absent", "null", "empty"])
 def test_a_test_file_without_answers(version, answers, tmp_path, warnings):
-    """As a leaderboard gives it."""
+    """Leaderboards publish such files."""
     questions = [qa("a"), qa("b")]
     for question in questions:
         if answers == "absent":
@@ -144,7 +146,7 @@ def test_a_test_file_without_answers(version, answers, tmp_path, warnings):
     assert listed([one])[one.key] == [("a", "Wann?", CONTEXT, None), ("b", "Wann?", CONTEXT, None)]
     assert not one.has_answers and one.unanswerable == 0 and one.may_lack_answers == (version == "v2.0")
     assert warnings == [f"{path}: no question has an answer; predictions are written, nothing is measured"]
-    with pytest.raises(ValueError, match=r"context-en.question-en have no answers, which development needs"):
+    with pytest.raises(ValueError, match=r"context-en.question-en have no answers; development needs answers"):
         read_question_sets(str(path), "dev")
     if version == "1.1":
         with pytest.raises(ValueError, match="2 questions without an answer that are not marked is_impossible"):
@@ -377,7 +379,7 @@ def test_wrong_offsets(start, tmp_path, warnings):
         read_squad_file(path, training=True)
     assert [q.id for q in read_squad_file(path, training=True, bad_data="skip")] == ["good"]
     assert "2 questions" in warnings.pop() and not warnings
-    for bad_data in ("stop", "skip"):  # a test compares texts
+    for bad_data in ("stop", "skip"):  # a test compares texts only
         assert [q.answers for q in read_squad_file(path, bad_data=bad_data)] == [
             [("1866", start)],
             [("1866", 15)],

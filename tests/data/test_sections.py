@@ -25,7 +25,7 @@ from ..helpers import write
 
 
 def raw_corpus(folder: Path, sections: dict[str, dict], pairs: dict[str, list[tuple]], split="train") -> str:
-    """`sections[language]`: id to text, or the two in pairs; `pairs`: source_id, target_id, their negatives."""
+    """Writes a corpus. `sections[language]` maps id to text; `pairs` has source_id, target_id and negatives."""
     (folder / "sections").mkdir(parents=True, exist_ok=True)
     for language, texts in sections.items():
         columns = zip(*(texts.items() if isinstance(texts, dict) else texts))
@@ -42,7 +42,7 @@ def raw_corpus(folder: Path, sections: dict[str, dict], pairs: dict[str, list[tu
 
 
 def numbered_corpus(folder: Path, number: int) -> str:
-    """Section i of en and of de are aligned; the negatives of i are the two that follow."""
+    """Writes a corpus: sections i of en and de are aligned, and the negatives of i are the next two sections."""
     texts = {
         language: {f"{language}{i}": f"{language}{i} one. {language.upper()}{i} two." for i in range(number)}
         for language in ("en", "de")
@@ -89,7 +89,7 @@ def test_examples_of_a_given_side(tmp_path):
 
 
 def test_pair_in_the_other_order(tmp_path):
-    """The corpus holds en-de; de-en is the same pairs, with the sides and their negatives swapped."""
+    """The corpus holds en-de; de-en has the same pairs, with sides and negatives swapped."""
     corpus = numbered_corpus(tmp_path, 6)
     one, other = PretrainingDataset(corpus, both("en-de")), PretrainingDataset(corpus, both("de-en"))
     for index in range(6):
@@ -115,7 +115,7 @@ def test_same_language_takes_the_sentence_out(tmp_path):
             seen.add(example.query)
             assert example.query in text and document
             if document == text:
-                assert example.query == text  # the sentence is all there is
+                assert example.query == text  # the section has only this sentence
             else:
                 assert example.query not in document
                 assert sorted((example.query + " " + document).split()) == sorted(text.split())
@@ -157,7 +157,7 @@ def test_max_pairs(tmp_path):
         assert dataset.sizes == {("qlm", "en-de"): 5, ("rr", "en-de"): 5}
         examples = [dataset[ExampleKey("rr", "en-de", i, epoch, 0)] for i in range(5) for epoch in range(5)]
         chosen.append({int(example.query.lower().split()[0].removeprefix("en")) for example in examples})
-        for example in examples:  # a row's negatives go with it
+        for example in examples:  # a row keeps its negatives
             number = int(example.query.lower().split()[0].removeprefix("en"))
             assert example.documents[0].startswith(f"de{number} ")
             negative = int(example.documents[1].split()[0].removeprefix("de"))
@@ -221,7 +221,7 @@ def test_corpus_errors_of_names(tmp_path):
 
 
 def test_corpus_of_the_hub(tmp_path, monkeypatch):
-    """Of a repository only the list of files is asked, and the files that are needed are loaded, by their names."""
+    """Only the list of a repository's files is requested, and then the needed files, by name."""
     corpus = numbered_corpus(tmp_path, 6)
     load, loaded = module.load_dataset, []
 
@@ -249,7 +249,7 @@ def test_corpus_of_the_hub(tmp_path, monkeypatch):
         PretrainingDataset("someone/corpus", both("en-fr"))
     with pytest.raises(FileNotFoundError, match="no pairs/en-de/validation"):
         PretrainingDataset("someone/corpus", both("en-de"), split="validation")
-    with pytest.raises(FileNotFoundError, match=r"someone/else is no folder.*404"):
+    with pytest.raises(FileNotFoundError, match=r"someone/else is not a folder.*404"):
         PretrainingDataset("someone/else", both("en-de"))
     with pytest.raises(FileNotFoundError, match=r"no/network is no folder.*: Name or service not known"):
         PretrainingDataset("no/network", both("en-de"))
@@ -269,7 +269,7 @@ def test_corpus_of_linked_folders(tmp_path):
 
 
 def test_languages_of_model_cards(tmp_path, caplog):
-    """A pair of Wikipedia's codes is trained; the card, which the Hub would refuse, leaves them out, and this is said."""
+    """Pairs of Wikipedia's codes can be trained; the card leaves codes out that the Hub refuses (logged)."""
     codes = ["en", "simple", "zh_classical", "lzh", "qq", "EN", "zh-Hant", "multilingual", "code", "english", "haw"]
     assert card_languages(codes) == ["en", "lzh", "multilingual", "code", "haw"]
     numbered_corpus(tmp_path / "corpus", 3)
@@ -287,7 +287,11 @@ def test_negatives_never_positive_and_never_twice():
     for _ in range(2000):
         pool = list(range(rng.randint(4, 12)))
         positive = rng.choice(pool)
-        hard = rng.choices(range(14), k=rng.randint(0, 6))  # with repetition, the positive, and ones outside the pool
+        hard = rng.choices(
+            range(14),
+            k=rng.randint(0, 6),
+            # With repetitions, the positive, and sections outside the pool
+        )
         number = rng.randint(1, len(pool) - 1)
         chosen = sample_negatives(positive, hard, pool, number, rng)
         assert len(set(chosen)) == len(chosen) == number
@@ -298,7 +302,7 @@ def test_negatives_never_positive_and_never_twice():
 
 @pytest.mark.parametrize("number", [0, 1, 2, 5, 10])
 def test_share_of_hard_negatives(number):
-    """From the pool with probability (3/4)^h; repetitions and the positive do not count in h."""
+    """A draw is from the pool with probability (3/4)^h; repetitions and the positive do not count in h."""
     hard = [f"hard{i}" for i in range(number)]
     rng, draws = random.Random(1), 6000
     counts = Counter(sample_negatives("p", [*hard, *hard, "p"], ["x", "y", "p"], 1, rng)[0] for _ in range(draws))
@@ -315,7 +319,7 @@ def test_share_of_hard_negatives(number):
     ("hard", "pool"), [([1, 2], range(6)), ([1, 2, 3, 4, 5], [0]), ([1, 2, 3, 4, 5], []), ([3, 4, 5, 6], [0, 1, 2])]
 )
 def test_negatives_when_the_pool_or_the_hard_ones_are_used_up(hard, pool):
-    """Positive 0; all of the others are drawn, and then no more can be."""
+    """The positive is 0. All others are drawn; then no more can be drawn."""
     everything = (set(hard) | set(pool)) - {0}
     for seed in range(200):
         chosen = sample_negatives(0, hard, pool, len(everything), random.Random(seed))

@@ -1,4 +1,4 @@
-"""Collections of other sources, in the layouts that these have."""
+"""Collections of other sources, in their layouts."""
 
 import json
 
@@ -29,7 +29,7 @@ def beir(folder, corpus=CORPUS, queries=QUERIES, qrels=QRELS):
 
 
 def hub_layout(folder, configs: dict[str, dict[str, list[dict]]]):
-    """A folder as a data set of the Hub: rows of each config and split, as JSON lines that a README lists."""
+    """Writes a folder like a data set of the Hub: JSON lines for each config and split, listed in a README."""
     head = ["---", "configs:"]
     for config, splits in configs.items():
         head += [f"- config_name: {config}", "  data_files:"]
@@ -41,7 +41,7 @@ def hub_layout(folder, configs: dict[str, dict[str, list[dict]]]):
 
 
 def hub(folder, prefix="", top_ranked=None, qrels="qrels", key="id", split="test"):
-    """In the layout of BEIR and MTEB."""
+    """Writes a data set in the layout of BEIR and MTEB."""
     rows = [line.split("\t") for line in QRELS[1:]]
     parts = {
         "corpus": [{key: row["_id"], "title": row.get("title"), "text": row["text"]} for row in CORPUS],
@@ -150,7 +150,7 @@ def test_hub_dataset_errors(tmp_path):
 
 
 def test_mteb_neuclir_and_miracl(tmp_path):
-    """Configs `corpus-{subset}`, `queries-{subset}` and `{subset}`; MIRACL has other columns in them."""
+    """Configs are `corpus-{subset}`, `queries-{subset}` and `{subset}`; MIRACL has other columns."""
     expected = gathered(BeirFolder(beir(tmp_path / "beir")))
     rows = [line.split("\t") for line in QRELS[1:]]
     names = {
@@ -172,7 +172,7 @@ def test_mteb_neuclir_and_miracl(tmp_path):
 
 
 def test_neuclir_bench(tmp_path, monkeypatch, capsys):
-    """Queries split by their language, judgements by the documents', the documents in a data set of their own."""
+    """Queries are split by their language, judgements by the documents' language; documents are another data set."""
     judged = [{"id": q, "ignore": "0", "docid": d, "relevance": int(r)} for q, d, r in map(str.split, QRELS[1:])]
     bench = {
         "queries": {
@@ -245,7 +245,7 @@ def test_reranking_lists(tmp_path):
 
 @pytest.fixture
 def registered(tmp_path, monkeypatch):
-    """Datasets in the registry of ir_datasets: German and English documents, queries with judgements and candidates."""
+    """Registers ir_datasets with German and English documents, and queries with judgements and candidates."""
     monkeypatch.setenv("IR_DATASETS_HOME", str(tmp_path / "home"))
     import ir_datasets
     from ir_datasets.formats import TrecQrels, TrecScoredDocs, TsvDocPairs, TsvDocs, TsvQueries

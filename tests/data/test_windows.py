@@ -1,4 +1,4 @@
-"""Windows of long contexts, and where in them the answers are."""
+"""Windows of long contexts, and the places of answers in windows."""
 
 import random
 import re
@@ -85,7 +85,7 @@ def test_what_a_window_looks_like(tokenizer):
 
 @pytest.mark.parametrize("context", ["\u200b", "\x00\ufffd"])
 def test_no_tokens(context, tokenizer):
-    """What BERT's normalization leaves nothing of."""
+    """BERT's normalization leaves nothing of such texts."""
     (window,) = WindowEncoder(tokenizer, 14, 2, 5)([Question("1", "q1", context, [(context, 0)])], progress=False)
     assert tokens(tokenizer, window.ids) == "[CLS] q1 [SEP] [SEP]" and window.offsets.shape == (0, 2)
     assert window.span(context, 0) is None
@@ -148,7 +148,7 @@ def test_labels_decode_to_the_answer(side, each_tokenizer, warnings, monkeypatch
         before = 0 if following is None or following.is_first else before + number - stride
     lost = len(questions) - 1 - len(found)
     assert len(found) > 25 and lost > 0
-    assert f"{lost} of {len(questions) - 1} training answers are whole in no window of 40 tokens" in warnings[0]
+    assert f"{lost} of {len(questions) - 1} training answers fit into no window of 40 tokens" in warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_marks_belong_to_the_token_before(text, answer):
 
 def oracle(sets, tokenizer):
     """
-    Of all sets together: F1 and EM of the gold answers, EM of the best spans of the windows, and how many answers are
-    not reached; each of these begins or ends inside a token.
+    Computes over all sets F1 and EM of the gold answers, EM of the best spans of the windows, and the number of
+    answers that no span reaches. Each answer that no span reaches begins or ends inside a token.
     """
     gold, reached, inside = [], [], 0
     for one in sets:
@@ -225,7 +225,7 @@ def test_answers_are_reached(name, languages, questions):
 
 @pytest.mark.parametrize("role", ["dev", "test"])
 def test_answers_of_mlqa_are_reached(role):
-    """Of so few questions a part is not a rate: all that is lost are parts of words that annotators marked."""
+    """The sample is too small for a rate. The only lost answers are parts of words that annotators marked."""
     sets = read_question_sets(str(shared_path("data/mlqa")), role)
     exact, inside, number = oracle(sets, AutoTokenizer.from_pretrained(REPOSITORY / "base"))
     assert {one.context_language for one in sets} == {"ar", "de", "en", "es", "hi", "vi", "zh"}

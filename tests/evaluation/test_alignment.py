@@ -41,7 +41,7 @@ def sentences(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def models(tiny_bert, tmp_path_factory):
-    """Folders of a BERT, a BertLong and an XLM-R, of the same tokenizer."""
+    """Saves a BERT, a BertLong and an XLM-R with the same tokenizer."""
     folder = tmp_path_factory.mktemp("models")
     bert_to_bertlong(load_bert(tiny_bert), 256, 16).save_pretrained(folder / "bertlong")
     torch.manual_seed(0)
@@ -79,7 +79,7 @@ def test_vectors_are_those_of_a_text_alone(name, models):
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_sentence_transformers(pooling, models):
-    """Its vectors of the last layer, and the accuracies of its own evaluation of translations."""
+    """It gives the same vectors of the last layer, and the same accuracies of translation."""
     model, tokenizer = load(models["bert"])
     module = Transformer(str(models["bert"]))
     theirs = SentenceTransformer(modules=[module, Pooling(32, pooling)], device="cpu")
@@ -125,7 +125,7 @@ def test_ties_are_misses(chunk):
 
 
 def test_nearly_parallel_vectors():
-    """As in many layers of real models; cosines in single precision are nearly all the same here."""
+    """Many layers of real models have such vectors: nearly all cosines are equal in single precision."""
     rng = np.random.default_rng(0)
     base, own, noise = rng.normal(size=16), *rng.normal(size=(2, 50, 16))
     source = (base + 3e-4 * own).astype(np.float32)
@@ -188,12 +188,12 @@ def test_errors(models, tmp_path, monkeypatch):
     config = json.loads((models["bert"] / "config.json").read_text(encoding="utf-8")) | {"num_hidden_layers": 3}
     shutil.copytree(models["bert"], tmp_path / "bert")
     (tmp_path / "bert/config.json").write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"16 tensors of BertModel are missing, as encoder\.layer\.2"):
+    with pytest.raises(ValueError, match=r"16 tensors of BertModel are missing, such as encoder\.layer\.2"):
         load(tmp_path / "bert")
 
 
 def start(monkeypatch, *argv):
-    """The runner in this process, which is quicker."""
+    """Calls the runner in this process, to save time."""
     monkeypatch.setattr(sys, "argv", ["run_alignment.py", *map(str, argv), "--use_cpu"])
     run_alignment.main()
 

@@ -1,5 +1,5 @@
 """
-F1 and exact match of answers. The numbers in capital letters were printed by the evaluation scripts of SQuAD v1.1 and
+F1 and exact match of answers. Constants in capital letters hold the output of the evaluation scripts of SQuAD v1.1 and
 v2.0 and of MLQA, under Python 3.11.
 """
 
@@ -25,7 +25,7 @@ LANGUAGES = ("ar", "de", "en", "es", "hi", "vi", "zh")
 
 
 def equal(expected):
-    """To the last digit but for what the order of an addition changes between versions of Python."""
+    """Compares to the last digit, except for the order of addition, which differs between versions of Python."""
     return pytest.approx(expected, rel=1e-13, abs=0)
 
 
@@ -71,7 +71,7 @@ def test_f1_by_hand():
 
 
 def test_nothing_left_of_an_answer():
-    """Where the scripts differ: F1 of "the" and "a" is 0 in SQuAD v1.1 and 1 in v2.0, which knows the empty answer."""
+    """The scripts differ: F1 of "the" and "a" is 0 in SQuAD v1.1, and 1 in v2.0, which has the empty answer."""
     for prediction, golds, unanswerable, expected in [
         ("", [], False, (1.0, True)),
         ("the", [], False, (1.0, True)),
@@ -146,7 +146,7 @@ ANSWERS = {
     ],
 }
 
-# F1 and EM by the script of MLQA and by that of SQuAD v1.1.
+# F1 and EM by the script of MLQA and by the script of SQuAD v1.1.
 OFFICIAL = {
     "ar": ((59.333333333333336, 20.0), (39.333333333333336, 0.0)),
     "de": ((63.33333333333333, 60.0), (42.095238095238095, 0.0)),
@@ -201,7 +201,7 @@ def test_scripts_of_mlqa_and_squad(language):
 
 
 def v2(rows):
-    """Predictions, answers and scores by question id."""
+    """Returns predictions, answers and scores by question id."""
     return ({str(i): row[column] for i, row in enumerate(rows)} for column in range(3))
 
 
@@ -218,7 +218,7 @@ def test_script_of_squad_v2():
 
 
 def altered(text: str, number: int) -> str:
-    """A prediction made of a gold answer; the scripts measured these."""
+    """Alters a gold answer into a prediction; the scripts measured such predictions."""
     words = text.split()
     full_width = "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text)
     articles = ("the", "die", "los", "những", "ال", "وال", "the ")
@@ -236,7 +236,7 @@ def altered(text: str, number: int) -> str:
 
 
 def real_answers(file: str, copies: int = 9) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Altered and gold answers of a file in the layout of SQuAD; where there is no answer, one of another question."""
+    """Reads altered and gold answers of a SQuAD file; a question without answer gets another question's answer."""
     articles = json.loads(shared_path(f"data/{file}").read_text(encoding="utf-8"))["data"]
     questions = [qa for article in articles for paragraph in article["paragraphs"] for qa in paragraph["qas"]] * copies
     predictions, answers, last = {}, {}, ""
@@ -292,7 +292,7 @@ def test_scripts_on_altered_answers(file, language):
 
 def test_script_of_squad_v2_on_altered_answers():
     predictions, answers = real_answers("squad/dev-v2.0.json", copies=1)
-    # A probability that is often small where an answer is right, with many equal ones.
+    # A probability that is often small if the answer is right, with many equal values.
     scores = {q: (number * 37 % 50 + 20 * (not answers[q])) / 70 for number, q in enumerate(answers)}
     means = mean_answers(evaluate_answers(apply_threshold(predictions, scores, 0.6), answers))
     measured = evaluate_answers(predictions, answers)
@@ -300,7 +300,7 @@ def test_script_of_squad_v2_on_altered_answers():
 
 
 def test_best_threshold_is_the_best():
-    """All thresholds are tried; scores are positive and differ, which is where the script is exact."""
+    """All thresholds are tried. Scores are positive and differ, because only then the script is exact."""
     rng = random.Random(0)
     words = ["boat", "reef", "harbour", "old", "tower"]
 
@@ -339,7 +339,7 @@ def test_parts_without_questions_are_left_out():
 
 
 def test_refused():
-    with pytest.raises(ValueError, match="'fr': MLQA's are for ar, de, en, es, hi, vi, zh"):
+    with pytest.raises(ValueError, match="'fr': MLQA's rules are for ar, de, en, es, hi, vi, zh"):
         normalize_answer("le bateau", "fr")
     with pytest.raises(ValueError, match=r"question 'r' has no prediction \(1 of 2"):
         evaluate_answers({"q": ""}, {"q": ["boat"], "r": ["reef"]})

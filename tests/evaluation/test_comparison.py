@@ -53,7 +53,7 @@ def test_drawn_randomization_test():
     assert found != randomization_test(differences, seed=1)
     few = differences[:12]
     assert randomization_test(few, permutations=4000) == pytest.approx(randomization_test(few), abs=0.03)
-    # What is drawn may never be as extreme, but the observed one is.
+    # No draw may be as extreme, but the observed signs are.
     assert randomization_test(np.ones(40), permutations=999) == pytest.approx(1 / 1000)
 
 
@@ -63,7 +63,7 @@ def test_randomization_test_without_differences():
 
 
 def test_holm():
-    # By hand: .005 * 4 = .02, .01 * 3 = .03, .03 * 2 = .06, and .04 * 1, but not less than the one before.
+    # By hand: .005 * 4 = .02, .01 * 3 = .03, .03 * 2 = .06, and .04 * 1, which is raised to the value before it.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.7]) == [1, 1] and holm([0.2]) == [0.2] and holm([]) == []
 

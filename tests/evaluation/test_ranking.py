@@ -72,7 +72,7 @@ def test_written_run_has_the_measures_of_the_run(tmp_path):
     run = {"a": {"d1": 0.5, "d3": 0.5, "d2": -1.25e-7}, "b": {"d5": 1 / 3, "d0": 0.1}}
     write_run(run, tmp_path / "x.run", "tag")
     rows = [line.split() for line in (tmp_path / "x.run").read_text(encoding="utf-8").splitlines()]
-    # Of equal scores the higher id comes first, as trec_eval has it.
+    # Of equal scores the higher id comes first, as in trec_eval.
     assert [(row[0], row[2], row[3]) for row in rows] == [
         ("a", "d3", "1"),
         ("a", "d1", "2"),
@@ -91,7 +91,7 @@ def test_written_run_has_the_measures_of_the_run(tmp_path):
 
 
 def test_measures_are_those_of_trec_eval(tmp_path):
-    """Graded judgements, unjudged documents, many equal scores, a query without a relevant document, one not ranked."""
+    """Covers graded judgements, unjudged documents, equal scores, and queries without relevant or ranked documents."""
     rng = random.Random(0)
     documents = [f"d{i}" for i in range(150)]
     qrels = {f"q{i}": {d: rng.choice([-1, 0, 0, 1, 2]) for d in rng.sample(documents, 60)} for i in range(20)}

@@ -1,4 +1,4 @@
-"""Collections, arguments and rerankers of the tests of training."""
+"""Makes collections, arguments and rerankers for the tests of training."""
 
 import torch
 from transformers import BertConfig, BertForSequenceClassification
@@ -13,7 +13,7 @@ DOCUMENTS = {f"d{i}": " ".join(f"d{j}" for j in range(i, i + 4)) for i in range(
 
 
 def collection(name: str, number: int, folds=None, documents=DOCUMENTS) -> Collection:
-    """Query i has document i relevant and the next not."""
+    """Makes a collection: for query i, document i is relevant and the next is not."""
     queries = {f"q{i}": f"q{i} q{i + 1}" for i in range(number)}
     qrels = {f"q{i}": {f"d{i}": 1, f"d{(i + 1) % 12}": 0} for i in range(number)}
     return Collection(name, documents, queries, qrels, {query: list(documents) for query in queries}, folds)

@@ -1,4 +1,4 @@
-"""Training for question answering where it is cut short, and what development says."""
+"""Training for question answering: resuming after a kill, and development."""
 
 import json
 
@@ -28,7 +28,7 @@ PAIRS = [QuestionSet("set", context, "en", QUESTIONS[:2]) for context in ("de", 
 
 @pytest.fixture
 def train(tokenizer, tmp_path, monkeypatch):
-    """Trains a tiny BERT in a folder; development F1 of the pairs is what the list says of the epochs."""
+    """Trains a tiny BERT in a folder. The list gives the development F1 of the pairs after each epoch."""
 
     def call(folder, scores=((5, 1), (3, 2), (4, 3), (1, 1)), development=PAIRS, **options):
         torch.manual_seed(0)
@@ -69,7 +69,7 @@ def test_models_of_the_chosen_epochs_stay(select, kept, train):
 
 
 def test_killed_between_development_and_checkpoint(train, monkeypatch):
-    """The epoch is trained again; where it then is worse, the model of the epoch before it is still there."""
+    """The epoch is trained again. If it is worse this time, the model of the epoch before still exists."""
     save = XLRetrievalTrainer._save_checkpoint
 
     def killed(self, *args):
@@ -100,7 +100,7 @@ def test_a_finished_training_is_not_trained_on(options, train):
 
 @pytest.mark.parametrize("options", [{}, {"max_tokens_per_batch": 40}])
 def test_accumulated_batches_are_one_batch(options, train):
-    """Of windows in different numbers too: the loss is the mean over all of them."""
+    """Batches may have different numbers of windows: the loss is the mean over all windows."""
     whole = {name: value * 2 for name, value in options.items()} or {"per_device_train_batch_size": 4}
     parts = options or {"per_device_train_batch_size": 2}
     states = [
@@ -119,7 +119,7 @@ def test_accumulated_batches_are_one_batch(options, train):
 
 
 class Numbered:
-    """A reader that is right on the questions of some numbers; how sure it is of "no answer" follows from the epoch."""
+    """A reader that is right on questions with some numbers. Its probability of "no answer" follows from the epoch."""
 
     def __init__(self, epoch: int):
         self.epoch, self.sets = epoch, []
@@ -195,14 +195,14 @@ def test_freeze(tokenizer):
 
 
 class Sure:
-    """Answers each question with the first words of its context; how sure it is follows from its number."""
+    """Answers each question with the first words of its context. Its probability follows from the number."""
 
     def answer(self, questions, n_best, name, distributed):
         return {q.id: Prediction(" ".join(q.context.split()[3:4]), int(q.id) / 10, []) for q in questions}
 
 
 def test_development_over_several_sets():
-    """One threshold for all, from the questions of the sets with unanswerable ones; a pair in two sets is their mean."""
+    """All sets share a threshold, from sets with unanswerable questions. A pair in two sets is their mean."""
     answered = QuestionSet("v1", "en", "en", [question(9), Question("8", "q", "d1 d2 d3 d4", [("d1", 0)])])
     some = QuestionSet("v2", "en", "en", [question(1), question(3), question(6, False), question(8, False)])
     others = QuestionSet("mlqa", "de", "de", [question(2), question(5), question(7, False)], "mlqa")

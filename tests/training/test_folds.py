@@ -1,4 +1,4 @@
-"""Folds of queries: who trains, develops and tests, and the results of all folds together."""
+"""Folds of queries: training, development and test queries, and the joined results."""
 
 import pytest
 

@@ -53,7 +53,7 @@ def test_processes_of_a_configuration_file(tmp_path):
 
 def test_several_machines_are_refused():
     command = ["python", "accelerate", "launch", "--cpu", "--num_machines", "2", "--num_processes", "4", *SCRIPT]
-    with pytest.raises(ValueError, match="on several use torchrun"):
+    with pytest.raises(ValueError, match="on several machines use torchrun"):
         requested_processes(command)
 
 

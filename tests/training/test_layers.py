@@ -1,4 +1,4 @@
-"""Layers that are frozen, and layers that are drawn anew."""
+"""Layers that are frozen, and layers that are reinitialized."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def test_layers_drawn_anew(tmp_path):
     models = [BertLongForSequenceClassification.from_pretrained(tmp_path) for _ in range(2)]
     before = {name: tensor.clone() for name, tensor in models[0].state_dict().items()}
     for model in models:
-        torch.rand(3)  # the seed decides, not what was drawn before
+        torch.rand(3)  # the seed decides, not earlier draws
         reinitialize_layers(model, 1, seed=5)
     for name, tensor in models[0].state_dict().items():
         assert tensor.equal(models[1].state_dict()[name])

@@ -24,7 +24,7 @@ def renamed(name: str) -> str:
 
 
 class Adam2021(torch.optim.Optimizer):
-    """Adam as the 2021 code has it: epsilon is added before the correction of the bias, not after."""
+    """Adam as in the 2021 code: epsilon is added before the correction of the bias, not after."""
 
     def __init__(self, params, lr):
         super().__init__(params, {"lr": lr})
@@ -73,7 +73,7 @@ def test_trajectory_of_2021(kind, tmp_path):
         from transformers import BertConfig
 
         model = BertForXLRetrieval(BertConfig(**settings, num_labels=2))
-        # The original has one parameter for both biases of the head; untied, ours would have two.
+        # The 2021 code has one parameter for both biases of the head; untied, our model would have two.
         model.cls.predictions.decoder.bias = model.cls.predictions.bias
 
     def load(prefix):

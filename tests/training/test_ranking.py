@@ -47,7 +47,7 @@ def test_learning_rates(head, expected, tokenizer, tmp_path, monkeypatch):
 
 
 def test_the_best_epoch_is_that_of_the_development_queries(tokenizer, tmp_path, monkeypatch):
-    """MAP is made up: the second and fourth epoch are the best."""
+    """MAP is invented: the second and fourth epoch are the best."""
     reranker, one = tiny_reranker(tokenizer), collection("en-de", 10)
     assign_folds([one], 0)
     fold = fold_of(one)
@@ -68,7 +68,7 @@ def test_the_best_epoch_is_that_of_the_development_queries(tokenizer, tmp_path, 
     args = arguments(tmp_path, num_train_epochs=4, learning_rate=1e-2, eval_on_start=True)
     checkpoint, history = finetune(reranker, fold, [one], args)
     assert history == pytest.approx([0.2, 0.9, 0.5, 0.9])
-    assert ranked == [fold.development["en-de"]] * 4  # no test query was looked at
+    assert ranked == [fold.development["en-de"]] * 4  # no test query was read
     assert FoldResult({}, {}, history).best_epoch == 2
     saved = BertForSequenceClassification.from_pretrained(checkpoint).classifier.weight
     assert saved.equal(weights[1]) and not saved.equal(weights[3])
@@ -77,7 +77,7 @@ def test_the_best_epoch_is_that_of_the_development_queries(tokenizer, tmp_path, 
 
 
 def save_encoder(kind: str, folder):
-    """A random encoder without a relevance head, and a tokenizer in the manner of its kind."""
+    """Saves a random encoder without a relevance head, and a tokenizer such as its architecture has."""
     roberta = kind == "xlm-roberta"
     special = {
         "xlm-roberta": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
@@ -85,7 +85,7 @@ def save_encoder(kind: str, folder):
         "mmbert": ["<bos>", "<pad>", "<eos>", "<unk>", "<mask>"],
     }[kind]
     words = special + [f"{letter}{i}" for letter in "qd" for i in range(20)]
-    if kind == "mmbert":  # the tokenizer of Gemma: spaces belong to tokens, and nothing parts words
+    if kind == "mmbert":  # the tokenizer of Gemma: spaces belong to tokens, and nothing splits words
         words = special + [*"qd0123456789", "▁", *(f"{letter}{i}" for letter in "qd" for i in range(20))]
         merges = [("q", "1"), ("d", "1"), ("d", "2"), ("d", "3"), ("d", "4"), ("d", "5"), ("d", "6")]
         raw = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, merges, unk_token="<unk>"))
@@ -137,7 +137,7 @@ def test_any_encoder(kind, tmp_path, caplog):
     expected = again.model(**inputs).logits.item()
     assert again.score([("q1 q2", DOCUMENTS["d3"])], progress=False) == [pytest.approx(expected, abs=1e-5)]
     assert caplog.text.count("has no token types") == caplog.text.count("has no head to rank") == 1
-    long = " ".join(["d1"] * 60)  # as many positions as there are, and not one more
+    long = " ".join(["d1"] * 60)  # all positions are used, and not one more
     assert again.score([("q1", long)], progress=False) and again.counts["documents_cut"] == 1
     with pytest.raises(ValueError, match=r"max_length \(33\) is more than the model's 32 positions"):
         Reranker.from_pretrained(tmp_path / "model", max_length=33, new_head=True)
@@ -161,7 +161,7 @@ def test_saving_without_a_tokenizer(tokenizer, tmp_path):
 
 
 def test_passages(tokenizer):
-    """The maximum over all windows of 11 tokens, of which each has 5 in common with the next."""
+    """The score is the maximum over all windows of 11 tokens; each shares 5 tokens with the next."""
     reranker = tiny_reranker(tokenizer, long_documents="maxp")
     words = [f"d{i}" for i in range(30)]
     scores = reranker.score([("q1", " ".join(words)), ("q1", "d1"), ("q2", "d1")], progress=False)

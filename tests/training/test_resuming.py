@@ -1,4 +1,4 @@
-"""Output folders: whose they are, what is compared, and where a training goes on."""
+"""Output folders: the command they belong to, the settings that are compared, and the checkpoint to resume."""
 
 import json
 from dataclasses import fields
@@ -99,7 +99,7 @@ def test_folders_of_older_versions(tmp_path, caplog):
 
 
 def checkpoint(folder, text: str | None = None, step: int = 2):
-    """A checkpoint whose state is written, or a part."""
+    """Writes a checkpoint with a complete or incomplete state."""
     folder.mkdir(parents=True)
     state = json.dumps({"global_step": step, "max_steps": 4, "epoch": step / 4})
     (folder / "trainer_state.json").write_text(state if text is None else text, encoding="utf-8")
@@ -142,7 +142,7 @@ def test_checkpoint_to_resume(tmp_path, caplog):
      ({"num_train_epochs": 0.5}, True), ({"num_train_epochs": 0.5, "max_steps": 3}, False)],
 )  # fmt: skip
 def test_end_of_a_training(options, end, tmp_path):
-    """After 2 steps, which are half an epoch."""
+    """The training ends after 2 steps, which are half an epoch."""
     state = read_state(checkpoint(tmp_path / "checkpoint-2"))
     assert is_at_end(state, arguments(tmp_path, **options)) is end
 

@@ -1,4 +1,4 @@
-"""Which examples make up a batch."""
+"""The examples of each batch."""
 
 from collections import Counter
 from itertools import pairwise
@@ -44,7 +44,7 @@ def test_sampler(batch_size, processes, accumulation):
 
 
 def steps_of(batch_size: int, processes: int, accumulation: int) -> list[list[ExampleKey]]:
-    """The examples of each optimizer step, over processes and accumulated batches."""
+    """Collects the examples of each optimizer step, over processes and accumulated batches."""
     batches = [list(TaskBatchSampler(SIZES, batch_size, processes, i, accumulation)) for i in range(processes)]
     together = [[key for batch in row for key in batch] for row in zip(*batches)]
     return [sum(together[i : i + accumulation], []) for i in range(0, len(together), accumulation)]  # noqa: RUF017
@@ -71,7 +71,7 @@ def test_sampler_rounds():
     assert len(orders) > 5
 
 
-# Tokens of examples: short and long ones, some of a length that few have.
+# Tokens of examples: short and long examples, some of a rare length.
 LENGTHS = {
     ("qlm", "en-de"): np.random.default_rng(0).integers(20, 400, 301),
     ("qlm", "fr-es"): np.array([9, 10, 11, 400]),
@@ -91,14 +91,15 @@ def budgeted(max_tokens, processes=1, index=0, accumulation=1, epoch=0, lengths=
 @pytest.mark.parametrize("max_tokens", [500, 2000, 10000])
 @pytest.mark.parametrize(("processes", "accumulation"), [(1, 1), (2, 1), (1, 2), (3, 2)])
 def test_budget(max_tokens, processes, accumulation):
-    """Each example once; one task and pair in a step; no more tokens than the budget, and not much fewer."""
+    """Each example occurs once. A step has one task and pair, and about as many tokens as the budget allows."""
     epochs = [
         [budgeted(max_tokens, processes, index, accumulation, epoch) for index in range(processes)]
         for epoch in range(3)
     ]
     assert len({len(batches) for epoch in epochs for batches in epoch}) == 1
     for ranks in epochs:
-        steps = [sum(ranks, []) for ranks in zip(*(steps_from(batches, accumulation) for batches in ranks))]  # noqa: RUF017
+        of_ranks = zip(*(steps_from(batches, accumulation) for batches in ranks))
+        steps = [sum(parts, []) for parts in of_ranks]  # noqa: RUF017
         seen, used = Counter(), Counter()
         for step in steps:
             assert len({(key.task, key.pair) for batch in step for key in batch}) == 1

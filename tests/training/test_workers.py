@@ -1,4 +1,4 @@
-"""Batches made in worker processes, which pickle dataset and collator under the start method spawn."""
+"""Batches of worker processes. The start method spawn pickles dataset and collator."""
 
 import pickle
 

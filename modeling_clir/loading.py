@@ -271,7 +271,8 @@ def gives_token_types(tokenizer: PreTrainedTokenizerBase) -> bool:
 def check_forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
     """
     Computes two short rows, and the shorter one alone. If padding changes the result of the shorter one, the tokenizer
-    pads on the other side from now on (logged). An XLNet needs the left, since it scores a text by its last column.
+    pads on the other side from now on (logged). An XLNet needs the left, since it scores a text by its last column. The
+    results are compared only in float32 on a CPU: elsewhere rounding depends on the batch too.
 
     Raises `ValueError` with the reason if the tokenizer's output is not enough, and if padding changes the result on
     either side.
@@ -291,8 +292,8 @@ def check_forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
                 "asks for"
             ) from error
         padded = padded if padded.shape == alone.shape else padded[real]  # of the row, or of each of its tokens
-        tolerance = 1e-3 if alone.dtype == torch.float32 else 0.05
-        if not (padded - alone).abs().max() > tolerance * alone.abs().max().clamp(min=0.1):  # NaN is said later
+        differs = (padded - alone).abs().max() > 1e-3 * alone.abs().max().clamp(min=0.1)  # NaN is said later
+        if model.dtype != torch.float32 or model.device.type != "cpu" or not differs:
             break
     else:
         raise ValueError(

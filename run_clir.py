@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from modeling_clir.data.collections import check_folder
 from modeling_clir.names import check_name, check_path
 from modeling_clir.program import run_program
 from modeling_clir.training.arguments import parse_arguments, start_logging
@@ -70,6 +71,8 @@ class Arguments:
         check_name(self.model_name_or_path, "model")
         if self.head_learning_rate is not None and self.head_learning_rate < 0:
             raise ValueError(f"--head_learning_rate must not be negative, got {self.head_learning_rate}")
+        for folder in (*self.collections, *(self.train_collections or [])):
+            check_folder(Path(folder))
         for path in self.candidates or []:
             check_path(path)
 

@@ -89,6 +89,7 @@ def test_scripts_without_a_model_import_no_torch(tmp_path):
 def test_wrong_arguments_of_runners_come_before_torch():
     commands = [[name] for name in RUNNERS]
     commands += [["run_clir.py", "--model_name_or_path", "/nowhere/model", "--collections", "/nowhere", "--use_cpu"]]
+    commands += [["run_clir.py", "--model_name_or_path", "base", "--collections", "/nowhere", "--output_dir", "o"]]
     commands += [["run_pretraining.py", "--corpus", "c", "--model_name_or_path", "m", "--mask_mode", "all", "--bf16"]]
     assert not imported(programs(*commands)) & (HEAVY - {"transformers"})
 

@@ -76,6 +76,18 @@ class Collection:
         return train, folds[development], folds[fold]
 
 
+def check_folder(folder: Path):
+    """Raises `FileNotFoundError` if there is no such folder; names the nearest one, or how to make a collection."""
+    if not folder.is_dir():
+        reason = missing_path(folder)
+        if "did you mean" not in reason:
+            reason += (
+                "; to make a collection from an id of ir_datasets, or with --source hub from a data set of the Hub: "
+            )
+            reason += f"python scripts/prepare_collection.py FOLDER --queries {folder}"
+        raise FileNotFoundError(reason)
+
+
 def read_collection(folder: Path, candidates: Path | None = None) -> Collection:
     """
     Reads and checks a collection folder.
@@ -95,14 +107,7 @@ def read_collection(folder: Path, candidates: Path | None = None) -> Collection:
     are no candidates; the number of queries that are not judged, or have no relevant document, no candidates or no
     fold.
     """
-    if not folder.is_dir():
-        reason = missing_path(folder)
-        if "did you mean" not in reason:
-            reason += (
-                "; to make a collection from an id of ir_datasets, or with --source hub from a data set of the Hub: "
-            )
-            reason += f"python scripts/prepare_collection.py FOLDER --queries {folder}"
-        raise FileNotFoundError(reason)
+    check_folder(folder)
     if unused := lookalikes(folder, FILES):
         logger.warning(f"{folder}: not read: {', '.join(unused)}; a collection has {', '.join(FILES)} (plain or .gz)")
     documents = {}
@@ -293,6 +298,7 @@ __all__ = [
     "Collection",
     "assign_folds",
     "check_collection",
+    "check_folder",
     "make_folds",
     "read_collection",
     "read_qrels",

@@ -251,7 +251,7 @@ def test_corpus_of_the_hub(tmp_path, monkeypatch):
         PretrainingDataset("someone/corpus", both("en-de"), split="validation")
     with pytest.raises(FileNotFoundError, match=r"someone/else is not a folder.*404"):
         PretrainingDataset("someone/else", both("en-de"))
-    with pytest.raises(FileNotFoundError, match=r"no/network is no folder.*: Name or service not known"):
+    with pytest.raises(FileNotFoundError, match=r"no/network is not a folder.*: Name or service not known"):
         PretrainingDataset("no/network", both("en-de"))
 
 

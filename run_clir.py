@@ -71,7 +71,7 @@ class Arguments:
         check_name(self.model_name_or_path, "model")
         if self.head_learning_rate is not None and self.head_learning_rate < 0:
             raise ValueError(f"--head_learning_rate must not be negative, got {self.head_learning_rate}")
-        for folder in (*self.collections, *(self.train_collections or [])):
+        for folder in self.collections:
             check_folder(Path(folder))
         for path in self.candidates or []:
             check_path(path)

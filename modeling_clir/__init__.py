@@ -44,6 +44,9 @@ def register_config(auto: ModuleType):
 
 
 def register_models(auto: ModuleType):
+    models = sys.modules.get(f"{__name__}.modeling_bertlong")
+    if models is not None and not hasattr(models, "__all__"):
+        return  # our models import the Auto classes themselves: registered at the end of their file
     for auto_class, model_class in {
         "AutoModel": "BertLongModel",
         "AutoModelForPreTraining": "BertLongForXLRetrieval",
@@ -51,7 +54,7 @@ def register_models(auto: ModuleType):
         "AutoModelForSequenceClassification": "BertLongForSequenceClassification",
         "AutoModelForQuestionAnswering": "BertLongForQuestionAnswering",
     }.items():
-        getattr(auto, auto_class).register(__getattr__("BertLongConfig"), __getattr__(model_class))
+        getattr(auto, auto_class).register(__getattr__("BertLongConfig"), __getattr__(model_class), exist_ok=True)
 
 
 class AfterImport(MetaPathFinder):
@@ -77,6 +80,7 @@ class AfterImport(MetaPathFinder):
 REGISTRATIONS = {
     "transformers.models.auto.configuration_auto": register_config,
     "transformers.models.auto.modeling_auto": register_models,
+    f"{__name__}.modeling_bertlong": lambda _: register_models(sys.modules["transformers.models.auto.modeling_auto"]),
 }
 sys.meta_path.insert(0, AfterImport(REGISTRATIONS))
 for name, register in REGISTRATIONS.items():

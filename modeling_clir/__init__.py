@@ -45,8 +45,11 @@ def register_config(auto: ModuleType):
 
 def register_models(auto: ModuleType):
     models = sys.modules.get(f"{__name__}.modeling_bertlong")
+    layers = sys.modules.get("transformers.modeling_layers")
     if models is not None and not hasattr(models, "__all__"):
         return  # our models import the Auto classes themselves: registered at the end of their file
+    if layers is not None and not hasattr(layers, "GradientCheckpointingLayer"):
+        return  # so does transformers' file of layers, which our models need
     for auto_class, model_class in {
         "AutoModel": "BertLongModel",
         "AutoModelForPreTraining": "BertLongForXLRetrieval",
@@ -80,6 +83,7 @@ class AfterImport(MetaPathFinder):
 REGISTRATIONS = {
     "transformers.models.auto.configuration_auto": register_config,
     "transformers.models.auto.modeling_auto": register_models,
+    "transformers.modeling_layers": lambda _: register_models(sys.modules["transformers.models.auto.modeling_auto"]),
     f"{__name__}.modeling_bertlong": lambda _: register_models(sys.modules["transformers.models.auto.modeling_auto"]),
 }
 sys.meta_path.insert(0, AfterImport(REGISTRATIONS))

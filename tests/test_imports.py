@@ -40,7 +40,15 @@ def test_the_package_alone_is_light():
     assert not modules & HEAVY
 
 
-@pytest.mark.parametrize("first", ["import modeling_clir", "from transformers import AutoConfig, AutoModel"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import modeling_clir",
+        "import modeling_clir.modeling_bertlong",
+        "from modeling_clir import BertForXLRetrieval",
+        "from transformers import AutoConfig, AutoModel",
+    ],
+)
 def test_models_are_registered_whatever_is_imported_first(first):
     code = """
 import modeling_clir

@@ -62,6 +62,9 @@ class PretrainingCollator:
     - RR: `input_ids`, `attention_mask` and `token_type_ids`, each of shape `(examples * documents, length)`. The rows
       of an example follow each other, the positive first.
 
+    - RR of a [`QueryDataset`] whose collection has a first stage: `first_stage_scores`, a float tensor of shape
+      `(examples, documents)`.
+
     The batch also has `task`, `pairs` (language pair of each example), `group_size` (documents of an example), and the
     numbers `queries_cut`, `documents_cut` and `rows`.
 
@@ -110,6 +113,8 @@ class PretrainingCollator:
             batch["labels"] = torch.full_like(batch["input_ids"], -100)
             is_token = batch["attention_mask"].bool()
             batch["labels"][is_token] = torch.cat([labels for _, labels in masked])
+        if examples[0].first_stage_scores is not None:
+            batch["first_stage_scores"] = torch.tensor([example.first_stage_scores for example in examples])
         return batch | {
             "task": task,
             "pairs": [example.pair for example in examples],

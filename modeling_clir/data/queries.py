@@ -25,6 +25,9 @@ class QueryDataset:
         num_negatives (`int`): negatives of an example.
         seed (`int`).
 
+    An example of a collection with `candidates.run` has the scores of the run. A document that the run does not list
+    for the query has the lowest score of the query's listed documents. All documents have 0 if it lists none.
+
     The index is an [`ExampleKey`] whose pair is the collection's name. An example depends only on `seed` and its key.
     The time and memory of an example do not depend on the size of the collection.
 
@@ -65,8 +68,14 @@ class QueryDataset:
         for pool in (collection.candidates.get(query, ()), self.documents[key.pair]):
             if missing := self.num_negatives - len(negatives):
                 negatives += draw(pool, {*judged, *negatives}, missing, rng)
-        texts = [collection.documents[document] for document in [positive, *negatives]]
-        return Example("rr", key.pair, collection.queries[query], texts, seed, query_cut=False)
+        documents = [positive, *negatives]
+        texts = [collection.documents[document] for document in documents]
+        scores = None
+        if collection.first_stage is not None:
+            listed = collection.first_stage[query]
+            lowest = min(listed.values(), default=0.0)
+            scores = [listed.get(document, lowest) for document in documents]
+        return Example("rr", key.pair, collection.queries[query], texts, seed, False, first_stage_scores=scores)
 
 
 def draw(pool: Sequence[str], excluded: set[str], number: int, rng: random.Random) -> list[str]:

@@ -181,6 +181,7 @@ class Example:
     documents: list[str]
     seed: str  # the collator draws the masks by this seed
     query_cut: bool  # whether the sentence was longer than MAX_QUERY_WORDS
+    first_stage_scores: list[float] | None = None  # one for each document
 
 
 class PretrainingDataset:

@@ -17,7 +17,6 @@ Other options are refused, except --fold: the results are those of all folds tha
 import json
 import logging
 import math
-import os
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Literal
 
 from modeling_clir.data.collections import check_folder
 from modeling_clir.names import check_name, check_path
-from modeling_clir.program import run_program
+from modeling_clir.program import fix_rounding, run_program
 from modeling_clir.training.arguments import parse_arguments, start_logging
 from modeling_clir.training.launch import start_all_processes
 
@@ -110,7 +109,7 @@ def is_weight(value: str | float) -> bool:
 
 def main():
     # 1. Processes; arguments and data, checked before a model is loaded
-    os.environ.setdefault("MKL_CBWR", "AVX512,STRICT")  # or the last bits of scores change with threads and memory
+    fix_rounding()
     start_all_processes()
     args, training_args = parse_arguments((Arguments,), sys.argv[1:], __doc__)
 

@@ -34,6 +34,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"  # as in tests/shared.py
 WINDOW = 64
 OURS, LONGFORMER, RECIPE = "BertLong (ours)", "Longformer", "2021 recipe"
+RERANKER = "Reranker (ours)"  # of any model
 MATMUL_SIZE, MATMULS = {"cpu": 2048, "cuda": 8192}, {"cpu": 1, "cuda": 20}
 
 
@@ -462,6 +463,7 @@ def measure(groups: list[tuple[dict, dict[str, Callable]]], args: argparse.Names
                     print(f"{group}{name} is left out: {failure}", file=sys.stderr)
                     del cases[name]
         median = {name: statistics.median(case.seconds) / len(case.tokens) for name, case in cases.items()}
+        ours = OURS if OURS in median else RERANKER
         for name, case in cases.items():
             case.stop()
             pairs, tokens = len(case.tokens), sum(case.tokens)
@@ -477,7 +479,7 @@ def measure(groups: list[tuple[dict, dict[str, Callable]]], args: argparse.Names
                     "pairs_per_second": 1 / median[name],
                     "tokens_per_second": tokens / pairs / median[name],
                     "peak_memory_gib": case.peak,
-                    "speed_to_ours": median[OURS] / median[name] if OURS in median else None,
+                    "speed_to_ours": median[ours] / median[name] if ours in median else None,
                     "speed_to_2021": median[RECIPE] / median[name] if RECIPE in median else None,
                     "share_of_peak": case.flops / pairs / median[name] if case.flops else None,  # see below
                 }
@@ -542,6 +544,7 @@ def report(name: str, title: str, rows: list[dict], peak: float, plot: Callable,
     if "data" in args:
         texts = f"{args.data.name if args.data else 'the sample of the project'}, {args.source}-{args.target}"
     conditions = {
+        **({"model": args.model} if "model" in args and args.model else {}),
         "device": args.device if args.device == "cpu" else torch.cuda.get_device_name(),
         "threads": torch.get_num_threads(),
         "dtype": args.dtype,

@@ -3,6 +3,7 @@
 Measures reranking: pairs per second, tokenization included.
 
     python benchmarks/ranking.py
+    python benchmarks/ranking.py --model output/clir-bertlong
 
 Models of the same size with random weights score four questions (by default) with eight paragraphs each, in another
 language:
@@ -13,17 +14,24 @@ language:
 - CrossEncoder: sentence-transformers' on a plain BERT, which sees the first 512 tokens of a pair.
 
 `tokens` counts the tokens that the model sees, `tokens cut` the tokens that it does not see.
+
+With --model one model (folder or Hub name; a model without a relevance head gets a random one) is measured in two
+programs: our Reranker, and sentence-transformers' CrossEncoder with 8 pairs a batch and with its own 32. Both sort the
+pairs by length, and cut to the same number of tokens. `MAP` is over the questions; the first paragraph of a question
+is the relevant one.
 """
 
 import argparse
 import tempfile
 from functools import partial
+from pathlib import Path
 
 import torch
 from measure import (
     LONGFORMER,
     OURS,
     RECIPE,
+    RERANKER,
     Work,
     benchmark_parser,
     bertlong_config,
@@ -43,14 +51,17 @@ from measure import (
     with_compiled,
     with_global_attention,
 )
-from transformers import AutoModelForSequenceClassification, BertConfig
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
 
-from modeling_clir.reranker import Reranker
+from modeling_clir.evaluation.ranking import evaluate_run
+from modeling_clir.reranker import EncodedPairs, Reranker
+from modeling_clir.training.ranking import save_reranker
 
 
 CANDIDATES = 8  # paragraphs of a question
 BATCH_SIZE = 8
 MAX_LENGTH = 1024
+MAX_QUERY_LENGTH = 64  # of --model, which may have few positions
 
 
 def candidates(args: argparse.Namespace) -> tuple[list[str], list[str]]:
@@ -110,10 +121,77 @@ def cross_encoder(args: argparse.Namespace, compiled: bool = False) -> Work:
     )
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# One model in two programs
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def measured_work(rank, tokens: list[int], max_length: int, args: argparse.Namespace) -> Work:
+    """Makes the [`Work`] of a ranker that returns the scores of all pairs."""
+    run, qrels = {}, {}
+    for i, score in enumerate(rank()):
+        query = str(i - i % CANDIDATES)
+        run.setdefault(query, {})[str(i)] = float(score)
+        qrels.setdefault(query, {str(i): 1})
+    columns = {"max_length": max_length, "tokens_cut": whole_tokens(args) - sum(tokens)}
+    return Work([rank], tokens, None, columns | {"MAP": evaluate_run(run, qrels)["MAP"]})
+
+
+def whole_tokens(args: argparse.Namespace) -> int:
+    tokenizer = AutoTokenizer.from_pretrained(args.model, model_max_length=10**6)
+    return sum(len(row) for row in tokenizer(*candidates(args))["input_ids"])
+
+
+def model_in_reranker(args: argparse.Namespace) -> Work:
+    reranker = Reranker.from_pretrained(args.model, None, MAX_QUERY_LENGTH, dtype=getattr(torch, args.dtype))
+    reranker.model.to(args.device)
+    pairs = list(zip(*candidates(args)))
+    lengths = EncodedPairs(reranker.encoder, pairs).lengths.tolist()
+    return measured_work(lambda: reranker.score(pairs, progress=False), lengths, reranker.encoder.max_length, args)
+
+
+def model_in_cross_encoder(args: argparse.Namespace, batch_size: int) -> Work:
+    from sentence_transformers import CrossEncoder  # in the "evaluation" extra
+
+    limit = Reranker.from_pretrained(args.model, None, MAX_QUERY_LENGTH).encoder.max_length
+    options = {"max_length": limit, "device": args.device, "activation_fn": torch.nn.Identity()}
+    model = CrossEncoder(args.model, model_kwargs={"dtype": getattr(torch, args.dtype)}, **options)
+    questions, paragraphs = candidates(args)
+    rows = model.tokenizer(questions, paragraphs, truncation=True, max_length=limit)["input_ids"]
+    pairs = list(zip(questions, paragraphs))
+    return measured_work(
+        lambda: model.predict(pairs, batch_size=batch_size, show_progress_bar=False),
+        [len(row) for row in rows],
+        limit,
+        args,
+    )
+
+
+def measure_model(args: argparse.Namespace):
+    torch.manual_seed(args.seed)
+    reranker = Reranker.from_pretrained(args.model, None, MAX_QUERY_LENGTH, new_head=True, dtype=torch.float32)
+    config, name = reranker.model.config, args.model
+    args.layers, args.hidden_size, args.vocab_size = config.num_hidden_layers, config.hidden_size, config.vocab_size
+    with tempfile.TemporaryDirectory() as folder:  # both programs open the same weights, a new head included
+        save_reranker(reranker, Path(folder))
+        args.model = folder
+        del reranker
+        cases = {RERANKER: model_in_reranker}
+        cases |= {
+            f"CrossEncoder, {n} a batch": partial(model_in_cross_encoder, batch_size=n) for n in (BATCH_SIZE, 32)
+        }
+        rows, peak = measure([({}, cases)], args)
+    args.model = name
+    report("ranking_model", f"Reranking {args.pairs} pairs with {name}", rows, peak, plot_bars, args)
+
+
 def main(argv: list[str] | None = None):
     parser = benchmark_parser(__doc__)
     parser.add_argument("--pairs", type=positive, default=32)
+    parser.add_argument("--model", help="measure this model in our Reranker and in CrossEncoder")
     args = parse(parser, argv)
+    if args.model:
+        return measure_model(args)
     cases = {OURS: ours, LONGFORMER: longformer, "CrossEncoder (512)": cross_encoder}
     cases = with_compiled(cases, args) | {RECIPE: partial(longformer, recipe=True)}
     rows, peak = measure([({}, cases)], args)

@@ -64,6 +64,19 @@ def test_ranking(tmp_path):
     assert questions[0] == questions[7] != questions[8]
 
 
+def test_ranking_with_a_model(tiny_bert, tmp_path):
+    importlib.import_module("ranking").main(
+        ["--model", str(tiny_bert), "--pairs", "24", "--repeats", "1", "--output", str(tmp_path)]
+    )
+    with open(tmp_path / "benchmark_ranking_model.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert column(rows, "case") == [("Reranker (ours)",), ("CrossEncoder, 8 a batch",), ("CrossEncoder, 32 a batch",)]
+    assert {row["model"] for row in rows} == {str(tiny_bert)} and rows[0]["speed_to_ours"] == "1.0"
+    for name in ("tokens", "tokens_cut", "max_length", "MAP"):
+        assert len(set(column(rows, name))) == 1, name
+    assert 0 < float(rows[0]["MAP"]) < 1 and all(float(row[name]) > 0 for row in rows for name in MEASURED)
+
+
 def test_length(tmp_path, capsys):
     rows = table("length", tmp_path, "--lengths", "128", "64", "--train")
     expected = [(step, n) for step in ("inference", "training") for n in ("64", "128") for _ in range(2)]

@@ -205,6 +205,24 @@ def read_questions(folder: Path, languages: list[str], articles: slice = slice(N
     return questions, relevant
 
 
+def article_folds(sections: list[Section], qrels: dict[str, dict[str, int]], number: int = 5) -> list[list[str]]:
+    """
+    Parts the queries into `number` folds of whole articles, in turns in the order of the articles. A query belongs to
+    the article of its first relevant section. Raises `ValueError` if there are fewer articles than folds, and for a
+    query without a relevant section.
+    """
+    article_of = {section.key: section.article for section in sections}
+    articles = {}
+    for query, judged in qrels.items():
+        relevant = next((section for section, relevance in judged.items() if relevance > 0), None)
+        if relevant is None:
+            raise ValueError(f"query {query!r} has no relevant section, so it belongs to no article")
+        articles.setdefault(article_of[relevant], []).append(query)
+    if len(articles) < number:
+        raise ValueError(f"{number} folds of whole articles need {number} articles with queries, got {len(articles)}")
+    return [[query for queries in list(articles.values())[i::number] for query in queries] for i in range(number)]
+
+
 def parse_articles(text: str) -> slice:
     """Turns `"24:36"` into a slice. Either end may be missing. Raises `ValueError` for anything else."""
     if not re.fullmatch(r"[0-9]*:[0-9]*", text):
@@ -350,6 +368,7 @@ def write_table(path: Path, names: tuple[str, ...], types: list[pa.DataType], ro
 
 __all__ = [
     "Section",
+    "article_folds",
     "judge_nearest",
     "parse_articles",
     "read_documents",

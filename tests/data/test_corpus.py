@@ -9,6 +9,7 @@ import pytest
 
 from modeling_clir.data.corpus import (
     Section,
+    article_folds,
     parallel_squad,
     parse_articles,
     read_documents,
@@ -415,3 +416,14 @@ def test_corpus_refuses_sections_that_nothing_is_aligned_with(tmp_path):
     with pytest.raises(ValueError, match="no section exists in two of the languages en, de"):
         write_corpus(tmp_path / "corpus", sections, ["en", "de"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folds_of_whole_articles():
+    sections = [Section(f"s/{article}.{part}", f"s/{article}") for article in range(6) for part in range(2)]
+    qrels = {f"q{article}.{part}": {"s/0.0": 0, f"s/{article}.{part}": 1} for article in range(6) for part in range(2)}
+    folds = article_folds(sections, qrels)
+    assert folds == [["q0.0", "q0.1", "q5.0", "q5.1"], *([f"q{i}.0", f"q{i}.1"] for i in range(1, 5))]
+    with pytest.raises(ValueError, match="7 folds of whole articles need 7 articles with queries, got 6"):
+        article_folds(sections, qrels, 7)
+    with pytest.raises(ValueError, match="query 'lost' has no relevant section"):
+        article_folds(sections, qrels | {"lost": {"s/0.0": 0}})

@@ -3,7 +3,7 @@
 Ranks the documents of a collection with BM25 or the vectors of a model, and writes the best as a TREC run.
 
     python scripts/first_stage.py COLLECTION --queries translated.tsv
-    python scripts/first_stage.py COLLECTION --model MODEL --k 100 --output dense.run
+    python scripts/first_stage.py COLLECTION --model MODEL --prompts "query: " "passage: " --k 100 --output dense.run
 
 BM25 needs queries in the documents' language. --queries names a file of such queries (query id, tab, text), for
 instance machine translations. --model takes a folder or Hub name; its queries may be in any language that the model
@@ -22,11 +22,19 @@ def main():
     parser.add_argument("collection", type=Path, help="folder with documents.jsonl, queries.tsv, qrels.txt")
     parser.add_argument("--queries", type=Path, help="queries in the documents' language (default: the collection's)")
     parser.add_argument("--model", help="rank with the vectors of this model (default: BM25)")
+    parser.add_argument(
+        "--prompts",
+        nargs=2,
+        metavar=("QUERY", "DOCUMENT"),
+        help="what --model reads in front of queries and documents, such as 'query: ' 'passage: ' for E5",
+    )
     parser.add_argument("--k", type=int, default=1000, help="documents per query (default: 1000)")
     parser.add_argument("--output", type=Path, help="file for the run (default: COLLECTION/candidates.run)")
     args = parser.parse_args()
     if args.model:
         check_name(args.model, "model")
+    elif args.prompts:
+        raise ValueError("--prompts needs --model")
 
     # Imported here, so that help and mistakes in the arguments are answered at once
     from modeling_clir.data.collections import read_collection, read_queries
@@ -47,7 +55,7 @@ def main():
 
     # 2. Rank
     if args.model:
-        run = rank_dense(collection.documents, queries, args.model, args.k)
+        run = rank_dense(collection.documents, queries, args.model, args.k, args.prompts)
     else:
         run = rank_bm25(collection.documents, queries, args.k)
 

@@ -48,6 +48,8 @@ class Collection:
         qrels (`dict[str, dict[str, int]]`): query id to document id to relevance; above 0 is relevant.
         candidates (`dict[str, list[str]]`): id of each judged query to the ids of the documents to rank, in the order
             of `candidates.run`. Without a run all documents are candidates.
+        first_stage (`dict[str, dict[str, float]]`, *optional*): id of each judged query to the candidates' scores in
+            `candidates.run`; `None` without a run.
         folds (`list[list[str]]`, *optional*): query ids.
     """
 
@@ -57,6 +59,7 @@ class Collection:
     qrels: dict[str, dict[str, int]]
     candidates: dict[str, list[str]]
     folds: list[list[str]] | None = None
+    first_stage: Run | None = None
 
     def split(self, fold: int, seed: int = 0) -> tuple[list[str], list[str], list[str]]:
         """
@@ -131,11 +134,13 @@ def read_collection(folder: Path, candidates: Path | None = None) -> Collection:
             f"{folder}: {len(empty)} judged queries have no relevant document, {empty[0]!r} the first; they count 0"
         )
 
+    first_stage = None
     path = candidates or find_optional(folder, "candidates.run")
     if path:
         run = read_run(path, (queries, documents))
-        ranked = {query: list(run.get(query, ())) for query in qrels}
-        check_candidates(ranked, path)
+        first_stage = {query: run.get(query, {}) for query in qrels}
+        check_candidates(first_stage, path)
+        ranked = {query: list(scores) for query, scores in first_stage.items()}
     else:
         everything = list(documents)
         ranked = dict.fromkeys(qrels, everything)
@@ -150,7 +155,7 @@ def read_collection(folder: Path, candidates: Path | None = None) -> Collection:
         check_folds(folds, qrels, path)
         if left_out := len(qrels) - sum(map(len, folds)):
             logger.warning(f"{path}: {left_out} of {len(qrels)} judged queries are in no fold")
-    return Collection(folder_name(folder), documents, queries, dict(qrels), ranked, folds)
+    return Collection(folder_name(folder), documents, queries, dict(qrels), ranked, folds, first_stage)
 
 
 def make_folds(queries: Iterable[str], seed: int, number: int = 5) -> list[list[str]]:

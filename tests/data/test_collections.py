@@ -50,6 +50,7 @@ def test_read_collection(tmp_path, caplog):
     collection(folder, run=["q2 Q0 d2 1 9.5 tag", "q1 Q0 d1 1 3 tag", "q2 Q0 d1 2 1 tag"], folds=[[["q1"], ["q2"]]])
     read = read_collection(folder)
     assert read.candidates == {"q1": ["d1"], "q2": ["d2", "d1"]} and read.folds == [["q1"], ["q2"]]
+    assert read.first_stage == {"q1": {"d1": 3.0}, "q2": {"d2": 9.5, "d1": 1.0}}
 
 
 def test_what_a_collection_lacks_is_reported(tmp_path, caplog):

@@ -11,6 +11,9 @@ in the same order. Documents and paragraphs without text are left out and counte
 Hard negatives are other sections of the article, or else the nearest by BM25. With --negatives_from they are the
 nearest by the vectors of a dense model, given the section in the pair's other language. Sections that score above
 --negatives_margin times the score of the aligned section are likely relevant: they are left out and counted.
+
+--teacher_model also writes the scores that run_pretraining.py --rr_loss margin_mse and kl train on: of every sentence
+with the aligned section and its hard negatives, by any reranker or dense model.
 """
 
 from pathlib import Path
@@ -34,19 +37,21 @@ def main():
         "--negatives_from", metavar="MODEL", help="mine them with this dense model (folder or Hub name)"
     )
     parser.add_argument("--negatives_margin", type=float, default=0.95, help="see above (default 0.95)")
+    parser.add_argument("--teacher_model", metavar="MODEL", help="write the scores of this model (folder or Hub name)")
     parser.add_argument(
         "--prompts",
         nargs=2,
         metavar=("QUERY", "DOCUMENT"),
-        help="what the model reads in front of queries and documents, such as 'query: ' 'passage: ' for E5",
+        help="what a dense model reads in front of queries and documents, such as 'query: ' 'passage: ' for E5",
     )
     parser.add_argument("--same_language", action="store_true", help="also pair every section with itself (en-en ...)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    if args.negatives_from:
-        check_name(args.negatives_from, "model")
-    elif args.prompts:
-        raise ValueError("--prompts needs --negatives_from")
+    models = [name for name in (args.negatives_from, args.teacher_model) if name]
+    for name in models:
+        check_name(name, "model")
+    if args.prompts and not models:
+        raise ValueError("--prompts needs --negatives_from or --teacher_model")
 
     # Imported here, so that help and mistakes in the arguments are answered at once
     from modeling_clir.data.corpus import parse_articles, read_documents, read_squad, write_corpus
@@ -71,6 +76,7 @@ def main():
         seed=args.seed,
         negatives_from=args.negatives_from,
         negatives_margin=args.negatives_margin,
+        teacher_model=args.teacher_model,
         prompts=args.prompts,
     )
 

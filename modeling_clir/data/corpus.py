@@ -4,8 +4,9 @@ import logging
 import random
 import re
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import combinations, pairwise
+from itertools import combinations, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +22,8 @@ from .languages import warn_of_cards
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+    from ..teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -345,6 +348,45 @@ def dense_negatives(
     return negatives
 
 
+def score_sections(
+    teacher: "Teacher",
+    aligned: list[Section],
+    part: list[Section],
+    query: str,
+    language: str,
+    negatives: dict[str, list[str]],
+) -> list[list[list[float]]]:
+    """
+    Scores what pretraining may read together: each sentence of a section in the language `query`, with the section and
+    its hard negatives in `language`. The texts are those of [`PretrainingDataset`].
+
+    Args:
+        teacher (`Teacher`).
+        aligned (`list[Section]`): sections that both languages have.
+        part (`list[Section]`): sections of the split, the negatives among them.
+        query, language (`str`): language of the sentences and of the documents.
+        negatives (`dict[str, list[str]]`): section key to the keys of its negatives.
+
+    Returns:
+        For each aligned section and each of its sentences, the scores of the section and then of its negatives.
+    """
+    from .sections import as_query, split_sentences, without_sentence
+
+    texts = {section.key: section.text[language] for section in part if language in section.text}
+    pairs, shapes = [], []
+    for section in aligned:
+        sentences = split_sentences(section.text[query], query)
+        others = [texts[key] for key in negatives[section.key]]
+        for sentence in sentences:
+            document = texts[section.key]
+            if query == language:
+                document = without_sentence(sentences, sentence) or document
+            pairs += [(as_query(sentence), text) for text in (document, *others)]
+        shapes.append((len(sentences), 1 + len(others)))
+    scores = iter(teacher.score(pairs, f"teacher, {query}-{language}"))
+    return [[list(islice(scores, width)) for _ in range(height)] for height, width in shapes]
+
+
 def judge_nearest(
     documents: dict[str, str], queries: dict[str, str], qrels: dict[str, dict[str, int]], number: int
 ) -> dict[str, dict[str, int]]:
@@ -370,6 +412,7 @@ def write_corpus(
     seed: int = 0,
     negatives_from: str | None = None,
     negatives_margin: float = 0.95,
+    teacher_model: str | None = None,
     prompts: tuple[str, str] | None = None,
 ) -> dict[str, dict[str, int]]:
     """
@@ -386,7 +429,9 @@ def write_corpus(
         negatives_from (`str`, *optional*): folder or Hub name of a dense model that finds the hard negatives, see
             [`mine_negatives`]. A section is encoded once in each language, as a document.
         negatives_margin (`float`, defaults to 0.95): see [`mine_negatives`]. The log counts what is left out.
-        prompts (`tuple[str, str]`, *optional*): see [`load_dense`].
+        teacher_model (`str`, *optional*): folder or Hub name of a [`Teacher`], whose scores are written too, see
+            [`score_sections`].
+        prompts (`tuple[str, str]`, *optional*): of both models, see [`load_dense`].
 
     Returns:
         `{pair: {split: number of aligned sections}}`.
@@ -409,8 +454,16 @@ def write_corpus(
     pairs = list(combinations(languages, 2)) + [(language, language) for language in languages if same_language]
     if not any(source in s.text and target in s.text for source, target in pairs for s in sections):
         raise ValueError(f"no section exists in two of the languages {', '.join(languages)}: are the ids the same?")
-    counts = defaultdict(dict)
     strings = pa.list_(pa.string())
+    names = ["source_id", "target_id", "source_negatives", "target_negatives"]
+    types = [pa.string(), pa.string(), strings, strings]
+    teacher, counts = None, defaultdict(dict)
+    if teacher_model is not None:
+        from ..teacher import Teacher
+
+        teacher = Teacher(teacher_model, prompts)
+        names += ["source_scores", "target_scores"]
+        types += [pa.list_(pa.list_(pa.float32()))] * 2
     with new_folder(output) as folder:
         for language in languages:
             rows = [
@@ -426,24 +479,26 @@ def write_corpus(
             negatives = dense_negatives(splits, pairs, model, num_negatives, negatives_margin)
         for source, target in pairs:
             for split, part in splits.items():
-                rows = [
-                    (
-                        f"{source}:{s.key}",
-                        f"{target}:{s.key}",
-                        [f"{source}:{key}" for key in negatives[target, source, split][s.key]],
-                        [f"{target}:{key}" for key in negatives[source, target, split][s.key]],
-                    )
-                    for s in part
-                    if source in s.text and target in s.text
-                ]
-                path = folder / f"pairs/{source}-{target}/{split}.parquet"
-                names = ("source_id", "target_id", "source_negatives", "target_negatives")
-                write_table(path, names, [pa.string(), pa.string(), strings, strings], rows)
-                counts[f"{source}-{target}"][split] = len(rows)
+                aligned = [s for s in part if source in s.text and target in s.text]
+                columns = [[f"{language}:{s.key}" for s in aligned] for language in (source, target)]
+                directions = ((target, source), (source, target))  # query, document
+                for query, language in directions:
+                    listed = negatives[query, language, split]
+                    columns.append([[f"{language}:{key}" for key in listed[s.key]] for s in aligned])
+                if teacher is not None:
+                    scores = {
+                        (query, language): score_sections(
+                            teacher, aligned, part, query, language, negatives[query, language, split]
+                        )
+                        for query, language in dict.fromkeys(directions)
+                    }
+                    columns += [scores[direction] for direction in directions]
+                write_table(folder / f"pairs/{source}-{target}/{split}.parquet", names, types, list(zip(*columns)))
+                counts[f"{source}-{target}"][split] = len(aligned)
     return dict(counts)
 
 
-def write_table(path: Path, names: tuple[str, ...], types: list[pa.DataType], rows: list[tuple]):
+def write_table(path: Path, names: Sequence[str], types: list[pa.DataType], rows: list[tuple]):
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = list(zip(*rows)) or [()] * len(names)
     pq.write_table(pa.table([pa.array(c, type=t) for c, t in zip(columns, types)], names=names), path)

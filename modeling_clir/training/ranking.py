@@ -72,7 +72,8 @@ class RankingTrainer(XLRetrievalTrainer):
 
     def task_loss(self, model, inputs, facts: BatchFacts):
         outputs = model(**inputs)
-        loss = ranking_loss(outputs.logits, facts.group_size, self.args.rr_loss, self.args.rr_margin)
+        options = {"margin": self.args.rr_margin, "teacher_scores": facts.teacher_scores, "grades": facts.grades}
+        loss = ranking_loss(outputs.logits, facts.group_size, self.args.rr_loss, **options)
         return loss, outputs, len(facts.pairs)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
@@ -124,7 +125,7 @@ def finetune(
         fold.development,
         head_learning_rate,
         args=args,
-        train_dataset=QueryDataset(collections, fold.train, num_negatives, args.seed),
+        train_dataset=QueryDataset(collections, fold.train, num_negatives, args.seed, args.rr_loss),
     )
     state = train_to_the_end(trainer, last_complete_checkpoint(folder, args))
     history = [record["eval_MAP"] for record in state.log_history if "eval_MAP" in record]

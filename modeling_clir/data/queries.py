@@ -37,6 +37,9 @@ class QueryDataset:
         seed (`int`).
         rr_loss (`str`, defaults to `"pairwise"`): loss that the examples are for; see [`ranking_loss`].
 
+    An example of a collection with `candidates.run` has the scores of the run. A document that the run does not list
+    for the query has the lowest score of the query's listed documents. All documents have 0 if it lists none.
+
     The index is an [`ExampleKey`] whose pair is the collection's name. An example depends only on `seed` and its key.
     The time and memory of an example do not depend on the size of the collection.
 
@@ -92,6 +95,7 @@ class QueryDataset:
         candidates, others = collection.candidates.get(query, ()), self.documents[key.pair]
         if self.taught:
             scores = collection.teacher[query]
+            candidates = (collection.first_stage or {}).get(query, ())
             negatives, candidates = ([d for d in pool if d in scores] for pool in (negatives, candidates))
             others = list(scores)
         negatives = draw(negatives, {positive}, self.num_negatives, rng)
@@ -99,6 +103,11 @@ class QueryDataset:
             if missing := self.num_negatives - len(negatives):
                 negatives += draw(pool, {*judged, *negatives}, missing, rng)
         documents = [positive, *negatives]
+        first_stage_scores = None
+        if collection.first_stage is not None:
+            listed = collection.first_stage[query]
+            lowest = min(listed.values(), default=0.0)
+            first_stage_scores = [listed.get(document, lowest) for document in documents]
         return Example(
             "rr",
             key.pair,
@@ -107,6 +116,7 @@ class QueryDataset:
             seed,
             query_cut=False,
             teacher_scores=[scores[document] for document in documents] if self.taught else None,
+            first_stage_scores=first_stage_scores,
             grades=[judged.get(document, 0) for document in documents] if self.graded else None,
         )
 
@@ -119,16 +129,15 @@ def keep_scored(collection: Collection, queries: list[str], positives: list[tupl
     if collection.teacher is None:
         raise ValueError(f"{collection.name} has no teacher.run; scripts/first_stage.py --teacher_model writes it")
     kept = [(query, document) for query, document in positives if document in collection.teacher[query]]
-    listed = [
-        (query, document)
+    first_stage = collection.first_stage or {}
+    unscored = sum(
+        len({*collection.qrels[query], *first_stage.get(query, ())} - collection.teacher[query].keys())
         for query in queries
-        for document in {*collection.qrels[query], *collection.candidates.get(query, ())}
-        if document not in collection.teacher[query]
-    ]
-    if listed:
+    )
+    if unscored:
         logger.warning(
-            f"{collection.name}: {len(listed)} judged documents and candidates of the training queries have no score "
-            f"in teacher.run and are not trained on; {len(positives) - len(kept)} of them are relevant"
+            f"{collection.name}: {unscored} judged documents and candidates of the training queries have no score in "
+            f"teacher.run and are not trained on; {len(positives) - len(kept)} of them are relevant"
         )
     return kept
 

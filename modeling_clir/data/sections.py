@@ -212,6 +212,7 @@ class Example:
     query_cut: bool  # whether the sentence was longer than MAX_QUERY_WORDS
     teacher_scores: list[float] | None = None  # one for each document
     grades: list[int] | None = None  # relevance of each document
+    first_stage_scores: list[float] | None = None  # one for each document
 
 
 class PretrainingDataset:

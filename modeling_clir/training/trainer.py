@@ -53,6 +53,7 @@ class BatchFacts:
         rows (`int`, defaults to 0): documents read.
         teacher_scores (`torch.FloatTensor` of shape `(examples, documents)`, *optional*): for losses that need them.
         grades (`torch.LongTensor` of shape `(examples, documents)`, *optional*): relevance of each document.
+        first_stage_scores (`torch.FloatTensor` of shape `(examples, documents)`, *optional*): scores of a first stage.
     """
 
     task: str
@@ -63,6 +64,7 @@ class BatchFacts:
     rows: int = 0
     teacher_scores: torch.Tensor | None = None
     grades: torch.Tensor | None = None
+    first_stage_scores: torch.Tensor | None = None
 
     @classmethod
     def take(cls, batch: dict) -> "BatchFacts":

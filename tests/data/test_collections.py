@@ -285,6 +285,21 @@ def test_split(number):
         one.split(3)
 
 
+def test_scores_of_a_first_stage():
+    texts = {f"d{i}": f"text {i}" for i in range(5)}
+    qrels = {query: {"d0": 1, "d1": 0} for query in ("q", "r", "s")}
+    first = {"q": {"d3": 0.25, "d0": 0.5, "d2": -4.0}, "r": {"d2": 7.0}, "s": {}}
+    one = Collection("c", texts, {q: f"query {q}" for q in qrels}, qrels, {q: list(first[q]) for q in qrels})
+    dataset = QueryDataset([one], {"c": ["q", "r", "s"]}, num_negatives=4, seed=0)
+    assert dataset[ExampleKey("rr", "c", 0)].first_stage_scores is None
+    one.first_stage = first
+    expected = ({"text 0": 0.5, "text 1": -4.0, "text 2": -4.0, "text 3": 0.25, "text 4": -4.0}, {}, {})
+    for index, (scores, lowest) in enumerate(zip(expected, (-4.0, 7.0, 0.0))):
+        example = dataset[ExampleKey("rr", "c", index)]
+        assert example.first_stage_scores == [scores.get(text, lowest) for text in example.documents]
+        assert len(example.documents) == 5
+
+
 def test_query_dataset(tmp_path):
     texts = {f"d{i}": f"text {i}" for i in range(8)}
     qrels = {"q1": {"d0": 1, "d1": 2, "d2": 0, "d3": -1, "d4": 0}, "q2": {"d5": 1, "d6": 0}, "q3": {"d7": 1}}

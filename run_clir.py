@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from modeling_clir.data.collections import check_folder
+from modeling_clir.data.collections import check_folder, check_teacher
 from modeling_clir.names import check_name, check_path
 from modeling_clir.program import fix_rounding, run_program
 from modeling_clir.training.arguments import parse_arguments, start_logging
@@ -112,6 +112,9 @@ def main():
     fix_rounding()
     start_all_processes()
     args, training_args = parse_arguments((Arguments,), sys.argv[1:], __doc__)
+    if training_args.do_train and training_args.needs_teacher:
+        for folder in args.train_collections or args.collections:
+            check_teacher(Path(folder))
 
     # Imported here, so that help and mistakes in the arguments are answered at once
     import torch

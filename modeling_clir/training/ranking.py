@@ -88,7 +88,8 @@ class RankingTrainer(XLRetrievalTrainer):
         if self.first_stage_weight is not None:
             scores = relevance_scores(logits.float()) + self.first_stage_weight * facts.first_stage_scores.flatten()
             logits = scores[:, None]
-        loss = ranking_loss(logits, facts.group_size, self.args.rr_loss, self.args.rr_margin)
+        options = {"margin": self.args.rr_margin, "teacher_scores": facts.teacher_scores, "grades": facts.grades}
+        loss = ranking_loss(logits, facts.group_size, self.args.rr_loss, **options)
         return loss, outputs, len(facts.pairs)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
@@ -144,7 +145,7 @@ def finetune(
         head_learning_rate,
         first_stage_weight,
         args=args,
-        train_dataset=QueryDataset(collections, fold.train, num_negatives, args.seed),
+        train_dataset=QueryDataset(collections, fold.train, num_negatives, args.seed, args.rr_loss),
     )
     state = train_to_the_end(trainer, last_complete_checkpoint(folder, args))
     history = [record["eval_MAP"] for record in state.log_history if "eval_MAP" in record]

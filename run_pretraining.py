@@ -87,6 +87,7 @@ def main():
     # Imported here, so that help and mistakes in the arguments are answered at once
     from transformers import set_seed
 
+    from modeling_clir.both_heads import retrieval_class, without_language_model
     from modeling_clir.convert import bert_to_bertlong, load_model, mark_queries
     from modeling_clir.data.collators import PretrainingCollator
     from modeling_clir.data.pairs import PairEncoder
@@ -100,7 +101,6 @@ def main():
         load_both_heads,
         longest_input,
     )
-    from modeling_clir.modeling_encoder import retrieval_class, without_language_model
     from modeling_clir.precision import scores_in_float32
     from modeling_clir.spans_bertlong import max_positions
     from modeling_clir.training.plots import plot_learning_curve

@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import cached_file, logging
 
+from .both_heads import language_model_names, retrieval_class
 from .configuration_bertlong import BertLongConfig
-from .modeling_encoder import language_model_names, retrieval_class
 from .names import check_name
 from .precision import scores_in_float32
 from .quantization import quantize_int8

@@ -18,8 +18,8 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel, BertPreTrainedModel
 from transformers.models.bert.modeling_bert import BertOnlyMLMHead
 
+from .both_heads import EncoderForXLRetrieval
 from .modeling_bertlong import ScoreLinear, XLRetrievalOutput, classifier_dropout
-from .modeling_encoder import EncoderForXLRetrieval
 
 
 class BertForXLRetrieval(EncoderForXLRetrieval, BertForSequenceClassification, BertForMaskedLM):  # trf-ignore: TRF057

@@ -26,6 +26,7 @@ import run_alignment
 import run_clir
 import run_pretraining
 from modeling_clir import BertForXLRetrieval, Reranker
+from modeling_clir.both_heads import retrieval_class
 from modeling_clir.data.collators import PretrainingCollator, ordinary_words
 from modeling_clir.data.collections import read_collection
 from modeling_clir.data.pairs import PairEncoder
@@ -33,7 +34,6 @@ from modeling_clir.data.runs import read_run
 from modeling_clir.data.sections import Example
 from modeling_clir.loading import check_forward, check_pretraining, fit_tokenizer, has_language_model, load_both_heads
 from modeling_clir.modeling_bertlong import ScoreLinear
-from modeling_clir.modeling_encoder import retrieval_class
 
 from .backbones import CONFIGS, NATIVE, save_backbone, tokenizer_of
 from .conftest import run

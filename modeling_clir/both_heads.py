@@ -122,7 +122,7 @@ def retrieval_class(config: PreTrainedConfig, language_model: bool = True) -> ty
 
     Raises `ValueError` if transformers has no such class for the configuration.
     """
-    if language_model and config.model_type == BertLongConfig.model_type:
+    if language_model and isinstance(config, BertLongConfig):
         return BertLongForXLRetrieval  # runs the encoder's last layer for the tokens that the heads read
     ranker = native_class(AutoModelForSequenceClassification, config)
     masked = native_class(AutoModelForMaskedLM, config) if language_model else None

@@ -92,9 +92,10 @@ def main():
 
     from modeling_clir.data.parallel import read_parallel_dataset, read_parallel_files, read_parallel_folder
     from modeling_clir.evaluation.alignment import measure_alignment, to_markdown, write_alignment
-    from modeling_clir.loading import load_pretrained, longest_input
+    from modeling_clir.loading import check_checkpoint, load_pretrained, longest_input
 
     start_logging(logger)
+    check_checkpoint(args.model_name_or_path)
     document_ids = Path(args.document_ids) if args.document_ids else None
     if args.folder:
         pairs = [read_parallel_folder(Path(args.folder), pair, document_ids) for pair in parse_pairs(args.pairs)]

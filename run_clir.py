@@ -124,6 +124,7 @@ def main():
     from modeling_clir.data.files import new_file
     from modeling_clir.data.runs import write_run
     from modeling_clir.evaluation.ranking import MEASURES, write_queries
+    from modeling_clir.loading import check_checkpoint
     from modeling_clir.quantization import quantize_int8
     from modeling_clir.reranker import Reranker
     from modeling_clir.training.folds import (
@@ -158,6 +159,7 @@ def main():
         )
     if args.dtype == "int8" and training_args.device.type != "cpu":
         raise ValueError("--dtype int8 is for CPUs: add --use_cpu")
+    check_checkpoint(args.model_name_or_path, "rank")
     runs = args.candidates or [None] * len(args.collections)
     if len(runs) != len(args.collections):
         raise ValueError(

@@ -28,7 +28,8 @@ logger = logging.getLogger("run_pretraining")
 @dataclass
 class ModelArguments:
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "a BertLong checkpoint, or a BERT, which is then converted to BertLong"}
+        default=None,
+        metadata={"help": "folder or Hub name of any encoder; a BERT is converted to BertLong, unless --keep_bert"},
     )
     config_name: str | None = field(default=None, metadata={"help": "train from scratch with this config"})
     tokenizer_name: str | None = field(default=None, metadata={"help": "defaults to the model's"})
@@ -84,14 +85,24 @@ def main():
     model_args, data_args, training_args = parse_arguments(types, sys.argv[1:], __doc__)
 
     # Imported here, so that help and mistakes in the arguments are answered at once
-    from transformers import AutoConfig, set_seed
+    from transformers import set_seed
 
-    from modeling_clir import BertForXLRetrieval, BertLongConfig, BertLongForXLRetrieval
+    from modeling_clir.both_heads import retrieval_class, without_language_model
     from modeling_clir.convert import bert_to_bertlong, load_model, mark_queries
     from modeling_clir.data.collators import PretrainingCollator
     from modeling_clir.data.pairs import PairEncoder
     from modeling_clir.data.sections import PretrainingDataset
-    from modeling_clir.loading import check_labels, fit_tokenizer, load_tokenizer, longest_input, read_config
+    from modeling_clir.loading import (
+        check_forward,
+        check_labels,
+        check_pretraining,
+        fit_tokenizer,
+        has_language_model,
+        load_both_heads,
+        longest_input,
+    )
+    from modeling_clir.precision import scores_in_float32
+    from modeling_clir.spans_bertlong import max_positions
     from modeling_clir.training.plots import plot_learning_curve
     from modeling_clir.training.pretraining import PretrainingTrainer
     from modeling_clir.training.resuming import (
@@ -107,7 +118,7 @@ def main():
         raise ValueError("nothing to do: pass --do_train, --do_eval or both")
     set_seed(training_args.seed)
 
-    # 2. The output folder belongs to this command; data
+    # 2. The output folder belongs to this command; configuration and tokenizer; data
     output = Path(training_args.output_dir)
     options = {name: value for part in (model_args, data_args) for name, value in asdict(part).items()}
     files = check_output(output, "run_pretraining.py", options, training_args)
@@ -122,6 +133,14 @@ def main():
             and not training_args.push_to_hub
         ):
             return
+    source, qlm = model_args.model_name_or_path or model_args.config_name, bool(data_args.pairs["qlm"])
+    config, tokenizer = check_pretraining(source, model_args.tokenizer_name, qlm)
+    language_model = model_args.model_name_or_path is None or has_language_model(source, config)
+    if qlm and not language_model:
+        raise ValueError(
+            f"{source} has no head of a masked language model, which QLM trains further: leave out --qlm_pairs, or "
+            "choose a checkpoint with that head"
+        )
     common = {"corpus": data_args.corpus, "pairs": data_args.pairs, "seed": training_args.seed}
     train, held_out = None, None
     if training_args.do_train:
@@ -143,26 +162,24 @@ def main():
             sizes = ", ".join(f"{task} {pair} {size}" for (task, pair), size in dataset.sizes.items())
             logger.info(f"aligned sections, {split}: {sizes}")
 
-    # 3. Model and tokenizer
-    source = model_args.model_name_or_path or model_args.config_name
-    read_config(source)  # its error names the missing config
-    tokenizer = load_tokenizer(model_args.tokenizer_name or source)
+    # 3. Model
     if model_args.model_name_or_path is None:
-        config = AutoConfig.from_pretrained(source)
-        classes = {"bert": BertForXLRetrieval, BertLongConfig.model_type: BertLongForXLRetrieval}
-        if config.model_type not in classes:
-            raise ValueError(f"--config_name must be of type {' or '.join(classes)}, got {config.model_type}")
         config.num_labels = 1
         config.name_or_path = ""  # a new model has no base
-        model = classes[config.model_type](config)
-    else:
+        model = scores_in_float32(retrieval_class(config, qlm)(config))
+    elif config.model_type == "bert":
         model = load_model(source)
-    if isinstance(model, BertForXLRetrieval) and not model_args.keep_bert:
+    else:
+        model = load_both_heads(source, config, language_model)
+    if config.model_type == "bert" and not model_args.keep_bert:
         model = bert_to_bertlong(model, model_args.max_position_embeddings, model_args.attention_window)
         tokenizer = mark_queries(model, tokenizer)
+    if not language_model:
+        model = without_language_model(model)
     check_labels(model)
     fit_tokenizer(tokenizer, model)
-    tokenizer.model_max_length = model.config.max_position_embeddings
+    check_forward(model.eval(), tokenizer, task="rr")
+    tokenizer.model_max_length = max_positions(model)
     max_length = longest_input(model, tokenizer, data_args.max_length)
 
     # 4. Train

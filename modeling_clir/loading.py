@@ -9,12 +9,15 @@ from pickle import UnpicklingError
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.utils import cached_file, logging
 
+from .both_heads import language_model_names, retrieval_class
 from .configuration_bertlong import BertLongConfig
 from .names import check_name
+from .precision import scores_in_float32
 from .quantization import quantize_int8
 from .spans_bertlong import max_positions
 
@@ -33,6 +36,9 @@ HUB_OPTIONS = (
     "trust_remote_code",
 )
 RENAMED_2021 = ("mlm_cls.predictions.", "seqcls_classifier.")  # the heads' names of 2021
+# Types that predict the next token. XLNet does too, but in all orders: its tokens attend to both sides.
+DECODERS = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys() - MODEL_FOR_MASKED_LM_MAPPING_NAMES.keys() - {"xlnet"}
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 def read_config(source: str | Path, **options) -> dict:
@@ -43,7 +49,9 @@ def read_config(source: str | Path, **options) -> dict:
     if Path(source).is_dir():
         path = Path(source) / options.get("subfolder", "") / "config.json"
         if not path.is_file():
-            raise ValueError(f"{path.parent} has no config.json: give the folder of a checkpoint")
+            inner = next(iter(sorted(path.parent.glob("0_*/config.json"))), None)  # of sentence-transformers
+            hint = f"pass {inner.parent}, which holds the encoder" if inner else "give the folder of a checkpoint"
+            raise ValueError(f"{path.parent} has no config.json: {hint}")
         try:
             with path.open(encoding="utf-8") as file:
                 config = json.load(file)
@@ -61,6 +69,28 @@ def read_config(source: str | Path, **options) -> dict:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{source} is neither a folder nor found on the Hub: {reason}") from None
+
+
+def load_config(source: str | Path, **options) -> tuple[PreTrainedConfig, dict]:
+    """
+    Loads the configuration of an encoder. Returns it with the options that it does not use.
+
+    Raises `ValueError` if there is none, if it is impossible, and for a decoder or encoder-decoder.
+    """
+    read_config(source, **{name: options[name] for name in HUB_OPTIONS if name in options})  # names a missing config
+    try:
+        config, unused = AutoConfig.from_pretrained(source, return_unused_kwargs=True, **options)
+    except StrictDataclassError as error:
+        raise ValueError(f"{source}: {' '.join(str(error).split())} in its config.json") from None
+    if config.is_encoder_decoder:
+        raise ValueError(f"{source} is an encoder-decoder ({config.model_type}): an encoder is needed")
+    flags = [flag for flag in ("is_decoder", "add_cross_attention") if getattr(config, flag, False)]
+    if config.model_type in DECODERS or flags:
+        reason = f"{', '.join(flags)} in its config.json" if flags else config.model_type
+        raise ValueError(
+            f"{source} is a decoder ({reason}), whose tokens do not see the tokens after them: an encoder is needed"
+        )
+    return config, unused
 
 
 def load_tokenizer(source: str | Path, tokenizer_class: type = AutoTokenizer, **options) -> PreTrainedTokenizerBase:
@@ -85,6 +115,88 @@ def load_tokenizer(source: str | Path, tokenizer_class: type = AutoTokenizer, **
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
     return tokenizer
+
+
+def check_checkpoint(
+    source: str | Path, task: str = "", tokenizer: str | Path | None = None, **options
+) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase, dict]:
+    """
+    Checks a checkpoint as far as it is possible without its weights. Returns the configuration, the tokenizer and the
+    options that are left for the model, `HUB_OPTIONS` among them.
+
+    Args:
+        source (`str` or `Path`): folder or Hub repository.
+        task (`str`, *optional*): what the model does with a pair of texts, such as `"rank"`; none for single texts.
+        tokenizer (`str` or `Path`, *optional*): folder or Hub repository of the tokenizer; defaults to `source`.
+        options: `HUB_OPTIONS` and options of the configuration.
+
+    Raises `ValueError` in the cases of [`load_config`], [`load_tokenizer`] and [`check_tokens`], and for pairs without
+    a separator.
+    """
+    hub = {name: options[name] for name in HUB_OPTIONS if name in options}
+    config, unused = load_config(source, **options)
+    loaded = load_tokenizer(tokenizer or source, **hub)
+    check_tokens(loaded, config.model_type, getattr(config, "vocab_size", None))
+    if task:
+        check_separator(loaded)
+    return config, loaded, unused | hub
+
+
+def check_pretraining(
+    source: str | Path, tokenizer: str | Path | None, language_model: bool
+) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
+    """
+    Checks a configuration and a tokenizer for the pretraining, see [`check_checkpoint`]. Returns both.
+
+    Raises `ValueError` for a model without a limit of positions, and with `language_model`, for QLM, for a tokenizer
+    without mask token and a type without masked language model.
+    """
+    config, loaded, _ = check_checkpoint(source, "rank", tokenizer)
+    if (getattr(config, "max_position_embeddings", None) or 0) < 1:
+        raise ValueError(
+            f"{source}: a {config.model_type} has no limit of positions (max_position_embeddings), which pretraining "
+            "needs: choose another encoder"
+        )
+    if language_model and loaded.mask_token_id is None:
+        raise ValueError(
+            f"the tokenizer of {tokenizer or source} has no mask token (mask_token), which QLM needs: leave out "
+            "--qlm_pairs, or choose a model that was trained with masks"
+        )
+    retrieval_class(config, language_model)
+    return config, loaded
+
+
+def tensor_names(source: str | Path) -> set[str]:
+    """Returns the names of a checkpoint's tensors without reading the tensors. Raises `ValueError` if it has none."""
+    with reading_weights(source):
+        for name in WEIGHTS:
+            path = cached_file(str(source), name, _raise_exceptions_for_missing_entries=False)
+            if path is None:
+                continue
+            if name.endswith(".json"):
+                return set(json.loads(Path(path).read_text(encoding="utf-8"))["weight_map"])
+            if name.endswith(".bin"):
+                return set(torch.load(path, map_location="meta", weights_only=True))
+            with safe_open(path, framework="pt") as file:
+                return set(file.keys())
+    raise ValueError(f"{source} has no weights, that is none of {', '.join(WEIGHTS)}")
+
+
+def has_language_model(source: str | Path, config: PreTrainedConfig) -> bool:
+    """
+    Tells whether a checkpoint has the whole head of a masked language model, by the names of its tensors. Raises
+    `ValueError` for a checkpoint of 2021.
+    """
+    found = tensor_names(source)
+    check_2021(found, source)
+    found = {name.replace(".gamma", ".weight").replace(".beta", ".bias") for name in found}  # names of 2018
+    wanted = language_model_names(config)
+    return bool(wanted) and all(names & found for names in wanted)
+
+
+def check_2021(names: set[str], source: str | Path):
+    if any(name.startswith(RENAMED_2021) for name in names):
+        raise ValueError(f"{source} is a checkpoint of 2021: convert it with python -m modeling_clir.convert")
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, advice: str = "save its own there"):
@@ -154,8 +266,7 @@ def load_weights(
             logging.set_verbosity(verbosity)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     check_shapes({name: found for name, found, _ in report["mismatched_keys"]}, shapes, str(source))
-    if any(name.startswith(RENAMED_2021) for name in report["unexpected_keys"]):
-        raise ValueError(f"{source} is a checkpoint of 2021: convert it with python -m modeling_clir.convert")
+    check_2021(report["unexpected_keys"], source)
     encoder = {id(tensor) for tensor in model.base_model.parameters()}
     encoder = {name for name, tensor in model.named_parameters() if id(tensor) in encoder}
     prefixes = (f"{model.base_model_prefix}.", "bert.", "encoder.", "embeddings.")
@@ -193,24 +304,33 @@ def load_pretrained(
         options: `HUB_OPTIONS`, which configuration, weights and tokenizer all get, and other options of the model's
             `from_pretrained`. `dtype` is as for [`load_weights`], or `"int8"` for [`quantize_int8`].
 
-    Raises `ValueError` in the cases of [`load_weights`], [`load_tokenizer`] and [`fit_tokenizer`]. Raises it too for a
-    checkpoint without the head, an encoder-decoder, and a model that needs more than token ids.
+    Raises `ValueError` in the cases of [`check_checkpoint`], [`load_weights`] and [`fit_tokenizer`]. Raises it too for
+    a checkpoint without the head, and a model that needs more than token ids.
     """
-    hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
     if (dtype := options.pop("torch_dtype", None)) is not None:  # the older name of dtype
         options.setdefault("dtype", dtype)
     of_model = {name: options.pop(name) for name in ("dtype", "quantization_config") if options.get(name) is not None}
     if int8 := of_model.get("dtype") in ("int8", torch.int8):
         of_model["dtype"] = torch.float32
-    read_config(source, **hub)  # its error names a missing config
-    try:
-        config, options = AutoConfig.from_pretrained(source, return_unused_kwargs=True, **hub, **options)
-    except StrictDataclassError as error:
-        raise ValueError(f"{source}: {' '.join(str(error).split())} in its config.json") from None
-    if config.is_encoder_decoder:
-        raise ValueError(f"{source} is an encoder-decoder ({config.model_type}): an encoder is needed")
-    tokenizer = load_tokenizer(source, **hub)
-    options |= hub | of_model
+    config, tokenizer, options = check_checkpoint(source, task, **options)
+    model = load_head(auto_class, source, config, task, new_labels, new_head, **options, **of_model)
+    fit_tokenizer(tokenizer, model)
+    check_forward(model, tokenizer)
+    if int8:
+        quantize_int8(model)
+    return model, tokenizer
+
+
+def load_head(
+    auto_class: type,
+    source: str | Path,
+    config: PreTrainedConfig,
+    task: str,
+    new_labels: int = 1,
+    new_head: bool = False,
+    **options,
+) -> PreTrainedModel:
+    """Loads a model, see [`load_pretrained`], whose checkpoint and configuration are checked already."""
     model, missing = load_weights(auto_class, source, config, **options)
     if task and missing:
         if not new_head:
@@ -221,11 +341,21 @@ def load_pretrained(
         logger.warning_once(
             f"{source} has no head to {task}: a new one is random until it is trained (new: {', '.join(missing)})"
         )
-    fit_tokenizer(tokenizer, model)
-    check_forward(model, tokenizer)
-    if int8:
-        quantize_int8(model)
-    return model, tokenizer
+    return model
+
+
+def load_both_heads(source: str | Path, config: PreTrainedConfig, language_model: bool) -> PreTrainedModel:
+    """
+    Loads any encoder with the heads of the pretraining, see [`retrieval_class`], in float32. A head to rank is drawn,
+    with a fixed seed and a warning, if the checkpoint has none. A head of a masked language model is never drawn.
+
+    Args:
+        source (`str` or `Path`): folder or Hub repository.
+        config (`PreTrainedConfig`): its configuration, of [`check_checkpoint`].
+        language_model (`bool`): whether the checkpoint has the head of a masked language model.
+    """
+    model_class = retrieval_class(config, language_model)
+    return scores_in_float32(load_head(model_class, source, config, "rank", new_head=True))
 
 
 def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel):
@@ -240,17 +370,7 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel):
         rows = model.get_input_embeddings().weight.shape[0]
     except (AttributeError, NotImplementedError):
         raise ValueError(f"a {kind} has no embeddings of a tokenizer's tokens: choose an encoder of text") from None
-    if len(tokenizer) > rows:
-        raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens, but the {kind} has embeddings for {rows}: it is not the "
-            "model's own. Save the model's own tokenizer beside the model, or train the model with "
-            "model.resize_token_embeddings(len(tokenizer))"
-        )
-    if tokenizer.pad_token_id is None:
-        raise ValueError(
-            f"the tokenizer of the {kind} has no padding token: name one of its tokens, as tokenizer.pad_token = "
-            "tokenizer.eos_token, set model.config.pad_token_id to its id, and save both tokenizer and model"
-        )
+    check_tokens(tokenizer, kind, rows)
     if getattr(model.config, "type_vocab_size", 0) < 2:
         tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
         logger.warning_once(f"this {kind} has no token types: separators mark the two texts")
@@ -262,15 +382,46 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel):
         )
 
 
+def check_tokens(tokenizer: PreTrainedTokenizerBase, kind: str, rows: int | None):
+    """
+    Raises `ValueError` for a tokenizer without padding token, and for one with tokens beyond the `rows` embeddings of
+    the model, which is of the type `kind`.
+    """
+    number = max([len(tokenizer), *(i + 1 for i in tokenizer.added_tokens_decoder)])
+    if rows is not None and number > rows:
+        beyond = [str(token) for i, token in sorted(tokenizer.added_tokens_decoder.items()) if i >= rows]
+        raise ValueError(
+            f"the tokenizer has {number} tokens, but the {kind} has embeddings for {rows}: it is not the model's own"
+            f"{', or has added tokens such as ' + repr(beyond[0]) if beyond else ''}. Save the model's own tokenizer "
+            "beside the model, or train the model with model.resize_token_embeddings(len(tokenizer))"
+        )
+    if tokenizer.pad_token_id is None:
+        raise ValueError(
+            f"the tokenizer of the {kind} has no padding token: name one of its tokens, as tokenizer.pad_token = "
+            "tokenizer.eos_token, set model.config.pad_token_id to its id, and save both tokenizer and model"
+        )
+
+
+def check_separator(tokenizer: PreTrainedTokenizerBase):
+    """Raises `ValueError` for a tokenizer that puts no token between the two texts of a pair."""
+    words = tokenizer("a", add_special_tokens=False)["input_ids"]
+    row = tokenizer("a", "a")["input_ids"]
+    if words and any(row[i : i + 2 * len(words)] == words * 2 for i in range(len(row))):
+        raise ValueError(
+            f"the tokenizer of {tokenizer.name_or_path} puts no separator token between the two texts of a pair: choose "
+            "a model with a separator token (sep_token), or give its tokenizer a post-processor that puts one there"
+        )
+
+
 def gives_token_types(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Tells whether a tokenizer marks the second text of a pair by token type 1."""
     return 1 in tokenizer("a b", "c d", padding=False, truncation=False).get("token_type_ids", [])
 
 
 @torch.no_grad()
-def check_forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
+def check_forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **options):
     """
-    Computes two short rows, and the shorter one alone. If padding changes the result of the shorter one, the tokenizer
+    Computes two short rows, with `options` of the model's `forward`, and the shorter one alone. If padding changes the result of the shorter one, the tokenizer
     pads on the other side from now on (logged). An XLNet needs the left, since it scores a text by its last column. The
     results are compared only in float32 on a CPU: elsewhere rounding depends on the batch too.
 
@@ -283,8 +434,8 @@ def check_forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         inputs = tokenizer.pad(rows, padding_side=side, return_tensors="pt").to(model.device)
         real = inputs["attention_mask"][0].bool()
         try:
-            padded = model(**inputs)[0][0]
-            alone = model(**{name: part[:1, real] for name, part in inputs.items()})[0][0]
+            padded = model(**inputs, **options)[0][0]
+            alone = model(**{name: part[:1, real] for name, part in inputs.items()}, **options)[0][0]
         except Exception as error:  # each model raises its own class
             raise ValueError(
                 f"{model.name_or_path}: a {kind} does not compute from what its tokenizer gives, {', '.join(inputs)} "
@@ -334,11 +485,15 @@ def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ma
 
 __all__ = [
     "HUB_OPTIONS",
+    "check_checkpoint",
     "check_labels",
+    "check_pretraining",
     "check_shapes",
     "check_vocabulary",
     "fit_tokenizer",
     "gives_token_types",
+    "has_language_model",
+    "load_both_heads",
     "load_pretrained",
     "load_tokenizer",
     "load_weights",

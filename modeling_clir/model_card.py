@@ -7,6 +7,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers.utils import logging
 
+from .configuration_bertlong import BertLongConfig
 from .data.languages import card_languages, warn_of_cards
 
 
@@ -51,7 +52,7 @@ def write_model_card(
     settings: dict[str, object],
     metrics: dict[str, float],
     max_length: int,
-    long: bool,
+    model_type: str,
 ) -> Path:
     """
     Writes `README.md` for a pretrained checkpoint.
@@ -65,8 +66,9 @@ def write_model_card(
         settings (`dict`): hyperparameters to show.
         metrics (`dict[str, float]`): measures on held-out pairs, as `PretrainingTrainer.evaluate` names them.
         max_length (`int`): positions of the model.
-        long (`bool`): whether the model is a BertLong (else a BERT).
+        model_type (`str`): type of the model, as its configuration names it, such as `"bertlong"`.
     """
+    long = model_type == BertLongConfig.model_type
     languages = sorted({language for _, pair in sizes for language in pair.split("-")})
     reranks = any(task == "rr" for task, _ in sizes)
     results = [
@@ -119,6 +121,7 @@ def write_model_card(
         ),
         reranks=reranks,
         long=long,
+        model_type=model_type,
         table=["| " + " | ".join(row) + " |" for row in table] if columns else [],
         max_length=max_length,
     )

@@ -15,56 +15,41 @@
 
 import torch
 from torch import nn
-from transformers import BertConfig, BertModel, BertPreTrainedModel
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel, BertPreTrainedModel
 from transformers.models.bert.modeling_bert import BertOnlyMLMHead
-from transformers.utils.generic import can_return_tuple
 
-from .modeling_bertlong import ScoreLinear, XLRetrievalOutput, classifier_dropout, retrieval_heads
+from .both_heads import EncoderForXLRetrieval
+from .modeling_bertlong import ScoreLinear, XLRetrievalOutput, classifier_dropout
 
 
-class BertForXLRetrieval(BertPreTrainedModel):  # trf-ignore: TRF057
+class BertForXLRetrieval(EncoderForXLRetrieval, BertForSequenceClassification, BertForMaskedLM):  # trf-ignore: TRF057
     """
     BERT with the heads of [`BertLongForXLRetrieval`]. Its checkpoint is a plain BERT: `BertModel`, `BertForMaskedLM`
-    and `BertForSequenceClassification` open it without this package.
+    and `BertForSequenceClassification` open it without this package. Scores are float32 in every precision.
     """
 
-    _tied_weights_keys = {
-        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
-        "cls.predictions.decoder.bias": "cls.predictions.bias",
-    }
+    ranker_class, language_model_class = BertForSequenceClassification, BertForMaskedLM
     _keys_to_ignore_on_load_unexpected = [r"^cls\.seq_relationship\.", r"^qa_outputs\."]
 
     def __init__(self, config: BertConfig):
-        super().__init__(config)
+        BertPreTrainedModel.__init__(self, config)
+        self.num_labels = config.num_labels
         self.bert = BertModel(config)
         self.cls = BertOnlyMLMHead(config)
         self.dropout = classifier_dropout(config)
         self.classifier = ScoreLinear(config.hidden_size, config.num_labels)
         self.post_init()
 
-    def get_output_embeddings(self):
-        return self.cls.predictions.decoder
-
     def set_output_embeddings(self, new_embeddings):
         self.cls.predictions.decoder = new_embeddings
         # BERT stores its bias under two names. A shared parameter would be saved under the unused one.
         self.cls.predictions.bias = nn.Parameter(new_embeddings.bias.detach().clone())
 
-    @can_return_tuple
     def forward(  # trf-ignore: TRF057
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        token_type_ids: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        task: str | None = None,
-        sparse_prediction: bool | None = None,
-        **kwargs,
+        self, input_ids: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> XLRetrievalOutput:
         """
-        Does the same as [`BertLongForXLRetrieval.forward`], without global tokens.
+        Does the same as [`EncoderForXLRetrieval.forward`].
 
         Raises:
             `ValueError` if `attention_mask` has values above 1: they mark global tokens, which plain BERT does not
@@ -75,17 +60,14 @@ class BertForXLRetrieval(BertPreTrainedModel):  # trf-ignore: TRF057
                 "attention_mask has values above 1: they mark global tokens, which plain BERT does not have. Pass a "
                 "mask of 0 and 1, or use BertLongForXLRetrieval"
             )
-        outputs = self.bert(
-            input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            return_dict=True,
-            **kwargs,
-        )
-        sparse = self.training if sparse_prediction is None else sparse_prediction
-        return retrieval_heads(self, outputs, task, labels, sparse)
+        return super().forward(input_ids, attention_mask=attention_mask, **kwargs)
+
+    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
+        """Saves a checkpoint whose `architectures` is the native sequence classifier."""
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        if is_main_process:
+            self.config.architectures = [self.ranker_class.__name__]
+            self.config.save_pretrained(save_directory)
 
 
 __all__ = ["BertForXLRetrieval"]

@@ -441,36 +441,31 @@ def masked_lm(
         logits, targets = head(hidden_states[chosen]), labels[chosen]
     else:
         logits, targets = head(hidden_states), labels
+    return prediction_loss(logits, targets), logits
+
+
+def prediction_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """
+    Returns the mean cross-entropy of the tokens to predict, 0 instead of NaN if there are none. `logits` are
+    `(..., vocab_size)`, `targets` are `(...)` with -100 where nothing is predicted.
+    """
     total = F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), reduction="sum")
-    return total / (targets != -100).sum().clamp_min(1), logits  # 0 instead of NaN if nothing is labelled
+    return total / (targets != -100).sum().clamp_min(1)
 
 
-def retrieval_heads(model, outputs, task: str | None, labels: torch.Tensor | None, sparse: bool):
-    """
-    Computes the output of `BertLongForXLRetrieval` and `BertForXLRetrieval` from the outputs of their base model. For
-    the arguments see `BertLongForXLRetrieval.forward`. Raises `ValueError` for an unknown task, and for labels without
-    a task.
-    """
+def relevance_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Returns the mean (binary) cross-entropy of pairs. `logits` are `(pairs, 1 or more)`, `labels` are `(pairs,)`."""
+    if logits.shape[1] == 1:
+        return F.binary_cross_entropy_with_logits(logits.flatten().float(), labels.flatten().float())
+    return F.cross_entropy(logits.float(), labels.flatten().long())
+
+
+def check_task(task: str | None, labels: torch.Tensor | None):
+    """Raises `ValueError` for an unknown task, and for labels without a task."""
     if task not in (None, "qlm", "rr"):
         raise ValueError(f"task must be 'qlm', 'rr' or None (both heads), got {task!r}")
     if labels is not None and task is None:
         raise ValueError("labels belong to one task: pass task='qlm' or task='rr' with the labels")
-    loss = prediction_logits = relevance_logits = None
-    if task != "rr":
-        loss, prediction_logits = masked_lm(model.cls, outputs.last_hidden_state, labels, sparse)
-    if task != "qlm":
-        relevance_logits = model.classifier(model.dropout(outputs.pooler_output))
-        if labels is not None and relevance_logits.shape[1] == 1:
-            loss = F.binary_cross_entropy_with_logits(relevance_logits.flatten().float(), labels.flatten().float())
-        elif labels is not None:
-            loss = F.cross_entropy(relevance_logits.float(), labels.flatten().long())
-    return XLRetrievalOutput(
-        loss=loss,
-        prediction_logits=prediction_logits,
-        relevance_logits=relevance_logits,
-        hidden_states=outputs.hidden_states,
-        attentions=outputs.attentions,
-    )
 
 
 class ScoreLinear(nn.Linear):
@@ -547,6 +542,7 @@ class BertLongForXLRetrieval(BertLongPreTrainedModel):  # trf-ignore: TRF057
         Raises:
             `ValueError` for another task, labels without a task, and what the base model refuses.
         """
+        check_task(task, labels)
         sparse = self.training if sparse_prediction is None else sparse_prediction
         outputs = self.bert(
             input_ids,
@@ -559,7 +555,20 @@ class BertLongForXLRetrieval(BertLongPreTrainedModel):  # trf-ignore: TRF057
             wanted=task != "rr" and labelled(labels, task == "qlm" and sparse),
             **kwargs,
         )
-        return retrieval_heads(self, outputs, task, labels, sparse)
+        loss = prediction_logits = relevance_logits = None
+        if task != "rr":
+            loss, prediction_logits = masked_lm(self.cls, outputs.last_hidden_state, labels, sparse)
+        if task != "qlm":
+            relevance_logits = self.classifier(self.dropout(outputs.pooler_output))
+            if labels is not None:
+                loss = relevance_loss(relevance_logits, labels)
+        return XLRetrievalOutput(
+            loss=loss,
+            prediction_logits=prediction_logits,
+            relevance_logits=relevance_logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
 
 
 class BertLongForMaskedLM(BertLongPreTrainedModel):  # trf-ignore: TRF057

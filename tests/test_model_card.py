@@ -16,8 +16,8 @@ from .helpers import write
 from .tiny import tiny_config
 
 
-def pretraining_card(folder, base, pair="en-de", long=True):
-    path = write_model_card(folder, "model", base, {("qlm", pair): 3}, {"seed": 0}, {}, 128, long)
+def pretraining_card(folder, base, pair="en-de", model_type="bertlong"):
+    path = write_model_card(folder, "model", base, {("qlm", pair): 3}, {"seed": 0}, {}, 128, model_type)
     return ModelCard.load(path)
 
 

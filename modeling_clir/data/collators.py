@@ -12,15 +12,15 @@ from .sections import Example
 
 
 MASK_MODES = ("query", "document", "mixed")
+UNUSED = re.compile(r"\[unused\d+\]|<unused\d+>|<unk>NOTUSED")  # BERT's and ModernBERT's, Gemma's, CamemBERT's
 
 
 def ordinary_words(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
     """Returns the ids that may replace a masked token: all of the vocabulary that are neither special nor unused."""
-    special = set(tokenizer.all_special_ids)
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special.update(tokenizer.all_special_ids)
     words = tokenizer.get_vocab().items()
-    return torch.tensor(
-        sorted(i for word, i in words if i not in special and not re.fullmatch(r"\[unused\d+\]", word))
-    )
+    return torch.tensor(sorted(i for word, i in words if i not in special and not UNUSED.fullmatch(word)))
 
 
 def mask_tokens(

@@ -7,18 +7,18 @@ import torch
 from tqdm.auto import tqdm
 from transformers import SchedulerType
 
-from ..configuration_bertlong import BertLongConfig
 from ..data.sections import ExampleKey
 from ..losses import ranking_loss, relevance_scores
 from ..model_card import write_model_card
+from ..spans_bertlong import max_positions
 from .samplers import estimate_lengths
 from .trainer import BatchFacts, XLRetrievalTrainer
 
 
 class PretrainingTrainer(XLRetrievalTrainer):
     """
-    Trains `BertLongForXLRetrieval` or `BertForXLRetrieval` on a [`PretrainingDataset`] with QLM and RR (Yu, Fei, Li
-    2021, section 3). `evaluate` gives the loss and accuracy of QLM and the accuracy and mean reciprocal rank of RR. It
+    Trains a model of [`retrieval_class`], `BertLongForXLRetrieval` or `BertForXLRetrieval` on a [`PretrainingDataset`]
+    with QLM and RR (Yu, Fei, Li 2021, section 3). `evaluate` gives the loss and accuracy of QLM and the accuracy and mean reciprocal rank of RR. It
     gives each measure for each direction (query language-document language), and its mean over the directions between
     two languages (over all directions if each is within one language).
 
@@ -118,8 +118,8 @@ class PretrainingTrainer(XLRetrievalTrainer):
                 "seed": args.seed,
             },
             metrics={k: v for k, v in (evaluations[-1] if evaluations else {}).items() if k.startswith("eval_")},
-            max_length=config.max_position_embeddings,
-            long=config.model_type == BertLongConfig.model_type,
+            max_length=max_positions(self.model),
+            model_type=config.model_type,
         )
 
 

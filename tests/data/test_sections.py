@@ -339,7 +339,7 @@ def test_languages_of_model_cards(tmp_path, caplog):
     assert len(PretrainingDataset(str(tmp_path / "corpus"), both("en-simple"))) == 6
     assert "no model card with the language simple: the card leaves it out" in caplog.text
     sizes = {("rr", "en-simple"): 3}
-    path = write_model_card(tmp_path, "name", None, sizes, {}, {}, max_length=128, long=False)
+    path = write_model_card(tmp_path, "name", None, sizes, {}, {}, max_length=128, model_type="bert")
     assert ModelCard.load(path).data.language == ["en"] and "simple" in path.read_text(encoding="utf-8")
 
 

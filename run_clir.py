@@ -8,6 +8,7 @@ and tests each fold once (Yu, Fei, Li 2021).
     results/de
 
 Writes {collection}.run (TREC) and {collection}.csv (measures of each query) for each collection, and metrics.json.
+With --first_stage_weight these are of the sum of both scores; {collection}.reranker.run has the reranker's alone.
 
 An output folder belongs to one command. If the same command with --do_train is given again, it continues a killed run.
 Other options are refused, except --fold: the results are those of all folds that are finished in the folder.
@@ -15,15 +16,15 @@ Other options are refused, except --fold: the results are those of all folds tha
 
 import json
 import logging
-import os
+import math
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from modeling_clir.data.collections import check_folder
+from modeling_clir.data.collections import check_folder, check_teacher
 from modeling_clir.names import check_name, check_path
-from modeling_clir.program import run_program
+from modeling_clir.program import fix_rounding, run_program
 from modeling_clir.training.arguments import parse_arguments, start_logging
 from modeling_clir.training.launch import start_all_processes
 
@@ -56,6 +57,20 @@ class Arguments:
     head_learning_rate: float | None = field(default=None, metadata={"help": "defaults to --learning_rate"})
     max_length: int | None = field(default=None, metadata={"help": "longest pair in tokens; defaults to the model's"})
     max_query_length: int = field(default=128, metadata={"help": "longest query in tokens"})
+    first_stage_weight: str | None = field(
+        default=None,
+        metadata={
+            "help": "add this number times the score of candidates.run to the reranker's score; tune chooses the "
+            "number by MAP on the development fold; defaults to --train_first_stage_weight"
+        },
+    )
+    train_first_stage_weight: float | None = field(
+        default=None,
+        metadata={
+            "help": "train as a correction of the first stage: the loss is of the sum with this number times the score "
+            "of candidates.run"
+        },
+    )
     long_documents: Literal["truncate", "maxp"] = field(
         default="truncate",
         metadata={"help": "truncate cuts a long document; maxp takes the best score of its passages"},
@@ -71,17 +86,35 @@ class Arguments:
         check_name(self.model_name_or_path, "model")
         if self.head_learning_rate is not None and self.head_learning_rate < 0:
             raise ValueError(f"--head_learning_rate must not be negative, got {self.head_learning_rate}")
+        if self.first_stage_weight is None and self.train_first_stage_weight is not None:
+            self.first_stage_weight = str(self.train_first_stage_weight)
+        if self.train_first_stage_weight is not None and not is_weight(self.train_first_stage_weight):
+            raise ValueError(f"--train_first_stage_weight must be 0 or more, got {self.train_first_stage_weight}")
+        if self.first_stage_weight not in (None, "tune") and not is_weight(self.first_stage_weight):
+            raise ValueError(
+                f"--first_stage_weight must be a number of 0 or more, or tune, got {self.first_stage_weight}"
+            )
         for folder in self.collections:
             check_folder(Path(folder))
         for path in self.candidates or []:
             check_path(path)
 
 
+def is_weight(value: str | float) -> bool:
+    try:
+        return 0 <= float(value) < math.inf
+    except ValueError:
+        return False
+
+
 def main():
     # 1. Processes; arguments and data, checked before a model is loaded
-    os.environ.setdefault("MKL_CBWR", "AVX512,STRICT")  # or the last bits of scores change with threads and memory
+    fix_rounding()
     start_all_processes()
     args, training_args = parse_arguments((Arguments,), sys.argv[1:], __doc__)
+    if training_args.do_train and training_args.needs_teacher:
+        for folder in args.train_collections or args.collections:
+            check_teacher(Path(folder))
 
     # Imported here, so that help and mistakes in the arguments are answered at once
     import torch
@@ -95,10 +128,12 @@ def main():
     from modeling_clir.reranker import Reranker
     from modeling_clir.training.folds import (
         Fold,
+        join_runs,
         measure_folds,
         plan_folds,
         rank_fold,
         read_result,
+        tune_first_stage,
         with_finished,
         write_result,
     )
@@ -113,6 +148,14 @@ def main():
         raise ValueError(f"--num_negatives must be at least 1, got {args.num_negatives}")
     if args.train_collections and not training_args.do_train:
         raise ValueError("--train_collections needs --do_train")
+    if args.train_first_stage_weight is not None and not training_args.do_train:
+        raise ValueError("--train_first_stage_weight needs --do_train")
+    if args.train_first_stage_weight is not None and training_args.rr_loss == "pointwise":
+        raise ValueError("--train_first_stage_weight needs a loss that compares documents: --rr_loss is pointwise")
+    if args.first_stage_weight == "tune" and not training_args.do_train:
+        raise ValueError(
+            "--first_stage_weight tune chooses by the development fold, which only --do_train has: pass a number"
+        )
     if args.dtype == "int8" and training_args.device.type != "cpu":
         raise ValueError("--dtype int8 is for CPUs: add --use_cpu")
     runs = args.candidates or [None] * len(args.collections)
@@ -125,6 +168,13 @@ def main():
     everything = collections + sources
     if len({collection.name for collection in everything}) < len(everything):
         raise ValueError("two of the collections' folders have the same name, which would name the same results")
+    developed = args.train_first_stage_weight is not None or args.first_stage_weight == "tune"
+    for collection in (everything if developed else collections) if args.first_stage_weight is not None else ():
+        if collection.first_stage is None:
+            raise ValueError(
+                f"--first_stage_weight adds the scores of candidates.run, which {collection.name} lacks: write it "
+                "with scripts/first_stage.py, or pass --candidates"
+            )
 
     # 2. Folds; the output folder belongs to this command, whichever fold it runs
     assign_folds(everything, training_args.seed)
@@ -156,7 +206,13 @@ def main():
             if args.num_finetuned_layers is not None:
                 finetune_last_layers(reranker.model, args.num_finetuned_layers)
             source, development = finetune(
-                reranker, fold, sources or collections, training_args, args.num_negatives, args.head_learning_rate
+                reranker,
+                fold,
+                sources or collections,
+                training_args,
+                args.num_negatives,
+                args.head_learning_rate,
+                args.train_first_stage_weight,
             )
         reranker = Reranker.from_pretrained(source, *lengths, new_head=True)
         if training_args.do_train and training_args.should_save:
@@ -165,7 +221,12 @@ def main():
             quantize_int8(reranker.model)
         else:
             reranker.model.to(training_args.device, getattr(torch, args.dtype))
-        results.append(rank_fold(reranker, fold, collections, development))
+        weight = args.first_stage_weight
+        if weight == "tune":
+            weight, precision = tune_first_stage(reranker, fold, sources or collections)
+            logger.info(f"{fold.name}: weight of the first stage {weight:.4g}, development MAP {precision:.4f}")
+        weight = None if weight is None else float(weight)
+        results.append(rank_fold(reranker, fold, collections, development, weight))
         if training_args.do_train and training_args.should_save:
             write_result(results[-1], folder)
 
@@ -180,9 +241,14 @@ def main():
         run, measured, metrics[name] = measure_folds(collection, folds, results)
         write_run(run, output / f"{name}.run", tag="modeling_clir")
         write_queries(measured, output / f"{name}.csv")
+        if args.first_stage_weight is not None:
+            alone = join_runs(collection, [result.reranker_runs[name] for result in results])
+            write_run(alone, output / f"{name}.reranker.run", tag="modeling_clir")
         for fold, values in metrics[name].get("folds", {}).items():
             print(f"{name} {fold} MAP {values['MAP']:.4f}, epoch {values['best_epoch']} ({values['queries']} queries)")
-        print(name, *(f"{key} {metrics[name][key]:.4f}" for key in MEASURES), f"({len(measured)} queries)")
+        rows = {f"{name} {row}:": metrics[name][row] for row in ("first_stage", "reranker") if row in metrics[name]}
+        for title, means in (rows | {name: metrics[name]}).items():
+            print(title, *(f"{key} {means[key]:.4f}" for key in MEASURES), f"({len(measured)} queries)")
     with new_file(output / "metrics.json") as file:
         json.dump(metrics, file, indent=2)
     if training_args.do_train:

@@ -17,7 +17,6 @@ and does nothing for a finished one. Other options are refused.
 
 import json
 import logging
-import os
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ from shutil import copytree
 from typing import Literal
 
 from modeling_clir.names import check_name
-from modeling_clir.program import run_program
+from modeling_clir.program import fix_rounding, run_program
 from modeling_clir.training.arguments import parse_arguments, start_logging
 from modeling_clir.training.launch import start_all_processes
 
@@ -93,7 +92,7 @@ class Arguments:
 
 def main():
     # 1. Processes; arguments and data, checked before a model is loaded
-    os.environ.setdefault("MKL_CBWR", "AVX512,STRICT")  # or the last bits of scores change with threads and memory
+    fix_rounding()
     start_all_processes()
     args, training_args = parse_arguments((Arguments,), sys.argv[1:], __doc__)
 

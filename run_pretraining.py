@@ -125,7 +125,12 @@ def main():
     common = {"corpus": data_args.corpus, "pairs": data_args.pairs, "seed": training_args.seed}
     train, held_out = None, None
     if training_args.do_train:
-        train = PretrainingDataset(num_negatives=data_args.num_negatives, max_pairs=data_args.max_pairs, **common)
+        train = PretrainingDataset(
+            num_negatives=data_args.num_negatives,
+            max_pairs=data_args.max_pairs,
+            teacher_scores=training_args.needs_teacher,
+            **common,
+        )
     if training_args.do_eval:
         held_out = PretrainingDataset(
             split="validation",

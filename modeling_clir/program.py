@@ -90,6 +90,17 @@ def share_cores():
         os.environ.setdefault("OMP_NUM_THREADS", str(math.ceil(quota)))
 
 
+def fix_rounding(cpuinfo: Path = Path("/proc/cpuinfo")):
+    """
+    Makes MKL round a matrix product in the same way whatever the number of threads and the addresses of the matrices;
+    call it before torch multiplies. MKL offers this for one set of instructions at a time (`MKL_CBWR`): AVX-512 if the
+    processor has it, else AVX2. A setting that the processor lacks would be ignored by MKL, and with it the rounding.
+    Without `cpuinfo` (not Linux) it is AVX2. A `MKL_CBWR` that the user has set stays.
+    """
+    flags = cpuinfo.read_text(encoding="utf-8").split() if cpuinfo.exists() else ()
+    os.environ.setdefault("MKL_CBWR", "AVX512,STRICT" if "avx512f" in flags else "AVX2,STRICT")
+
+
 def run_program(main: Callable[[], object]):
     """
     Calls `main`. For a mistake of the user it prints one line, `error: ...`, to stderr and exits with code 2. At a
@@ -151,4 +162,4 @@ def fail(message: str):
     raise stop
 
 
-__all__ = ["Parser", "run_program", "share_cores"]
+__all__ = ["Parser", "fix_rounding", "run_program", "share_cores"]

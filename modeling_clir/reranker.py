@@ -136,6 +136,13 @@ def as_list(values: Iterable, name: str, wanted: str) -> list:
     return list(values)
 
 
+def as_number(value: float, name: str) -> float:
+    """Makes a float. Raises `ValueError` for anything but a finite number."""
+    if not hasattr(value, "__float__") or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    return float(value)
+
+
 class Reranker:
     """
     Scores documents for queries. A text that occurs in many pairs is tokenized once. Pairs of similar length share a
@@ -218,18 +225,50 @@ class Reranker:
         )
         return cls(model, tokenizer, max_length, max_query_length, max_tokens_per_batch, long_documents)
 
-    def rank(self, query: str, documents: Iterable[str], progress: bool = False) -> list[dict]:
+    def rank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        progress: bool = False,
+        first_stage_scores: Iterable[float] | None = None,
+        first_stage_weight: float | None = None,
+    ) -> list[dict]:
         """
         Ranks documents for a query. Returns `{"corpus_id": place in documents, "score": ..., "text": ...}` for each
-        document, best first. Raises `TypeError` if the query is not a text, or documents are not a list (or another
-        ordered container) of texts.
+        document, best first.
+
+        Args:
+            query (`str`).
+            documents (`Iterable[str]`): texts, in an order.
+            progress (`bool`, defaults to `False`): show a bar on stderr.
+            first_stage_scores (`Iterable[float]`, *optional*): the first stage's score of each document. Each hit's
+                `score` is then the reranker's score plus `first_stage_weight` times the first stage's score; the hit
+                has both parts too, `reranker_score` and `first_stage_score`.
+            first_stage_weight (`float`, *optional*): needed with `first_stage_scores`. `run_clir.py
+                --first_stage_weight tune` finds one.
+
+        Raises `TypeError` if the query is not a text, or documents or scores are not a list (or another ordered
+        container). Raises `ValueError` for another number of scores than documents, for a score or weight that is not
+        a finite number, and for scores without a weight or a weight without scores.
         """
         if not isinstance(query, str):
             raise TypeError(f"query must be a text, got {type(query).__name__}: {query!r}")
+        if (first_stage_scores is None) != (first_stage_weight is None):
+            raise ValueError("first_stage_scores and first_stage_weight are needed together")
         documents = as_texts(documents)
+        parts = None
+        if first_stage_scores is not None:
+            parts = as_list(first_stage_scores, "first_stage_scores", "a list of numbers")
+            parts = [as_number(value, f"first_stage_scores[{i}]") for i, value in enumerate(parts)]
+            weight = as_number(first_stage_weight, "first_stage_weight")
+            if len(parts) != len(documents):
+                raise ValueError(f"first_stage_scores has {len(parts)} scores for {len(documents)} documents")
         scores = self.score([(query, document) for document in documents], progress)
-        ranked = sorted(range(len(documents)), key=scores.__getitem__, reverse=True)  # stable: ties as they came
-        return [{"corpus_id": i, "score": scores[i], "text": documents[i]} for i in ranked]
+        hits = [{"corpus_id": i, "score": score, "text": documents[i]} for i, score in enumerate(scores)]
+        if parts is not None:
+            for hit, score, part in zip(hits, scores, parts):
+                hit |= {"score": score + weight * part, "reranker_score": score, "first_stage_score": part}
+        return sorted(hits, key=lambda hit: hit["score"], reverse=True)  # stable: ties as they came
 
     @torch.inference_mode()
     def score(

@@ -12,6 +12,7 @@ documents.
 in all languages. Any file may be gzipped.
 --judged N: also judges the N nearest documents of each query by BM25 as not relevant. Only judged documents are
 ranked.
+--article_folds: writes folds.json with five folds of whole articles, so that no article is both trained and tested on.
 """
 
 from pathlib import Path
@@ -28,11 +29,19 @@ def main():
     source.add_argument("--documents", type=Path, help="a folder of aligned JSONL documents with queries and qrels")
     parser.add_argument("--squad_articles", default=":", help="only these articles, such as 24:36")
     parser.add_argument("--judged", type=int, help="documents of each query to judge as not relevant")
+    parser.add_argument("--article_folds", action="store_true", help="write five folds of whole articles")
     args = parser.parse_args()
 
     # Imported here, so that help and mistakes in the arguments are answered at once
     from modeling_clir.data.collections import check_collection, read_qrels, read_queries, write_collection
-    from modeling_clir.data.corpus import judge_nearest, parse_articles, read_documents, read_questions, read_squad
+    from modeling_clir.data.corpus import (
+        article_folds,
+        judge_nearest,
+        parse_articles,
+        read_documents,
+        read_questions,
+        read_squad,
+    )
     from modeling_clir.data.files import find_file, folder_name
 
     pairs = [tuple(pair.strip().split("-")) for pair in args.pairs.split(",")]
@@ -70,10 +79,12 @@ def main():
             judged = judge_nearest(documents, queries[language], qrels, args.judged)
         collections[folder] = (documents, queries[query_language], judged)
 
+    folds = article_folds(sections, qrels) if args.article_folds else None
+
     # 3. Write
     for folder, (documents, queries, judged) in collections.items():
         candidates = {query: dict.fromkeys(found, 0.0) for query, found in judged.items()} if args.judged else None
-        write_collection(folder, documents, queries, judged, candidates)
+        write_collection(folder, documents, queries, judged, candidates, folds)
         print(f"{folder}: {len(queries)} queries, {len(documents)} documents")
 
 

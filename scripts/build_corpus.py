@@ -7,14 +7,23 @@ Builds a pretraining corpus from folders of aligned documents and of parallel SQ
 A folder of documents has {language}.jsonl[.gz], aligned by "id". Each line has "id", "sentences" (or "text") and
 optionally "article", "title", "heading". A folder of SQuAD files has *.{language}.json[.gz] with the same paragraphs
 in the same order. Documents and paragraphs without text are left out and counted.
+
+Hard negatives are other sections of the article, or else the nearest by BM25. With --negatives_from they are the
+nearest by the vectors of a dense model, given the section in the pair's other language. Sections that score above
+--negatives_margin times the score of the aligned section are likely relevant: they are left out and counted.
+
+--teacher_model also writes the scores that run_pretraining.py --rr_loss margin_mse and kl train on: of every sentence
+with the aligned section and its hard negatives, by any reranker or dense model.
 """
 
 from pathlib import Path
 
-from modeling_clir.program import Parser, run_program
+from modeling_clir.names import check_name
+from modeling_clir.program import Parser, run_program, share_cores
 
 
 def main():
+    share_cores()
     parser = Parser(description=__doc__)
     parser.add_argument("output", type=Path, help="folder to write; it must not exist")
     parser.add_argument("--languages", required=True, help="such as en,de,fr,es")
@@ -24,9 +33,25 @@ def main():
     parser.add_argument("--max_sentences", type=int, help="cut documents into sections of at most this many sentences")
     parser.add_argument("--validation_fraction", type=float, default=0.05, help="share held out (default 0.05)")
     parser.add_argument("--num_negatives", type=int, default=5, help="hard negatives listed per section (default 5)")
+    parser.add_argument(
+        "--negatives_from", metavar="MODEL", help="mine them with this dense model (folder or Hub name)"
+    )
+    parser.add_argument("--negatives_margin", type=float, default=0.95, help="see above (default 0.95)")
+    parser.add_argument("--teacher_model", metavar="MODEL", help="write the scores of this model (folder or Hub name)")
+    parser.add_argument(
+        "--prompts",
+        nargs=2,
+        metavar=("QUERY", "DOCUMENT"),
+        help="what a dense model reads in front of queries and documents, such as 'query: ' 'passage: ' for E5",
+    )
     parser.add_argument("--same_language", action="store_true", help="also pair every section with itself (en-en ...)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    models = [name for name in (args.negatives_from, args.teacher_model) if name]
+    for name in models:
+        check_name(name, "model")
+    if args.prompts and not models:
+        raise ValueError("--prompts needs --negatives_from or --teacher_model")
 
     # Imported here, so that help and mistakes in the arguments are answered at once
     from modeling_clir.data.corpus import parse_articles, read_documents, read_squad, write_corpus
@@ -49,6 +74,10 @@ def main():
         num_negatives=args.num_negatives,
         same_language=args.same_language,
         seed=args.seed,
+        negatives_from=args.negatives_from,
+        negatives_margin=args.negatives_margin,
+        teacher_model=args.teacher_model,
+        prompts=args.prompts,
     )
 
     # 3. Report

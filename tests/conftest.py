@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from modeling_clir.program import fix_rounding
+
 from .helpers import run_here
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["MKL_CBWR"] = "AVX512,STRICT"  # as run_clir.py, which may run in this process
+fix_rounding()  # as run_clir.py, which may run in this process
 
 
 def run(*command, processes: int = 1, check: bool = True) -> subprocess.CompletedProcess:

@@ -9,7 +9,7 @@ from huggingface_hub.errors import HTTPError, StrictDataclassFieldValidationErro
 from safetensors import SafetensorError
 
 from modeling_clir import program
-from modeling_clir.program import Parser, cpu_quota, run_program, share_cores
+from modeling_clir.program import Parser, cpu_quota, fix_rounding, run_program, share_cores
 
 
 def groups(folder, lines: str, **files: str):
@@ -55,6 +55,23 @@ def test_share_cores(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     share_cores()
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE" and os.environ["OMP_NUM_THREADS"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("avx2 avx512f avx512bw", "AVX512,STRICT"), ("sse4_2 avx2", "AVX2,STRICT"), (None, "AVX2,STRICT")],
+)
+def test_fix_rounding(flags, expected, tmp_path, monkeypatch):
+    monkeypatch.delenv("MKL_CBWR")
+    if flags:
+        (tmp_path / "cpuinfo").write_text(
+            f"processor\t: 0\nflags\t\t: fpu {flags} rdpid\nbugs\t\t:\n", encoding="utf-8"
+        )
+    fix_rounding(tmp_path / "cpuinfo")
+    assert os.environ["MKL_CBWR"] == expected
+    monkeypatch.setenv("MKL_CBWR", "AUTO")
+    fix_rounding(tmp_path / "cpuinfo")
+    assert os.environ["MKL_CBWR"] == "AUTO"
 
 
 def parser() -> Parser:

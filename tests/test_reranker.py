@@ -326,6 +326,43 @@ def test_what_is_no_list_of_pairs(folders):
             reranker.score(pairs, progress=False)
 
 
+@pytest.mark.parametrize("container", ["tuple", "generator", "array", "series with gaps"])
+def test_first_stage(container, folders):
+    reranker = Reranker.from_pretrained(folders / "bert", max_query_length=100)
+    alone = {hit["corpus_id"]: hit["score"] for hit in reranker.rank(QUERY, DOCUMENTS)}
+    first = [0.5, 0.25, 0.0, 1.0, 0.75, 0.5]
+    scores = pd.Series([9.0, *first]).iloc[1:] if "series" in container else CONTAINERS[container](first)
+    hits = reranker.rank(QUERY, DOCUMENTS, first_stage_scores=scores, first_stage_weight=40)
+    assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+    for hit in hits:
+        i = hit["corpus_id"]
+        parts = {"reranker_score": alone[i], "first_stage_score": first[i]}
+        assert hit == {"corpus_id": i, "score": alone[i] + 40 * first[i], "text": DOCUMENTS[i]} | parts
+    first = reranker.rank(QUERY, DOCUMENTS, first_stage_scores=first, first_stage_weight=1e6)
+    assert [hit["corpus_id"] for hit in first] == [3, 4, 0, 5, 1, 2]
+
+
+BAD_SCORES = {
+    "too few": ([1.0], 1.0, "first_stage_scores has 1 scores for 2 documents"),
+    "not a number": ([1.0, float("nan")], 1.0, r"first_stage_scores\[1\] must be a finite number, got nan"),
+    "infinite": (np.array([-np.inf, 0]), 1.0, r"first_stage_scores\[0\] must be a finite number, got .*-inf"),
+    "a text": (["0.5", 1.0], 1.0, r"first_stage_scores\[0\] must be a finite number, got '0.5'"),
+    "nothing": ([0.5, None], 1.0, r"first_stage_scores\[1\] must be a finite number, got None"),
+    "no order": ({0.5, 1.0}, 1.0, "first_stage_scores must be a list of numbers, in an order, got set"),
+    "no weight": ([0.5, 1.0], None, "first_stage_scores and first_stage_weight are needed together"),
+    "no scores": (None, 1.0, "first_stage_scores and first_stage_weight are needed together"),
+    "bad weight": ([0.5, 1.0], float("inf"), "first_stage_weight must be a finite number, got inf"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SCORES)
+def test_bad_scores_of_a_first_stage(name, folders):
+    reranker = Reranker.from_pretrained(folders / "bert", max_query_length=100)
+    scores, weight, message = BAD_SCORES[name]
+    with pytest.raises((TypeError, ValueError), match=message):
+        reranker.rank(QUERY, DOCUMENTS[:2], first_stage_scores=scores, first_stage_weight=weight)
+
+
 def test_ties_stay_in_the_order_of_the_documents(folder):
     reranker = Reranker.from_pretrained(str(folder), max_query_length=100)
     reranker.model.classifier.weight.data.zero_()

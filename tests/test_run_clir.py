@@ -7,8 +7,12 @@ import pytrec_eval
 import torch
 
 import run_clir
-from modeling_clir.data.collections import read_collection
+from modeling_clir.data.collections import assign_folds, read_collection
 from modeling_clir.data.runs import read_run
+from modeling_clir.evaluation.fusion import add_first_stage
+from modeling_clir.evaluation.ranking import evaluate_run, rank_collection
+from modeling_clir.reranker import Reranker
+from modeling_clir.training.folds import plan_folds, tune_first_stage
 
 from .conftest import kill_when, run
 from .helpers import clir_command, write
@@ -199,6 +203,130 @@ def test_a_run_is_reranked(clir, tiny_bert, sample_collection, tmp_path):
         with pytest.raises(ValueError, match=message):
             clir(tiny_bert, [folder], tmp_path / "bad", "--candidates", write(first, *lines, line))
     assert not (tmp_path / "bad").exists()
+
+
+@pytest.fixture(scope="module")
+def with_first_stage(sample_collection, tmp_path_factory):
+    """Copies two collections, with a first stage that finds the relevant document among 8 for 3 of 4 queries."""
+    root = tmp_path_factory.mktemp("first_stage")
+    for name in ("en-de", "de-en"):
+        folder = root / name
+        folder.mkdir()
+        for path in (sample_collection / name).iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+        read, lines = read_collection(folder), []
+        for number, (query, judged) in enumerate(read.qrels.items()):
+            relevant = [d for d, relevance in judged.items() if relevance > 0]
+            listed = list(dict.fromkeys([*relevant, *read.documents]))[:8]
+            if number % 4 == 0:
+                listed.reverse()
+            lines += [f"{query} Q0 {d} {rank} {0.9 - 0.01 * rank!r} dense" for rank, d in enumerate(listed, 1)]
+        write(folder / "candidates.run", *lines)
+    return root
+
+
+def check_sums(output, collection, weights):
+    """Checks both runs, and the measures of the three rows."""
+    both, alone = (read_run(output / f"{collection.name}.{kind}") for kind in ("run", "reranker.run"))
+    assert both.keys() == alone.keys() == weights.keys()
+    for query, scores in alone.items():
+        assert scores.keys() == collection.first_stage[query].keys()
+        for document, score in scores.items():
+            expected = score + weights[query] * collection.first_stage[query][document]
+            assert both[query][document] == pytest.approx(expected, abs=1e-12)
+    metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))[collection.name]
+    qrels = {query: collection.qrels[query] for query in both}
+    first = {query: collection.first_stage[query] for query in both}
+    for means, run_of in ((metrics, both), (metrics["reranker"], alone), (metrics["first_stage"], first)):
+        expected = evaluate_run(run_of, qrels)
+        assert {name: means[name] for name in expected} == pytest.approx(expected)
+    return metrics
+
+
+def test_the_first_stage_is_added(clir, tiny_bert, with_first_stage, tmp_path, capsys):
+    folder = with_first_stage / "en-de"
+    clir(tiny_bert, [folder], tmp_path / "alone")
+    printed = results(capsys)
+    clir(tiny_bert, [folder], tmp_path / "both", "--first_stage_weight", "2.5")
+    first, reranker, both = results(capsys)
+    assert (tmp_path / "both/en-de.reranker.run").read_bytes() == (tmp_path / "alone/en-de.run").read_bytes()
+    assert not (tmp_path / "alone/en-de.reranker.run").exists()
+    collection = read_collection(folder)
+    metrics = check_sums(tmp_path / "both", collection, dict.fromkeys(collection.qrels, 2.5))
+    assert metrics["first_stage_weight"] == {"zero-shot": 2.5}
+    assert [reranker.replace(" reranker:", "")] == printed
+    assert first.startswith(f"en-de first_stage: MAP {metrics['first_stage']['MAP']:.4f} nDCG@20 ")
+    assert both.startswith(f"en-de MAP {metrics['MAP']:.4f} nDCG@20 ")
+    csv = (tmp_path / "both/en-de.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert sum(float(line.split(",")[1]) for line in csv) / len(csv) == pytest.approx(metrics["MAP"])
+
+
+def test_the_weight_of_the_first_stage_is_tuned(clir, tiny_bert, with_first_stage, tmp_path, capsys):
+    """A correction of the first stage is trained; the weight in the sum is chosen on each development fold."""
+    folder, flags = with_first_stage / "en-de", ("--num_train_epochs", "1", "--fold")
+    flags = (*TRAIN, "--first_stage_weight", "tune", "--train_first_stage_weight", "20", *flags)
+    for fold in ("3", "1"):
+        clir(tiny_bert, [folder], tmp_path, *flags, fold)
+    collection = read_collection(folder)
+    chosen = {
+        name: json.loads((tmp_path / name / "result.json").read_text(encoding="utf-8"))["first_stage_weight"]
+        for name in ("fold-1", "fold-3")
+    }
+    assign_folds([collection], 42)
+    weights = {query: chosen[f"fold-{k}"] for k in (1, 3) for query in collection.folds[k]}
+    metrics = check_sums(tmp_path, collection, weights)
+    assert metrics["first_stage_weight"] == chosen
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.suffix in (".run", ".json")}
+    clir(tiny_bert, [folder], tmp_path, *flags, "1")  # it goes on
+    assert {path: path.read_bytes() for path in written} == written
+
+    # The weight is that of the development queries.
+    reranker = Reranker.from_pretrained(tmp_path / "fold-1", 100, 30)
+    fold = plan_folds([collection], fold=1)[0]
+    weight, precision = tune_first_stage(reranker, fold, [collection])
+    assert weight == pytest.approx(chosen["fold-1"])
+    development = fold.development["en-de"]
+    run, _ = rank_collection(reranker, collection, development, progress=False)
+    sums = add_first_stage(run, collection.first_stage, weight)
+    assert evaluate_run(sums, {query: collection.qrels[query] for query in development})["MAP"] == precision
+
+
+def test_the_weight_of_a_correction_is_that_of_the_sum(clir, tiny_bert, with_first_stage, tmp_path):
+    """In transfer the source needs a first stage for training; the weight is the same in training and ranking."""
+    source, target = with_first_stage / "de-en", with_first_stage / "en-de"
+    flags = (*TRAIN, "--num_train_epochs", "1", "--train_collections", str(source), "--train_first_stage_weight", "20")
+    clir(tiny_bert, [target], tmp_path, *flags)
+    collection = read_collection(target)
+    metrics = check_sums(tmp_path, collection, dict.fromkeys(collection.qrels, 20.0))
+    assert metrics["first_stage_weight"] == {"transfer": 20.0}
+
+
+FIRST_STAGE_MISTAKES = {
+    "no run": (("--first_stage_weight", "1"), "adds the scores of candidates.run, which en-de lacks: write it"),
+    "no development": (("--first_stage_weight", "tune"), "the development fold, which only --do_train has: pass a"),
+    "negative": (("--first_stage_weight", "-1"), "must be a number of 0 or more, or tune, got -1"),
+    "a word": (("--first_stage_weight", "auto"), "must be a number of 0 or more, or tune, got auto"),
+    "nan": (("--train_first_stage_weight", "nan"), "--train_first_stage_weight must be 0 or more, got nan"),
+    "no training": (("--train_first_stage_weight", "1"), "--train_first_stage_weight needs --do_train"),
+    "pointwise": (
+        (*TRAIN, "--train_first_stage_weight", "1", "--rr_loss", "pointwise"),
+        "--train_first_stage_weight needs a loss that compares documents: --rr_loss is pointwise",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FIRST_STAGE_MISTAKES)
+def test_mistakes_with_a_first_stage(name, clir, tiny_bert, sample_collection, tmp_path):
+    flags, message = FIRST_STAGE_MISTAKES[name]
+    with pytest.raises(ValueError, match=message):
+        clir(tiny_bert, [sample_collection / "en-de"], tmp_path / "out", *flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_without_a_first_stage(clir, tiny_bert, sample_collection, with_first_stage, tmp_path):
+    flags = (*TRAIN, "--train_collections", str(sample_collection / "de-en"), "--first_stage_weight", "tune")
+    with pytest.raises(ValueError, match=r"candidates\.run, which de-en lacks"):
+        clir(tiny_bert, [with_first_stage / "en-de"], tmp_path / "out", *flags)
 
 
 def test_a_query_without_candidates_counts_0(clir, tiny_bert, sample_collection, tmp_path, caplog):

@@ -62,6 +62,9 @@ class PretrainingCollator:
     - RR: `input_ids`, `attention_mask` and `token_type_ids`, each of shape `(examples * documents, length)`. The rows
       of an example follow each other, the positive first.
 
+    An RR batch also has `teacher_scores` (float), `first_stage_scores` (float) and `grades` (long), each of shape
+    `(examples, documents)`, if the examples have them.
+
     The batch also has `task`, `pairs` (language pair of each example), `group_size` (documents of an example), and the
     numbers `queries_cut`, `documents_cut` and `rows`.
 
@@ -110,6 +113,9 @@ class PretrainingCollator:
             batch["labels"] = torch.full_like(batch["input_ids"], -100)
             is_token = batch["attention_mask"].bool()
             batch["labels"][is_token] = torch.cat([labels for _, labels in masked])
+        for name in ("teacher_scores", "first_stage_scores", "grades"):
+            if getattr(examples[0], name) is not None:
+                batch[name] = torch.tensor([getattr(example, name) for example in examples])
         return batch | {
             "task": task,
             "pairs": [example.pair for example in examples],

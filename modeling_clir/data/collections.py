@@ -5,6 +5,7 @@ A collection for cross-lingual retrieval is a folder. Each file may be plain or 
     queries.tsv       query id, tab, text
     qrels.txt         TREC qrels: query id, 0, document id, relevance
     candidates.run    optional; TREC run to rerank: query id, Q0, document id, rank, score, tag
+    teacher.run       optional; TREC run with the scores of a teacher, for --rr_loss margin_mse and kl
     folds.json        optional; a list of folds, each a list of query ids
 """
 
@@ -35,7 +36,7 @@ from .runs import Run, check_ids, read_run, write_run
 
 logger = logging.getLogger(__name__)
 
-FILES = ("documents.jsonl", "queries.tsv", "qrels.txt", "candidates.run", "folds.json")
+FILES = ("documents.jsonl", "queries.tsv", "qrels.txt", "candidates.run", "teacher.run", "folds.json")
 
 
 @dataclass
@@ -48,7 +49,11 @@ class Collection:
         qrels (`dict[str, dict[str, int]]`): query id to document id to relevance; above 0 is relevant.
         candidates (`dict[str, list[str]]`): id of each judged query to the ids of the documents to rank, in the order
             of `candidates.run`. Without a run all documents are candidates.
+        first_stage (`dict[str, dict[str, float]]`, *optional*): id of each judged query to the candidates' scores in
+            `candidates.run`; `None` without a run.
         folds (`list[list[str]]`, *optional*): query ids.
+        teacher (`dict[str, dict[str, float]]`, *optional*): id of each judged query to the teacher's scores of
+            documents in `teacher.run`; `None` without a run.
     """
 
     name: str
@@ -57,6 +62,8 @@ class Collection:
     qrels: dict[str, dict[str, int]]
     candidates: dict[str, list[str]]
     folds: list[list[str]] | None = None
+    first_stage: Run | None = None
+    teacher: Run | None = None
 
     def split(self, fold: int, seed: int = 0) -> tuple[list[str], list[str], list[str]]:
         """
@@ -86,6 +93,16 @@ def check_folder(folder: Path):
             )
             reason += f"python scripts/prepare_collection.py FOLDER --queries {folder}"
         raise FileNotFoundError(reason)
+
+
+def check_teacher(folder: Path):
+    """Raises `FileNotFoundError` if there is no such folder, or if it has no `teacher.run`."""
+    check_folder(folder)
+    if find_optional(folder, "teacher.run") is None:
+        raise FileNotFoundError(
+            f"{folder} has no teacher.run, the scores that --rr_loss margin_mse and kl train on: write them with "
+            f"python scripts/first_stage.py {folder} --teacher_model MODEL"
+        )
 
 
 def read_collection(folder: Path, candidates: Path | None = None) -> Collection:
@@ -131,11 +148,13 @@ def read_collection(folder: Path, candidates: Path | None = None) -> Collection:
             f"{folder}: {len(empty)} judged queries have no relevant document, {empty[0]!r} the first; they count 0"
         )
 
+    first_stage = None
     path = candidates or find_optional(folder, "candidates.run")
     if path:
         run = read_run(path, (queries, documents))
-        ranked = {query: list(run.get(query, ())) for query in qrels}
-        check_candidates(ranked, path)
+        first_stage = {query: run.get(query, {}) for query in qrels}
+        check_candidates(first_stage, path)
+        ranked = {query: list(scores) for query, scores in first_stage.items()}
     else:
         everything = list(documents)
         ranked = dict.fromkeys(qrels, everything)
@@ -144,13 +163,18 @@ def read_collection(folder: Path, candidates: Path | None = None) -> Collection:
             f"are {len(qrels) * len(documents)} pairs to rank"
         )
 
+    teacher = None
+    if path := find_optional(folder, "teacher.run"):
+        run = read_run(path, (queries, documents))
+        teacher = {query: run.get(query, {}) for query in qrels}
+
     folds = None
     if path := find_optional(folder, "folds.json"):
         folds = read_json(path)
         check_folds(folds, qrels, path)
         if left_out := len(qrels) - sum(map(len, folds)):
             logger.warning(f"{path}: {left_out} of {len(qrels)} judged queries are in no fold")
-    return Collection(folder_name(folder), documents, queries, dict(qrels), ranked, folds)
+    return Collection(folder_name(folder), documents, queries, dict(qrels), ranked, folds, first_stage, teacher)
 
 
 def make_folds(queries: Iterable[str], seed: int, number: int = 5) -> list[list[str]]:
@@ -299,6 +323,7 @@ __all__ = [
     "assign_folds",
     "check_collection",
     "check_folder",
+    "check_teacher",
     "make_folds",
     "read_collection",
     "read_qrels",

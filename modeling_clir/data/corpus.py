@@ -4,23 +4,31 @@ import logging
 import random
 import re
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import combinations, pairwise
+from itertools import combinations, islice, pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from .files import find_file, folder_name, new_folder, read_json, read_jsonl
-from .first_stage import score_bm25, top
+from .first_stage import SCORES_AT_ONCE, load_dense, score_bm25, top
 from .languages import warn_of_cards
 
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from ..teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
 BM25 = {"k1": 1.5, "b": 0.75}  # bm25s' own values; the collections of results/ were judged with these values
+Negatives = dict[tuple[str, str, str], dict[str, list[str]]]  # (query language, language, split) -> key -> keys
 SECTION_COLUMNS = ("id", "language", "article", "title", "heading", "text")
 
 
@@ -205,6 +213,24 @@ def read_questions(folder: Path, languages: list[str], articles: slice = slice(N
     return questions, relevant
 
 
+def article_folds(sections: list[Section], qrels: dict[str, dict[str, int]], number: int = 5) -> list[list[str]]:
+    """
+    Parts the queries into `number` folds of whole articles, in turns in the order of the articles. A query belongs to
+    the article of its first relevant section. Raises `ValueError` if there are fewer articles than folds, and for a
+    query without a relevant section.
+    """
+    article_of = {section.key: section.article for section in sections}
+    articles = {}
+    for query, judged in qrels.items():
+        relevant = next((section for section, relevance in judged.items() if relevance > 0), None)
+        if relevant is None:
+            raise ValueError(f"query {query!r} has no relevant section, so it belongs to no article")
+        articles.setdefault(article_of[relevant], []).append(query)
+    if len(articles) < number:
+        raise ValueError(f"{number} folds of whole articles need {number} articles with queries, got {len(articles)}")
+    return [[query for queries in list(articles.values())[i::number] for query in queries] for i in range(number)]
+
+
 def parse_articles(text: str) -> slice:
     """Turns `"24:36"` into a slice. Either end may be missing. Raises `ValueError` for anything else."""
     if not re.fullmatch(r"[0-9]*:[0-9]*", text):
@@ -256,6 +282,129 @@ def hard_negatives(sections: list[Section], language: str, number: int, seed: in
     return negatives
 
 
+def mine_negatives(
+    query_vectors: dict[str, np.ndarray], vectors: dict[str, np.ndarray], number: int, margin: float
+) -> tuple[dict[str, list[str]], int]:
+    """
+    Finds up to `number` hard negatives of each section in another language: the nearest sections there that are not
+    its own translation. A candidate that scores above `margin` times the translation is likely relevant and left out
+    (Moreira et al. 2024, NV-Retriever, "TopK-PercPos"; `relative_margin` of sentence-transformers'
+    `mine_hard_negatives`).
+
+    Args:
+        query_vectors, vectors (`dict[str, np.ndarray]`): section key to normalized vector, `(width,)`, in the language
+            of the queries and in that of the negatives.
+        number (`int`): negatives per section.
+        margin (`float`): the highest score of a negative, as a share of the translation's score.
+
+    Returns:
+        Key to the keys of the negatives, best first, for each section that both languages have; and the number of
+        candidates that were left out.
+    """
+    keys = list(vectors)
+    places = {key: place for place, key in enumerate(keys)}
+    aligned = [key for key in query_vectors if key in vectors]
+    if not aligned:
+        return {}, 0
+    matrix = np.stack(list(vectors.values()))  # (candidates, width)
+    negatives, left_out, step = {}, 0, max(1, SCORES_AT_ONCE // len(keys))
+    for start in range(0, len(aligned), step):
+        part = aligned[start : start + step]
+        own = [places[key] for key in part]
+        scores = np.stack([query_vectors[key] for key in part]) @ matrix.T  # (part, candidates)
+        positive = scores[range(len(part)), own]
+        limit = positive - (1 - margin) * np.abs(positive)  # also below the positive if that is negative
+        scores[range(len(part)), own] = -np.inf
+        likely = scores > limit[:, None]
+        left_out += int(likely.sum())
+        scores[likely] = -np.inf
+        for key, row in zip(part, scores):
+            negatives[key] = [keys[place] for place in top(row, number) if row[place] > -np.inf] if number else []
+    return negatives, left_out
+
+
+def near_negatives(
+    splits: dict[str, list[Section]], pairs: list[tuple[str, str]], number: int, seed: int
+) -> Negatives:
+    """Finds the hard negatives of [`hard_negatives`], which do not depend on the language of the query."""
+    languages = list(dict.fromkeys(language for pair in pairs for language in pair))
+    found = {
+        (language, split): hard_negatives(part, language, number, seed)
+        for language in tqdm(languages, desc="Hard negatives")
+        for split, part in splits.items()
+    }
+    directions = [*pairs, *((target, source) for source, target in pairs)]
+    return {(source, target, split): found[target, split] for source, target in directions for split in splits}
+
+
+def dense_negatives(
+    splits: dict[str, list[Section]],
+    pairs: list[tuple[str, str]],
+    model: "SentenceTransformer",
+    number: int,
+    margin: float,
+) -> Negatives:
+    """Finds the hard negatives of [`mine_negatives`] with the vectors of `model`. Logs how many were left out."""
+    vectors, negatives, left_out, short = {}, {}, 0, 0
+    for language in dict.fromkeys(language for pair in pairs for language in pair):
+        for split, part in splits.items():
+            texts = {section.key: section.text[language] for section in part if language in section.text}
+            encoded = model.encode_document(list(texts.values()), normalize_embeddings=True, show_progress_bar=True)
+            vectors[language, split] = dict(zip(texts, encoded))
+    for source, target in dict.fromkeys([*pairs, *((target, source) for source, target in pairs)]):
+        for split in splits:
+            queries, documents = vectors[source, split], vectors[target, split]
+            found, likely = mine_negatives(queries, documents, number, margin)
+            negatives[source, target, split] = found
+            left_out += likely
+            short += sum(len(listed) < number for listed in found.values())
+    lists = sum(map(len, negatives.values()))
+    logger.warning(
+        f"hard negatives of {lists} sections and directions: {left_out} candidates score above {margin:g} times the "
+        f"aligned section and are left out; {short} lists have fewer than {number}"
+    )
+    return negatives
+
+
+def score_sections(
+    teacher: "Teacher",
+    aligned: list[Section],
+    part: list[Section],
+    query: str,
+    language: str,
+    negatives: dict[str, list[str]],
+) -> list[list[list[float]]]:
+    """
+    Scores what pretraining may read together: each sentence of a section in the language `query`, with the section and
+    its hard negatives in `language`. The texts are those of [`PretrainingDataset`].
+
+    Args:
+        teacher (`Teacher`).
+        aligned (`list[Section]`): sections that both languages have.
+        part (`list[Section]`): sections of the split, the negatives among them.
+        query, language (`str`): language of the sentences and of the documents.
+        negatives (`dict[str, list[str]]`): section key to the keys of its negatives.
+
+    Returns:
+        For each aligned section and each of its sentences, the scores of the section and then of its negatives.
+    """
+    from .sections import as_query, split_sentences, without_sentence
+
+    texts = {section.key: section.text[language] for section in part if language in section.text}
+    pairs, shapes = [], []
+    for section in aligned:
+        sentences = split_sentences(section.text[query], query)
+        others = [texts[key] for key in negatives[section.key]]
+        for sentence in sentences:
+            document = texts[section.key]
+            if query == language:
+                document = without_sentence(sentences, sentence) or document
+            pairs += [(as_query(sentence), text) for text in (document, *others)]
+        shapes.append((len(sentences), 1 + len(others)))
+    scores = iter(teacher.score(pairs, f"teacher, {query}-{language}"))
+    return [[list(islice(scores, width)) for _ in range(height)] for height, width in shapes]
+
+
 def judge_nearest(
     documents: dict[str, str], queries: dict[str, str], qrels: dict[str, dict[str, int]], number: int
 ) -> dict[str, dict[str, int]]:
@@ -279,6 +428,10 @@ def write_corpus(
     num_negatives: int = 5,
     same_language: bool = False,
     seed: int = 0,
+    negatives_from: str | None = None,
+    negatives_margin: float = 0.95,
+    teacher_model: str | None = None,
+    prompts: tuple[str, str] | None = None,
 ) -> dict[str, dict[str, int]]:
     """
     Writes a corpus folder, all or nothing.
@@ -291,6 +444,12 @@ def write_corpus(
         num_negatives (`int`, defaults to 5): see [`hard_negatives`].
         same_language (`bool`, defaults to `False`): also pair each section with itself.
         seed (`int`, defaults to 0).
+        negatives_from (`str`, *optional*): folder or Hub name of a dense model that finds the hard negatives, see
+            [`mine_negatives`]. A section is encoded once in each language, as a document.
+        negatives_margin (`float`, defaults to 0.95): see [`mine_negatives`]. The log counts what is left out.
+        teacher_model (`str`, *optional*): folder or Hub name of a [`Teacher`], whose scores are written too, see
+            [`score_sections`].
+        prompts (`tuple[str, str]`, *optional*): of both models, see [`load_dense`].
 
     Returns:
         `{pair: {split: number of aligned sections}}`.
@@ -302,6 +461,8 @@ def write_corpus(
         raise ValueError(f"validation_fraction must be at least 0 and less than 1, got {validation_fraction}")
     if num_negatives < 0:
         raise ValueError(f"num_negatives must not be negative, got {num_negatives}")
+    if negatives_margin <= 0:
+        raise ValueError(f"negatives_margin must be more than 0, got {negatives_margin}")
     if hyphens := [language for language in languages if "-" in language]:
         raise ValueError(f"a language must have no hyphen (it joins the languages of a pair); got {hyphens[0]!r}")
     warn_of_cards(languages)
@@ -311,38 +472,51 @@ def write_corpus(
     pairs = list(combinations(languages, 2)) + [(language, language) for language in languages if same_language]
     if not any(source in s.text and target in s.text for source, target in pairs for s in sections):
         raise ValueError(f"no section exists in two of the languages {', '.join(languages)}: are the ids the same?")
-    negatives, counts = {}, defaultdict(dict)
     strings = pa.list_(pa.string())
+    names = ["source_id", "target_id", "source_negatives", "target_negatives"]
+    types = [pa.string(), pa.string(), strings, strings]
+    teacher, counts = None, defaultdict(dict)
+    if teacher_model is not None:
+        from ..teacher import Teacher
+
+        teacher = Teacher(teacher_model, prompts)
+        names += ["source_scores", "target_scores"]
+        types += [pa.list_(pa.list_(pa.float32()))] * 2
     with new_folder(output) as folder:
-        for language in tqdm(languages, desc="Sections and hard negatives"):
+        for language in languages:
             rows = [
                 (f"{language}:{s.key}", language, s.article, s.title[language], s.heading[language], s.text[language])
                 for s in sections
                 if language in s.text
             ]
             write_table(folder / f"sections/{language}.parquet", SECTION_COLUMNS, [pa.string()] * 6, rows)
-            for split, part in splits.items():
-                negatives[language, split] = hard_negatives(part, language, num_negatives, seed)
+        if negatives_from is None:
+            negatives = near_negatives(splits, pairs, num_negatives, seed)
+        else:
+            model = load_dense(negatives_from, prompts)
+            negatives = dense_negatives(splits, pairs, model, num_negatives, negatives_margin)
         for source, target in pairs:
             for split, part in splits.items():
-                rows = [
-                    (
-                        f"{source}:{s.key}",
-                        f"{target}:{s.key}",
-                        [f"{source}:{key}" for key in negatives[source, split][s.key]],
-                        [f"{target}:{key}" for key in negatives[target, split][s.key]],
-                    )
-                    for s in part
-                    if source in s.text and target in s.text
-                ]
-                path = folder / f"pairs/{source}-{target}/{split}.parquet"
-                names = ("source_id", "target_id", "source_negatives", "target_negatives")
-                write_table(path, names, [pa.string(), pa.string(), strings, strings], rows)
-                counts[f"{source}-{target}"][split] = len(rows)
+                aligned = [s for s in part if source in s.text and target in s.text]
+                columns = [[f"{language}:{s.key}" for s in aligned] for language in (source, target)]
+                directions = ((target, source), (source, target))  # query, document
+                for query, language in directions:
+                    listed = negatives[query, language, split]
+                    columns.append([[f"{language}:{key}" for key in listed[s.key]] for s in aligned])
+                if teacher is not None:
+                    scores = {
+                        (query, language): score_sections(
+                            teacher, aligned, part, query, language, negatives[query, language, split]
+                        )
+                        for query, language in dict.fromkeys(directions)
+                    }
+                    columns += [scores[direction] for direction in directions]
+                write_table(folder / f"pairs/{source}-{target}/{split}.parquet", names, types, list(zip(*columns)))
+                counts[f"{source}-{target}"][split] = len(aligned)
     return dict(counts)
 
 
-def write_table(path: Path, names: tuple[str, ...], types: list[pa.DataType], rows: list[tuple]):
+def write_table(path: Path, names: Sequence[str], types: list[pa.DataType], rows: list[tuple]):
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = list(zip(*rows)) or [()] * len(names)
     pq.write_table(pa.table([pa.array(c, type=t) for c, t in zip(columns, types)], names=names), path)
@@ -350,7 +524,9 @@ def write_table(path: Path, names: tuple[str, ...], types: list[pa.DataType], ro
 
 __all__ = [
     "Section",
+    "article_folds",
     "judge_nearest",
+    "mine_negatives",
     "parse_articles",
     "read_documents",
     "read_questions",

@@ -4,6 +4,7 @@ import logging
 import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import bm25s
 import numpy as np
@@ -11,6 +12,9 @@ import regex
 
 from .runs import Run
 
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 logger = logging.getLogger(__name__)
 
@@ -112,35 +116,58 @@ def rank_bm25(
     return run
 
 
-def rank_dense(documents: dict[str, str], queries: dict[str, str], model_name_or_path: str, k: int = 1000) -> Run:
+def load_dense(model_name_or_path: str, prompts: tuple[str, str] | None = None) -> "SentenceTransformer":
     """
-    Finds the best documents of each query by the cosine of their vectors, with `sentence-transformers` in float32. A
-    model with `sentence-transformers` modules uses its modules; other models give the mean of their last hidden
-    states. The search is exact. It keeps the vectors of all documents in memory, four bytes times the model's width
-    each: some millions of documents need no FAISS.
+    Opens a model for dense search, in float32. A model with `sentence-transformers` modules uses its modules; other
+    models give the mean of their last hidden states.
 
     Args:
-        documents, queries (`dict[str, str]`): id to text.
         model_name_or_path (`str`): folder or Hub name.
-        k (`int`, defaults to 1000): documents per query.
+        prompts (`tuple[str, str]`, *optional*): what the model was trained to read in front of a query and of a
+            document, such as `("query: ", "passage: ")` for E5. The default is what the model's configuration for
+            `sentence-transformers` says, or nothing.
 
-    Returns:
-        Query id to document id to score. Of equal scores the higher id comes first.
-
-    Raises `ValueError` if `k` is below 1, if there are no documents, and for a model whose weights are damaged or that
-    has no tokenizer.
+    Raises `ValueError` for a model whose weights are damaged or that has no tokenizer.
     """
     from sentence_transformers import SentenceTransformer
     from transformers import PreTrainedTokenizerBase
 
     from ..loading import check_vocabulary, reading_weights
 
-    check_sizes(documents, k)
-    ids = sorted_ids(documents)
+    named = dict(zip(("query", "document"), prompts)) if prompts else None
     with reading_weights(model_name_or_path):
-        model = SentenceTransformer(model_name_or_path, model_kwargs={"dtype": "float32"})
+        model = SentenceTransformer(model_name_or_path, model_kwargs={"dtype": "float32"}, prompts=named)
     if isinstance(model.tokenizer, PreTrainedTokenizerBase):
         check_vocabulary(model.tokenizer, model_name_or_path)
+    return model
+
+
+def rank_dense(
+    documents: dict[str, str],
+    queries: dict[str, str],
+    model_name_or_path: str,
+    k: int = 1000,
+    prompts: tuple[str, str] | None = None,
+) -> Run:
+    """
+    Finds the best documents of each query by the cosine of their vectors, with the model of [`load_dense`]. The search
+    is exact. It keeps the vectors of all documents in memory, four bytes times the model's width each: some millions
+    of documents need no FAISS.
+
+    Args:
+        documents, queries (`dict[str, str]`): id to text.
+        model_name_or_path (`str`): folder or Hub name.
+        k (`int`, defaults to 1000): documents per query.
+        prompts (`tuple[str, str]`, *optional*): see [`load_dense`].
+
+    Returns:
+        Query id to document id to score. Of equal scores the higher id comes first.
+
+    Raises `ValueError` if `k` is below 1, if there are no documents, and in the cases of [`load_dense`].
+    """
+    check_sizes(documents, k)
+    ids = sorted_ids(documents)
+    model = load_dense(model_name_or_path, prompts)
     options = {"normalize_embeddings": True, "show_progress_bar": False}
     vectors = model.encode_document([documents[document] for document in ids], **options)  # (documents, width)
     query_vectors = model.encode_query(list(queries.values()), **options)  # (queries, width)
@@ -159,4 +186,4 @@ def check_sizes(documents: dict[str, str], k: int):
         raise ValueError("there are no documents")
 
 
-__all__ = ["rank_bm25", "rank_dense", "score_bm25", "tokenize", "top"]
+__all__ = ["SCORES_AT_ONCE", "load_dense", "rank_bm25", "rank_dense", "score_bm25", "tokenize", "top"]

@@ -3,10 +3,15 @@ Reads the pretraining corpus: sections of multilingual documents, and the pairs 
 
     sections/{language}.parquet                     id, language, article, title, heading, text
     pairs/{source}-{target}/{train,validation}.parquet
-                                                    source_id, target_id, source_negatives, target_negatives
+                                                    source_id, target_id, source_negatives, target_negatives,
+                                                    optionally source_scores, target_scores
 
 in a local folder or a dataset repository of the Hub. `datasets` maps the files, so that memory holds only row numbers.
 `scripts/build_corpus.py` writes a corpus.
+
+`source_scores` are a teacher's scores. There is a list for each sentence of the target section, in order. It has the
+score of the source section, then those of `source_negatives`, for the sentence as the query. `target_scores` are those
+for the sentences of the source section.
 """
 
 import glob
@@ -19,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from datasets import Dataset, Features, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import list_repo_files
@@ -43,6 +49,7 @@ PAIRS = Features(
         "target_negatives": [Value("string")],
     }
 )
+SCORES = Features({"source_scores": [[Value("float32")]], "target_scores": [[Value("float32")]]})
 
 
 def corpus_files(corpus: str) -> set[str]:
@@ -104,11 +111,12 @@ class SectionPairs:
         sections (`dict[str, Dataset]`): language to its sections.
         max_pairs (`int`, *optional*): sample this many of the aligned pairs, by `seed`.
         seed (`int`, defaults to 0).
+        teacher_scores (`bool`, defaults to `False`): read the scores too.
 
     Side 0 is the pair's first language, side 1 its second. `rows[side]` and `negatives[side]` are in that language.
     """
 
-    def __init__(self, corpus, files, pair, split, sections, max_pairs=None, seed=0):
+    def __init__(self, corpus, files, pair, split, sections, max_pairs=None, seed=0, teacher_scores=False):
         self.languages = pair.split("-")
         self.name = pair
         self.sections = [sections[language] for language in self.languages]
@@ -117,7 +125,7 @@ class SectionPairs:
         swapped = f"pairs/{target}-{source}/{split}.parquet"
         if file not in files and swapped in files:
             file, columns = swapped, ("target", "source")
-        pairs = load_parquet(corpus, files, file, PAIRS)
+        pairs = load_parquet(corpus, files, file, Features(PAIRS | SCORES) if teacher_scores else PAIRS)
         if max_pairs is not None and max_pairs < len(pairs):
             chosen = sorted(random.Random(f"{seed}-{pair}-{split}").sample(range(len(pairs)), max_pairs))
             logger.info(f"{pair} {split}: {max_pairs} of {len(pairs)} aligned pairs sampled (max_pairs)")
@@ -130,6 +138,8 @@ class SectionPairs:
             lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
             self.offsets.append(np.concatenate([[0], np.cumsum(lengths)]))
             self.pools.append(np.unique(self.rows[side]))
+        self.columns = columns
+        self.scores = pairs.select_columns([f"{column}_scores" for column in columns]) if teacher_scores else None
 
     def __len__(self):
         return len(self.rows[0])
@@ -137,6 +147,25 @@ class SectionPairs:
     def hard_negatives(self, side: int, index: int) -> np.ndarray:
         """Returns the row numbers of the hard negatives of a pair, `(negatives,)`."""
         return self.negatives[side][self.offsets[side][index] : self.offsets[side][index + 1]]
+
+    def with_negatives(self, number: int) -> np.ndarray:
+        """Returns the indices of the pairs that list at least `number` hard negatives on both sides, `(pairs,)`."""
+        return np.flatnonzero(np.minimum(*map(np.diff, self.offsets)) >= number)
+
+    def teacher_scores(self, side: int, index: int, sentence: int, sentences: int) -> list[float]:
+        """
+        Returns the teacher's scores of the section on a side and its hard negatives, for a sentence (its place among
+        the section's `sentences`) of the other side. Raises `ValueError` if the scores are of another number of
+        sentences or negatives.
+        """
+        scores = self.scores[index][f"{self.columns[side]}_scores"]
+        negatives = len(self.hard_negatives(side, index))
+        if len(scores) != sentences or {len(listed) for listed in scores} != {1 + negatives}:
+            raise ValueError(
+                f"{self.name}: the teacher's scores of pair {index} do not fit its {sentences} sentences and "
+                f"{negatives} negatives; build the corpus again with scripts/build_corpus.py --teacher_model"
+            )
+        return scores[sentence]
 
 
 def sample_negatives(positive, hard_negatives, pool, number: int, rng: random.Random) -> list:
@@ -181,6 +210,9 @@ class Example:
     documents: list[str]
     seed: str  # the collator draws the masks by this seed
     query_cut: bool  # whether the sentence was longer than MAX_QUERY_WORDS
+    teacher_scores: list[float] | None = None  # one for each document
+    grades: list[int] | None = None  # relevance of each document
+    first_stage_scores: list[float] | None = None  # one for each document
 
 
 class PretrainingDataset:
@@ -196,15 +228,19 @@ class PretrainingDataset:
         num_negatives (`int`, defaults to 1): negatives of an RR example.
         max_pairs (`int`, *optional*): sample at most this many aligned pairs of each language pair.
         seed (`int`, defaults to 0).
+        teacher_scores (`bool`, defaults to `False`): RR examples have a teacher's scores. Their negatives are drawn
+            from the listed ones alone, because others have no score. Aligned sections that list too few are left out
+            of RR and counted in the log.
 
     `dataset[ExampleKey(...)]` is an [`Example`]. The same key gives the same example in every process and every run.
     Languages that no model card can name are logged.
 
     Raises `FileNotFoundError` for a missing file or pair. Raises `ValueError` for a file without rows, an id without
-    section, a section without text, an id that occurs twice, and a pool that is too small for `num_negatives`.
+    section, a section without text, an id that occurs twice, a pool that is too small for `num_negatives`, and a
+    corpus without the teacher's scores.
     """
 
-    def __init__(self, corpus, pairs, split="train", num_negatives=1, max_pairs=None, seed=0):
+    def __init__(self, corpus, pairs, split="train", num_negatives=1, max_pairs=None, seed=0, teacher_scores=False):
         self.seed, self.num_negatives = seed, num_negatives
         names = list(dict.fromkeys(name for task in pairs for name in pairs[task]))
         if max_pairs is not None and max_pairs < 1:
@@ -217,8 +253,13 @@ class PretrainingDataset:
                 raise FileNotFoundError(f"the corpus {corpus} has no language pair {name}; it has {known}")
         languages = list(dict.fromkeys(language for name in names for language in name.split("-")))
         warn_of_cards(languages)
+        taught = set(pairs.get("rr", ())) if teacher_scores else set()
+        check_scores(corpus, files, taught, split)
         self.sections = {language: load_sections(corpus, files, language) for language in languages}
-        self.pairs = {name: SectionPairs(corpus, files, name, split, self.sections, max_pairs, seed) for name in names}
+        self.pairs = {
+            name: SectionPairs(corpus, files, name, split, self.sections, max_pairs, seed, name in taught)
+            for name in names
+        }
         for name, aligned in self.pairs.items():
             if name in pairs.get("rr", ()) and min(map(len, aligned.pools)) <= num_negatives:
                 raise ValueError(
@@ -226,6 +267,16 @@ class PretrainingDataset:
                     f"sections; lower num_{'eval_' if split == 'validation' else ''}negatives"
                 )
         self.sizes = {(task, name): len(self.pairs[name]) for task in ("qlm", "rr") for name in pairs.get(task, ())}
+        self.taught = {name: self.pairs[name].with_negatives(num_negatives) for name in taught}
+        for name, indices in self.taught.items():
+            self.sizes["rr", name] = len(indices)
+            if left_out := len(self.pairs[name]) - len(indices):
+                logger.warning(
+                    f"{name} {split}: {left_out} of {len(self.pairs[name])} aligned sections list fewer than "
+                    f"{num_negatives} negatives with a teacher's score and are left out of RR"
+                )
+            if not len(indices):
+                raise ValueError(f"{name} {split}: no section lists {num_negatives} negatives; lower num_negatives")
 
     def __len__(self):
         return sum(self.sizes.values())
@@ -233,25 +284,55 @@ class PretrainingDataset:
     def __getitem__(self, key: ExampleKey) -> Example:
         seed = f"{self.seed}-{key.epoch}-{key.task}-{key.pair}-{key.index}-{key.query_side}"
         rng = random.Random(seed)
-        pairs = self.pairs[key.pair]
+        pairs, index = self.pairs[key.pair], key.index
+        if key.task == "rr" and key.pair in self.taught:
+            index = int(self.taught[key.pair][index])
         side = rng.randrange(2) if key.query_side is None else key.query_side
-        query_row, document_row = pairs.rows[side][key.index], pairs.rows[1 - side][key.index]
+        query_row, document_row = pairs.rows[side][index], pairs.rows[1 - side][index]
         documents = pairs.sections[1 - side]
         section = pairs.sections[side][int(query_row)]["text"]
         sentences = split_sentences(section, pairs.languages[side])
         sentence = rng.choice(sentences)
         document = documents[int(document_row)]["text"]
         if pairs.languages[0] == pairs.languages[1] and query_row == document_row:
-            document = " ".join(other for other in sentences if other != sentence) or document
-        texts = [document]
+            document = without_sentence(sentences, sentence) or document
+        texts, scores = [document], None
         if key.task == "rr":
-            hard = pairs.hard_negatives(1 - side, key.index)
-            negatives = sample_negatives(document_row, hard, pairs.pools[1 - side], self.num_negatives, rng)
+            hard = pairs.hard_negatives(1 - side, index)
+            if key.pair in self.taught:
+                places = rng.sample(range(len(hard)), self.num_negatives)
+                listed = pairs.teacher_scores(1 - side, index, sentences.index(sentence), len(sentences))
+                negatives, scores = hard[places], [listed[place] for place in (0, *(1 + place for place in places))]
+            else:
+                negatives = sample_negatives(document_row, hard, pairs.pools[1 - side], self.num_negatives, rng)
             texts += [documents[int(row)]["text"] for row in negatives]
-        words = sentence.split()
-        query = " ".join(words[:MAX_QUERY_WORDS])
+        query = as_query(sentence)
         direction = f"{pairs.languages[side]}-{pairs.languages[1 - side]}"
-        return Example(key.task, direction, query, texts, seed, len(words) > MAX_QUERY_WORDS)
+        return Example(key.task, direction, query, texts, seed, len(sentence.split()) > MAX_QUERY_WORDS, scores)
+
+
+def as_query(sentence: str) -> str:
+    """Cuts a sentence to `MAX_QUERY_WORDS`."""
+    return " ".join(sentence.split()[:MAX_QUERY_WORDS])
+
+
+def without_sentence(sentences: list[str], sentence: str) -> str:
+    """Joins the sentences of a section without one of them, wherever it occurs."""
+    return " ".join(other for other in sentences if other != sentence)
+
+
+def check_scores(corpus: str, files: set[str], pairs: set[str], split: str):
+    """
+    Raises `ValueError` for a pair of a corpus without a teacher's scores. Looks at local files only: a file of the Hub
+    says it when it is loaded.
+    """
+    for name in sorted(pairs) if Path(corpus).is_dir() else ():
+        for file in (f"pairs/{name}/{split}.parquet", f"pairs/{'-'.join(reversed(name.split('-')))}/{split}.parquet"):
+            if file in files and not set(SCORES) <= set(pq.read_schema(Path(corpus) / file).names):
+                raise ValueError(
+                    f"{corpus}/{file} has no teacher's scores ({', '.join(SCORES)}), which --rr_loss margin_mse and "
+                    "kl train on: build the corpus with scripts/build_corpus.py --teacher_model"
+                )
 
 
 def load_sections(corpus: str, files: set[str], language: str) -> Dataset:
@@ -275,4 +356,12 @@ def split_sentences(text: str, language: str) -> list[str]:
     return [sentence for sentence in sentences if sentence] or [text.strip()]
 
 
-__all__ = ["Example", "ExampleKey", "PretrainingDataset", "sample_negatives"]
+__all__ = [
+    "Example",
+    "ExampleKey",
+    "PretrainingDataset",
+    "as_query",
+    "sample_negatives",
+    "split_sentences",
+    "without_sentence",
+]

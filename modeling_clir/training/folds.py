@@ -1,7 +1,7 @@
 """Rotates folds of queries through training, development and test (Yu, Fei, Li 2021, section 5), and joins results."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers.utils import logging
@@ -9,7 +9,8 @@ from transformers.utils import logging
 from ..data.collections import Collection
 from ..data.files import new_file
 from ..data.runs import Run, read_run, write_run
-from ..evaluation.ranking import evaluate_queries, mean_measures, rank_collection
+from ..evaluation.fusion import add_first_stage, choose_weight
+from ..evaluation.ranking import evaluate_queries, evaluate_run, mean_measures, rank_collection
 from ..reranker import Reranker
 from .resuming import remove_checkpoints
 
@@ -94,11 +95,15 @@ class FoldResult:
         runs (`dict[str, Run]`): collection name to the run of its test queries.
         counts (`dict[str, dict[str, int]]`): collection name to the counts of its pairs, see [`rank_collection`].
         development (`list[float]`): development MAP after each epoch; empty without training.
+        first_stage_weight (`float`, *optional*): factor of the first stage's scores in `runs`.
+        reranker_runs (`dict[str, Run]`): with a `first_stage_weight`, `runs` without the first stage's scores.
     """
 
     runs: dict[str, Run]
     counts: dict[str, dict[str, int]]
     development: list[float]
+    first_stage_weight: float | None = None
+    reranker_runs: dict[str, Run] = field(default_factory=dict)
 
     @property
     def best_epoch(self) -> int | None:
@@ -106,25 +111,55 @@ class FoldResult:
         return 1 + self.development.index(max(self.development)) if self.development else None
 
 
-def rank_fold(reranker: Reranker, fold: Fold, collections: list[Collection], development: list[float]) -> FoldResult:
-    """Ranks the test queries of a fold; all processes share the work."""
+def tune_first_stage(reranker: Reranker, fold: Fold, sources: list[Collection]) -> tuple[float, float]:
+    """
+    Chooses the weight of the first stage on the development queries of a fold, which are in `sources`; all processes
+    share the work. Returns the weight and its development MAP, see [`choose_weight`].
+    """
+    runs = []
+    for collection in sources:
+        queries = fold.development[collection.name]
+        run, _ = rank_collection(reranker, collection, queries, distributed=True)
+        runs.append((run, collection.first_stage, {query: collection.qrels[query] for query in queries}))
+    return choose_weight(runs)
+
+
+def rank_fold(
+    reranker: Reranker,
+    fold: Fold,
+    collections: list[Collection],
+    development: list[float],
+    first_stage_weight: float | None = None,
+) -> FoldResult:
+    """
+    Ranks the test queries of a fold; all processes share the work. With a `first_stage_weight`, adds the first
+    stage's scores times the weight.
+    """
     runs, counts = {}, {}
     for collection in collections:
         queries = fold.test[collection.name]
         runs[collection.name], counts[collection.name] = rank_collection(
             reranker, collection, queries, distributed=True
         )
-    return FoldResult(runs, counts, development)
+    if first_stage_weight is None:
+        return FoldResult(runs, counts, development)
+    both = {c.name: add_first_stage(runs[c.name], c.first_stage, first_stage_weight) for c in collections}
+    return FoldResult(both, counts, development, first_stage_weight, runs)
 
 
 def write_result(result: FoldResult, folder: Path):
     """
-    Writes `{collection}.run`, then `result.json`, which marks the fold as finished. Removes the checkpoints last.
+    Writes `{collection}.run`, with a weight of the first stage `{collection}.reranker.run`, then `result.json`, which
+    marks the fold as finished. Removes the checkpoints last.
     """
-    for name, run in result.runs.items():
-        write_run(run, folder / f"{name}.run", tag="modeling_clir")
+    for suffix, runs in (("run", result.runs), ("reranker.run", result.reranker_runs)):
+        for name, run in runs.items():
+            write_run(run, folder / f"{name}.{suffix}", tag="modeling_clir")
+    facts = {"counts": result.counts, "development": result.development}
+    if result.first_stage_weight is not None:
+        facts["first_stage_weight"] = result.first_stage_weight
     with new_file(folder / "result.json") as file:
-        json.dump({"counts": result.counts, "development": result.development}, file, indent=1)
+        json.dump(facts, file, indent=1)
     remove_checkpoints(folder)
 
 
@@ -133,8 +168,11 @@ def read_result(folder: Path, collections: list[Collection]) -> FoldResult | Non
     if not (folder / "result.json").is_file():
         return None
     remove_checkpoints(folder)  # left over if the run was killed while removing them
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    return FoldResult({c.name: read_run(folder / f"{c.name}.run") for c in collections}, **result)
+    facts = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    result = FoldResult({c.name: read_run(folder / f"{c.name}.run") for c in collections}, **facts)
+    if result.first_stage_weight is not None:
+        result.reranker_runs = {c.name: read_run(folder / f"{c.name}.reranker.run") for c in collections}
+    return result
 
 
 def with_finished(
@@ -158,6 +196,12 @@ def with_finished(
     return [Fold(name, {}, {}, tests[name]) for name in chosen], [results[name] for name in chosen]
 
 
+def join_runs(collection: Collection, runs: list[Run]) -> Run:
+    """Joins the runs of all folds to one, in the order of the judgements."""
+    scores = {query: ranked for run in runs for query, ranked in run.items()}
+    return {query: scores[query] for query in collection.qrels if query in scores}
+
+
 def measure_folds(collection: Collection, folds: list[Fold], results: list[FoldResult]) -> tuple[Run, dict, dict]:
     """
     Joins the results of all folds to one run, in which each query is tested once.
@@ -166,14 +210,24 @@ def measure_folds(collection: Collection, folds: list[Fold], results: list[FoldR
         The run; the measures of each query; and a dictionary of the means, the numbers of queries, pairs and cuts, and
         under `"folds"` the means of each trained fold. The mean over all queries equals the mean over the folds,
         weighted by the folds' numbers of queries.
+
+        If the run has the scores of a first stage, the dictionary also has the means of the first stage alone
+        (`"first_stage"`) and of the reranker alone (`"reranker"`) over the same queries, and the
+        `"first_stage_weight"` of each fold.
     """
     name = collection.name
-    scores = {query: ranked for result in results for query, ranked in result.runs[name].items()}
-    run = {query: scores[query] for query in collection.qrels if query in scores}
+    run = join_runs(collection, [result.runs[name] for result in results])
     tested = {query for fold in folds for query in fold.test[name]}
-    measured = evaluate_queries(run, {query: judged for query, judged in collection.qrels.items() if query in tested})
+    qrels = {query: judged for query, judged in collection.qrels.items() if query in tested}
+    measured = evaluate_queries(run, qrels)
     metrics = mean_measures(measured.values()) | {"queries": len(measured)}
     metrics |= {count: sum(result.counts[name][count] for result in results) for count in results[0].counts[name]}
+    if results[0].first_stage_weight is not None:
+        metrics["first_stage"] = evaluate_run({query: collection.first_stage[query] for query in qrels}, qrels)
+        metrics["reranker"] = evaluate_run(
+            join_runs(collection, [result.reranker_runs[name] for result in results]), qrels
+        )
+        metrics["first_stage_weight"] = {fold.name: result.first_stage_weight for fold, result in zip(folds, results)}
     if results[0].development:
         metrics["folds"] = {
             fold.name: mean_measures(measured[query] for query in fold.test[name])
@@ -187,10 +241,12 @@ def measure_folds(collection: Collection, folds: list[Fold], results: list[FoldR
 __all__ = [
     "Fold",
     "FoldResult",
+    "join_runs",
     "measure_folds",
     "plan_folds",
     "rank_fold",
     "read_result",
+    "tune_first_stage",
     "with_finished",
     "write_result",
 ]

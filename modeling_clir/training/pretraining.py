@@ -36,7 +36,8 @@ class PretrainingTrainer(XLRetrievalTrainer):
         outputs = model(**inputs, task=facts.task, sparse_prediction=True)
         if facts.task == "qlm":
             return outputs.loss, outputs, (inputs["labels"] != -100).sum()
-        loss = ranking_loss(outputs.relevance_logits, facts.group_size, self.args.rr_loss, self.args.rr_margin)
+        options = {"margin": self.args.rr_margin, "teacher_scores": facts.teacher_scores}
+        loss = ranking_loss(outputs.relevance_logits, facts.group_size, self.args.rr_loss, **options)
         return loss, outputs, len(facts.pairs)
 
     @torch.no_grad()
@@ -74,15 +75,16 @@ class PretrainingTrainer(XLRetrievalTrainer):
             inputs = self._prepare_inputs(batch)
             facts = BatchFacts.take(inputs)
             with self.compute_loss_context_manager():
-                loss, outputs, items = self.task_loss(model, inputs, facts)
+                outputs = model(**inputs, task=task, sparse_prediction=True)
             if task == "qlm":
                 targets = inputs["labels"][inputs["labels"] != -100]
                 right = (outputs.prediction_logits.argmax(-1) == targets).sum()
-                sums += torch.stack([loss * items, right, items])
+                items = torch.tensor(len(targets), device=right.device)
+                sums += torch.stack([outputs.loss * items, right, items])
             else:
                 scores = relevance_scores(outputs.relevance_logits.float()).view(-1, facts.group_size)
                 rank = 1 + (scores[:, 1:] >= scores[:, :1]).sum(1)
-                sums += torch.stack([(rank == 1).sum(), (1 / rank).sum(), torch.tensor(items, device=rank.device)])
+                sums += torch.stack([(rank == 1).sum(), (1 / rank).sum(), torch.tensor(len(rank), device=rank.device)])
         first, second, number = self.accelerator.reduce(sums, "sum").tolist()
         names = ("loss", "accuracy") if task == "qlm" else ("accuracy", "mrr")
         return dict(zip(names, (first / number, second / number)))

@@ -13,8 +13,9 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from ..data.collators import PretrainingCollator
 from ..data.collections import Collection
 from ..data.queries import QueryDataset
+from ..evaluation.fusion import add_first_stage
 from ..evaluation.ranking import evaluate_queries, rank_collection
-from ..losses import ranking_loss
+from ..losses import ranking_loss, relevance_scores
 from ..reranker import Reranker
 from .folds import Fold
 from .layers import head_parameters
@@ -39,15 +40,26 @@ class RankingTrainer(XLRetrievalTrainer):
         development (`dict[str, list[str]]`): collection name to query ids.
         head_learning_rate (`float`, *optional*): learning rate of the parameters outside the base model;
             `args.learning_rate` by default.
+        first_stage_weight (`float`, *optional*): train as a correction of the first stage. The loss and the MAP are of
+            the sum of the reranker's score and this number times the first stage's score. All collections need a
+            `first_stage`. Not for the pointwise loss, to which the scale of the sum matters.
 
     The other arguments are [`XLRetrievalTrainer`]'s, without `weights`: RR has `args.rr_weight`.
     """
 
     def __init__(
-        self, reranker: Reranker, collections, development, head_learning_rate: float | None = None, *, args, **kwargs
+        self,
+        reranker: Reranker,
+        collections,
+        development,
+        head_learning_rate: float | None = None,
+        first_stage_weight: float | None = None,
+        *,
+        args,
+        **kwargs,
     ):
         self.reranker, self.collections, self.development = reranker, collections, development
-        self.head_learning_rate = head_learning_rate
+        self.head_learning_rate, self.first_stage_weight = head_learning_rate, first_stage_weight
         super().__init__(
             model=reranker.model,
             eval_dataset=development,
@@ -72,7 +84,12 @@ class RankingTrainer(XLRetrievalTrainer):
 
     def task_loss(self, model, inputs, facts: BatchFacts):
         outputs = model(**inputs)
-        loss = ranking_loss(outputs.logits, facts.group_size, self.args.rr_loss, self.args.rr_margin)
+        logits = outputs.logits
+        if self.first_stage_weight is not None:
+            scores = relevance_scores(logits.float()) + self.first_stage_weight * facts.first_stage_scores.flatten()
+            logits = scores[:, None]
+        options = {"margin": self.args.rr_margin, "teacher_scores": facts.teacher_scores, "grades": facts.grades}
+        loss = ranking_loss(logits, facts.group_size, self.args.rr_loss, **options)
         return loss, outputs, len(facts.pairs)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
@@ -81,6 +98,8 @@ class RankingTrainer(XLRetrievalTrainer):
             collection = self.collections[name]
             with self.compute_loss_context_manager():  # in the precision of training
                 run, _ = rank_collection(self.reranker, collection, queries, progress=False, distributed=True)
+            if self.first_stage_weight is not None:
+                run = add_first_stage(run, collection.first_stage, self.first_stage_weight)
             measured = evaluate_queries(run, {query: collection.qrels[query] for query in queries})
             precisions += [values["MAP"] for values in measured.values()]
         return self.report({f"{metric_key_prefix}_MAP": sum(precisions) / len(precisions)})
@@ -93,6 +112,7 @@ def finetune(
     args: XLRetrievalTrainingArguments,
     num_negatives: int = 1,
     head_learning_rate: float | None = None,
+    first_stage_weight: float | None = None,
 ) -> tuple[Path, list[float]]:
     """
     Trains on the training queries of a fold. Saves a checkpoint in `args.output_dir/{fold}` after each epoch, and
@@ -106,7 +126,7 @@ def finetune(
         args (`XLRetrievalTrainingArguments`): training arguments; the strategies of evaluating and saving are not
             used.
         num_negatives (`int`, defaults to 1): negatives of a training query.
-        head_learning_rate (`float`, *optional*): see [`RankingTrainer`].
+        head_learning_rate, first_stage_weight (`float`, *optional*): see [`RankingTrainer`].
 
     Returns:
         The checkpoint with the best development MAP (the earliest if several are equal), and the MAP after each epoch.
@@ -123,8 +143,9 @@ def finetune(
         {collection.name: collection for collection in collections},
         fold.development,
         head_learning_rate,
+        first_stage_weight,
         args=args,
-        train_dataset=QueryDataset(collections, fold.train, num_negatives, args.seed),
+        train_dataset=QueryDataset(collections, fold.train, num_negatives, args.seed, args.rr_loss),
     )
     state = train_to_the_end(trainer, last_complete_checkpoint(folder, args))
     history = [record["eval_MAP"] for record in state.log_history if "eval_MAP" in record]

@@ -174,6 +174,8 @@ def estimate_lengths(dataset: PretrainingDataset, encoder: PairEncoder) -> dict[
             both = both + rows[pairs.rows[1 - side]]
             if task == "rr":
                 both = both + dataset.num_negatives * rows[pairs.pools[1 - side]].mean()
+        if task == "rr" and name in dataset.taught:
+            both = both[dataset.taught[name]]
         lengths[task, name] = np.ceil(both / 2).astype(int)
     return lengths
 

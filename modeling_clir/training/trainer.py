@@ -51,6 +51,9 @@ class BatchFacts:
         group_size (`int`, defaults to 1): documents of an example.
         queries_cut, documents_cut (`int`, default to 0): number of texts that were cut.
         rows (`int`, defaults to 0): documents read.
+        teacher_scores (`torch.FloatTensor` of shape `(examples, documents)`, *optional*): for losses that need them.
+        grades (`torch.LongTensor` of shape `(examples, documents)`, *optional*): relevance of each document.
+        first_stage_scores (`torch.FloatTensor` of shape `(examples, documents)`, *optional*): scores of a first stage.
     """
 
     task: str
@@ -59,6 +62,9 @@ class BatchFacts:
     queries_cut: int = 0
     documents_cut: int = 0
     rows: int = 0
+    teacher_scores: torch.Tensor | None = None
+    grades: torch.Tensor | None = None
+    first_stage_scores: torch.Tensor | None = None
 
     @classmethod
     def take(cls, batch: dict) -> "BatchFacts":

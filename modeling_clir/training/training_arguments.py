@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from ..losses import RANKING_LOSSES
+from ..losses import RANKING_LOSSES, TEACHER_LOSSES
 from ..names import check_output_dir
 
 
@@ -16,7 +16,7 @@ class XLRetrievalTrainingArguments(TrainingArguments):
     after a warm-up; `max_grad_norm` is 5 (Yu, Fei, Li 2021); `per_device_eval_batch_size` is 32.
 
     Args:
-        rr_loss (`str`, defaults to `"pairwise"`): `"pairwise"`, `"margin"`, `"listwise"` or `"pointwise"`.
+        rr_loss (`str`, defaults to `"pairwise"`): one of `RANKING_LOSSES`; see [`ranking_loss`].
         rr_margin (`float`, defaults to 1.0): margin of the margin loss.
         qlm_weight, rr_weight (`float`, default to 1.0): factors of the losses of QLM and RR.
     """
@@ -25,7 +25,10 @@ class XLRetrievalTrainingArguments(TrainingArguments):
     lr_scheduler_type: str = "constant_with_warmup"
     max_grad_norm: float = 5.0
     per_device_eval_batch_size: int = 32
-    rr_loss: str = field(default="pairwise", metadata={"help": "pairwise, margin, listwise or pointwise"})
+    rr_loss: str = field(
+        default="pairwise",
+        metadata={"help": f"one of {', '.join(RANKING_LOSSES)}; the last two need a teacher's scores"},
+    )
     rr_margin: float = field(default=1.0, metadata={"help": "margin of the margin loss"})
     qlm_weight: float = field(default=1.0, metadata={"help": "factor of the QLM loss"})
     rr_weight: float = field(default=1.0, metadata={"help": "factor of the RR loss"})
@@ -48,6 +51,11 @@ class XLRetrievalTrainingArguments(TrainingArguments):
         self.remove_unused_columns = False
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = True  # a batch of one task does not use the head of the other
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the loss of RR trains on the scores of a teacher."""
+        return self.rr_loss in TEACHER_LOSSES
 
     @property
     def precision(self) -> str:

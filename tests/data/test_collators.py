@@ -185,3 +185,14 @@ def test_only_qlm_needs_a_mask_token(tokenizer):
         collator(tokenizer)
     batch = collator(tokenizer, mask_mode=None)([example("rr", "q1", "d1", "d2")])
     assert batch["input_ids"].shape[0] == 2 and "labels" not in batch
+
+
+def test_scores_and_grades(tokenizer):
+    examples = [example("rr", "q1", "d1", "d2 d3"), example("rr", "q2", "d4", "d5")]
+    batch = collator(tokenizer, mask_mode=None)(examples)
+    assert "teacher_scores" not in batch and "grades" not in batch
+    for i, one in enumerate(examples):
+        one.teacher_scores, one.grades = [1.5 + i, -2], [2, i]
+    batch = collator(tokenizer, mask_mode=None)(examples)
+    assert batch["teacher_scores"].dtype == torch.float32 and batch["grades"].dtype == torch.long
+    assert batch["teacher_scores"].tolist() == [[1.5, -2], [2.5, -2]] and batch["grades"].tolist() == [[2, 0], [2, 1]]

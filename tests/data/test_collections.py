@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modeling_clir.data.collections import Collection, read_collection, write_collection
+from modeling_clir.data.collections import Collection, check_teacher, read_collection, write_collection
 from modeling_clir.data.queries import QueryDataset
 from modeling_clir.data.sections import ExampleKey
 
@@ -50,6 +50,7 @@ def test_read_collection(tmp_path, caplog):
     collection(folder, run=["q2 Q0 d2 1 9.5 tag", "q1 Q0 d1 1 3 tag", "q2 Q0 d1 2 1 tag"], folds=[[["q1"], ["q2"]]])
     read = read_collection(folder)
     assert read.candidates == {"q1": ["d1"], "q2": ["d2", "d1"]} and read.folds == [["q1"], ["q2"]]
+    assert read.first_stage == {"q1": {"d1": 3.0}, "q2": {"d2": 9.5, "d1": 1.0}}
 
 
 def test_what_a_collection_lacks_is_reported(tmp_path, caplog):
@@ -284,6 +285,21 @@ def test_split(number):
         one.split(3)
 
 
+def test_scores_of_a_first_stage():
+    texts = {f"d{i}": f"text {i}" for i in range(5)}
+    qrels = {query: {"d0": 1, "d1": 0} for query in ("q", "r", "s")}
+    first = {"q": {"d3": 0.25, "d0": 0.5, "d2": -4.0}, "r": {"d2": 7.0}, "s": {}}
+    one = Collection("c", texts, {q: f"query {q}" for q in qrels}, qrels, {q: list(first[q]) for q in qrels})
+    dataset = QueryDataset([one], {"c": ["q", "r", "s"]}, num_negatives=4, seed=0)
+    assert dataset[ExampleKey("rr", "c", 0)].first_stage_scores is None
+    one.first_stage = first
+    expected = ({"text 0": 0.5, "text 1": -4.0, "text 2": -4.0, "text 3": 0.25, "text 4": -4.0}, {}, {})
+    for index, (scores, lowest) in enumerate(zip(expected, (-4.0, 7.0, 0.0))):
+        example = dataset[ExampleKey("rr", "c", index)]
+        assert example.first_stage_scores == [scores.get(text, lowest) for text in example.documents]
+        assert len(example.documents) == 5
+
+
 def test_query_dataset(tmp_path):
     texts = {f"d{i}": f"text {i}" for i in range(8)}
     qrels = {"q1": {"d0": 1, "d1": 2, "d2": 0, "d3": -1, "d4": 0}, "q2": {"d5": 1, "d6": 0}, "q3": {"d7": 1}}
@@ -328,6 +344,68 @@ def test_order_of_negatives(tmp_path):
         assert all(place == {"d3", "d4", "d5"} for place in seen[1:4])
         drawn = set().union(*seen[4:])
         assert drawn <= rest and (number < 28 or drawn == rest)
+
+
+def test_grades_of_the_listwise_loss():
+    """Documents of a lower grade are listed too; with binary judgements all is as for the other losses."""
+    texts = {f"d{i}": f"text {i}" for i in range(8)}
+    qrels = {"q": {"d0": 3, "d1": 1, "d2": 0, "d3": -1, "d4": 3, "d5": 2}}
+    one = Collection("c", texts, {"q": "x"}, qrels, {})
+    dataset, seen = QueryDataset([one], {"c": ["q"]}, 3, 0, "listwise"), {}
+    for epoch in range(60):
+        for index in range(4):
+            example = dataset[ExampleKey("rr", "c", index, epoch)]
+            ids = [text.replace("text ", "d") for text in example.documents]
+            assert example.grades == [qrels["q"].get(document, 0) for document in ids] and len(set(ids)) == 4
+            assert all(grade < example.grades[0] for grade in example.grades[1:])
+            seen.setdefault(ids[0], set()).update(ids[1:])
+    assert seen == {
+        "d0": {"d1", "d2", "d3", "d5"},
+        "d4": {"d1", "d2", "d3", "d5"},
+        "d5": {"d1", "d2", "d3"},
+        "d1": {"d2", "d3", "d6", "d7"},  # too few are judged
+    }
+    one.qrels = {"q": {document: min(grade, 1) for document, grade in qrels["q"].items()}}
+    pairwise, listwise = (QueryDataset([one], {"c": ["q"]}, 3, 0, loss) for loss in ("pairwise", "listwise"))
+    for index in range(4):
+        key = ExampleKey("rr", "c", index)
+        assert pairwise[key].documents == listwise[key].documents and pairwise[key].grades is None
+        assert listwise[key].grades[0] == 1 and max(listwise[key].grades[1:]) <= 0
+
+
+@pytest.mark.parametrize("loss", ["margin_mse", "kl"])
+def test_scores_of_a_teacher(loss, tmp_path, caplog):
+    """Only documents with a score are trained on; the others are counted."""
+    folder, documents = tmp_path / "c", [f"d{i}" for i in range(9)]
+    write(folder / "documents.jsonl", *({"id": d, "text": d.replace("d", "text ")} for d in documents))
+    write(folder / "queries.tsv", "q\tx", "other\ty")
+    write(folder / "qrels.txt", "q 0 d0 1", "q 0 d1 2", "q 0 d2 0", "q 0 d3 0", "other 0 d0 1", "other 0 d1 0")
+    write(folder / "candidates.run", *(f"q Q0 d{i} {i} {-i} x" for i in (0, 2, 4, 5, 6)), "other Q0 d1 1 0 x")
+    write(folder / "teacher.run", *(f"q Q0 d{i} {i} {10 - i}.5 x" for i in (0, 2, 4, 6, 7)))
+    one = read_collection(folder)
+    assert one.teacher == {"q": {"d0": 10.5, "d2": 8.5, "d4": 6.5, "d6": 4.5, "d7": 3.5}, "other": {}}
+    dataset = QueryDataset([one], {"c": ["q"]}, 3, 0, loss)
+    assert caplog.messages[-1] == (
+        "c: 3 judged documents and candidates of the training queries have no score in teacher.run and are not "
+        "trained on; 1 of them are relevant"
+    )
+    assert dataset.sizes == {("rr", "c"): 1}
+    for epoch in range(20):
+        example = dataset[ExampleKey("rr", "c", 0, epoch)]
+        ids = [text.replace("text ", "d") for text in example.documents]
+        assert ids[:2] == ["d0", "d2"] and set(ids[2:]) == {"d4", "d6"}  # judged first, then candidates
+        assert example.teacher_scores == [one.teacher["q"][document] for document in ids]
+    full = QueryDataset([one], {"c": ["q"]}, 4, 0, loss)[ExampleKey("rr", "c", 0)]
+    assert set(full.documents) == {"text 0", "text 2", "text 4", "text 6", "text 7"}
+    with pytest.raises(ValueError, match="'q' has fewer than 5 documents with a teacher's score that are not"):
+        QueryDataset([one], {"c": ["q"]}, 5, 0, loss)
+    with pytest.raises(ValueError, match=r"no training query has a relevant document with a teacher's score$"):
+        QueryDataset([one], {"c": ["other"]}, 1, 0, loss)
+    (folder / "teacher.run").unlink()
+    with pytest.raises(ValueError, match=r"c has no teacher\.run; scripts/first_stage\.py --teacher_model"):
+        QueryDataset([read_collection(folder)], {"c": ["q"]}, 1, 0, loss)
+    with pytest.raises(FileNotFoundError, match=r"c has no teacher\.run.*first_stage\.py .*c --teacher_model"):
+        check_teacher(folder)
 
 
 def test_drawing_negatives_does_not_go_through_the_collection(monkeypatch):

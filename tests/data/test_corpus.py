@@ -2,13 +2,20 @@
 
 import json
 import math
+from itertools import permutations
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import mine_hard_negatives
 
 from modeling_clir.data.corpus import (
     Section,
+    article_folds,
+    mine_negatives,
     parallel_squad,
     parse_articles,
     read_documents,
@@ -415,3 +422,76 @@ def test_corpus_refuses_sections_that_nothing_is_aligned_with(tmp_path):
     with pytest.raises(ValueError, match="no section exists in two of the languages en, de"):
         write_corpus(tmp_path / "corpus", sections, ["en", "de"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folds_of_whole_articles():
+    sections = [Section(f"s/{article}.{part}", f"s/{article}") for article in range(6) for part in range(2)]
+    qrels = {f"q{article}.{part}": {"s/0.0": 0, f"s/{article}.{part}": 1} for article in range(6) for part in range(2)}
+    folds = article_folds(sections, qrels)
+    assert folds == [["q0.0", "q0.1", "q5.0", "q5.1"], *([f"q{i}.0", f"q{i}.1"] for i in range(1, 5))]
+    with pytest.raises(ValueError, match="7 folds of whole articles need 7 articles with queries, got 6"):
+        article_folds(sections, qrels, 7)
+    with pytest.raises(ValueError, match="query 'lost' has no relevant section"):
+        article_folds(sections, qrels | {"lost": {"s/0.0": 0}})
+
+
+@pytest.mark.parametrize("margin", [0.9, 0.97, 1.0])
+def test_mined_negatives_are_those_of_sentence_transformers(margin, tiny_bert):
+    sections = read_documents(REPOSITORY / "sample/test", ["en", "de"])
+    model, vectors = SentenceTransformer(str(tiny_bert)), {}
+    for language in ("en", "de"):
+        found = model.encode([s.text[language] for s in sections], normalize_embeddings=True)
+        vectors[language] = dict(zip([s.key for s in sections], found))
+    negatives, left_out = mine_negatives(vectors["en"], vectors["de"], 4, margin)
+    pairs = Dataset.from_list([{"query": s.text["en"], "answer": s.text["de"]} for s in sections])
+    options = {"num_negatives": 4, "range_max": len(sections) - 1, "output_format": "labeled-pair", "verbose": False}
+    peer = mine_hard_negatives(pairs, model, relative_margin=1 - margin, **options)
+    for s in sections:
+        texts = [row["answer"] for row in peer if row["query"] == s.text["en"] and not row["label"]]
+        assert [next(o.text["de"] for o in sections if o.key == key) for key in negatives[s.key]] == texts
+    queries, documents = np.stack(list(vectors["en"].values())), np.stack(list(vectors["de"].values()))
+    scores = queries @ documents.T
+    assert left_out == (scores > margin * scores.diagonal()[:, None]).sum() - (margin < 1) * len(scores) > 0
+    assert any(len(listed) < 4 for listed in negatives.values()) and any(negatives.values())
+
+
+def test_mined_negatives_below_a_negative_score():
+    """A translation of another direction: what is left out still scores above a share of it, not above all."""
+    queries = {"a": np.array([1.0, 0.0]), "b": np.array([0.0, 1.0])}
+    vectors = {"a": np.array([-0.5, 1.0]), "b": np.array([-0.52, 0.0]), "c": np.array([-0.6, 0.0])}
+    assert mine_negatives(queries, vectors, 5, 0.9) == ({"a": ["c"], "b": ["c"]}, 2)
+
+
+def test_corpus_of_mined_negatives(tiny_bert, tmp_path, caplog):
+    sections = read_documents(REPOSITORY / "sample/train", ["en", "de"])
+    sections.append(section("twin", "twin", **sections[0].text))
+    sections.append(section("only-en", "only-en", en="An English section."))
+    options = {"negatives_from": str(tiny_bert), "negatives_margin": 0.97, "prompts": ("query: ", "passage: ")}
+    write_corpus(tmp_path / "c", sections, ["en", "de"], 0.2, 3, same_language=True, **options)
+    model, left_out, short, lists = SentenceTransformer(str(tiny_bert)), 0, 0, 0
+    held_out = {row["source_id"][3:] for row in read_table(tmp_path / "c/pairs/en-en/validation.parquet")}
+    assert 0 < len(held_out) < len(sections) / 2
+    for split in ("train", "validation"):
+        vectors = {"en": {}, "de": {}}
+        for s in sections:
+            if (s.key in held_out) == (split == "validation"):
+                for language, text in s.text.items():
+                    vectors[language][s.key] = model.encode("passage: " + text, normalize_embeddings=True)
+        for query, language in permutations(("en", "de"), 2):
+            expected, likely = mine_negatives(vectors[query], vectors[language], 3, 0.97)
+            rows = read_table(tmp_path / f"c/pairs/en-de/{split}.parquet")
+            side = "source" if language == "en" else "target"
+            found = {row["source_id"][3:]: row[f"{side}_negatives"] for row in rows}
+            assert found == {key: [f"{language}:{one}" for one in listed] for key, listed in expected.items()}
+            same, more = mine_negatives(vectors[language], vectors[language], 3, 0.97)
+            rows = read_table(tmp_path / f"c/pairs/{language}-{language}/{split}.parquet")
+            for row in rows:
+                key = row["source_id"][3:]
+                assert row["source_negatives"] == row["target_negatives"] == [f"{language}:{one}" for one in same[key]]
+            left_out, lists = left_out + likely + more, lists + len(expected) + len(same)
+            short += sum(len(listed) < 3 for listed in [*expected.values(), *same.values()])
+    assert f"hard negatives of {lists} sections and directions: {left_out} candidates score above 0.97" in caplog.text
+    assert f"{short} lists have fewer than 3" in caplog.text
+    rows = {row["source_id"]: row for row in read_table(tmp_path / "c/pairs/en-en/train.parquet")}
+    twin = f"en:{sections[0].key}"  # the same text
+    assert "en:s/twin" not in rows.get(twin, {"source_negatives": []})["source_negatives"] and left_out

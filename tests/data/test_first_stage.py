@@ -9,6 +9,7 @@ from shutil import copytree
 
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import semantic_search
 from transformers import AutoModel, AutoTokenizer
 
@@ -175,6 +176,26 @@ def test_dense_search_is_that_of_sentence_transformers(tiny_bert, monkeypatch):
         assert list(run[query].values()) == sorted(run[query].values(), reverse=True)
     assert run == rank_dense(documents, queries, str(tiny_bert), k=7)
     assert len(rank_dense(documents, {"q": "one"}, str(tiny_bert))["q"]) == len(documents)
+
+
+def test_dense_search_with_prompts(tiny_bert, mistake, sample_collection, tmp_path):
+    """What stands in front of the texts is that of the caller, else that of the model's own configuration."""
+    documents, queries = texts("de")[0], texts("en")[1]
+    written = {f"passage: {text}": key for key, text in documents.items()}
+    assert len(written) == len(documents)
+    expected = rank_dense(
+        {key: text for text, key in written.items()},
+        {query: f"query: {text}" for query, text in queries.items()},
+        str(tiny_bert),
+    )
+    run = rank_dense(documents, queries, str(tiny_bert), prompts=("query: ", "passage: "))
+    assert {query: pytest.approx(scores, abs=1e-5) for query, scores in expected.items()} == run
+    assert run != rank_dense(documents, queries, str(tiny_bert))
+    own = SentenceTransformer(str(tiny_bert), prompts={"query": "query: ", "document": "passage: "})
+    own.save_pretrained(str(tmp_path / "own"))
+    assert rank_dense(documents, queries, str(tmp_path / "own")) == run
+    collection = str(sample_collection / "en-de")
+    assert "--prompts needs --model" in mistake("scripts/first_stage.py", collection, "--prompts", "q: ", "p: ")
 
 
 def test_dense_search_needs_the_tokenizer_and_the_weights(tiny_bert, tmp_path):

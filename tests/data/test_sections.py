@@ -88,6 +88,67 @@ def test_examples_of_a_given_side(tmp_path):
         assert {dataset[ExampleKey("rr", "en-de", i, 0, side)].pair for i in range(4)} == {direction}
 
 
+def taught_corpus(folder: Path, sections: int = 6) -> str:
+    """
+    Adds a teacher's scores to the [`numbered_corpus`]: 100 times the section's number, plus 10 times the sentence's,
+    plus the document's place; .5 more if the documents are German. Section 1 lists a single German negative.
+    """
+    corpus = numbered_corpus(folder, sections)
+    path = folder / "pairs/en-de/train.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[1]["target_negatives"].pop()
+    for i, row in enumerate(rows):
+        for side, more in (("source", 0.0), ("target", 0.5)):
+            width = 1 + len(row[f"{side}_negatives"])
+            row[f"{side}_scores"] = [[100 * i + 10 * s + p + more for p in range(width)] for s in range(2)]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return corpus
+
+
+@pytest.mark.parametrize("pair", ["en-de", "de-en"])
+def test_scores_of_a_teacher(pair, tmp_path, caplog):
+    corpus = taught_corpus(tmp_path / "c")
+    dataset = PretrainingDataset(corpus, both(pair), num_negatives=2, teacher_scores=True)
+    assert dataset.sizes == {("qlm", pair): 6, ("rr", pair): 5} and len(dataset) == 11
+    assert f"{pair} train: 1 of 6 aligned sections list fewer than 2 negatives" in caplog.text
+    seen = set()
+    for index in range(5):
+        for epoch in range(12):
+            example = dataset[ExampleKey("rr", pair, index, epoch)]
+            number = index + (index > 0)  # section 1 is left out
+            language, german = example.pair[:2], example.pair == "en-de"
+            sentence = [f"{language}{number} one.", f"{language.upper()}{number} two."].index(example.query)
+            other = example.pair[3:]
+            places = [[f"{other}{(number + p) % 6} one" in text for p in range(3)] for text in example.documents]
+            places = [row.index(True) for row in places]
+            assert places[0] == 0 and sorted(places) == [0, 1, 2]
+            assert example.teacher_scores == [100 * number + 10 * sentence + p + 0.5 * german for p in places]
+            seen.add((german, sentence, places[1]))
+    assert len(seen) == 8
+    assert dataset[ExampleKey("qlm", pair, 1)].teacher_scores is None
+    plain = PretrainingDataset(corpus, both(pair), num_negatives=2)
+    assert plain.sizes["rr", pair] == 6 and plain[ExampleKey("rr", pair, 0)].teacher_scores is None
+
+
+def test_scores_of_a_teacher_that_are_missing(tmp_path):
+    corpus = numbered_corpus(tmp_path / "none", 6)
+    with pytest.raises(ValueError, match=r"en-de/train\.parquet has no teacher's scores .*--teacher_model"):
+        PretrainingDataset(corpus, both("de-en"), teacher_scores=True)
+    assert PretrainingDataset(corpus, {"qlm": ["en-de"]}, teacher_scores=True).sizes == {("qlm", "en-de"): 6}
+    corpus = taught_corpus(tmp_path / "few")
+    with pytest.raises(ValueError, match="no section lists 3 negatives; lower num_negatives"):
+        PretrainingDataset(corpus, both("en-de"), num_negatives=3, teacher_scores=True)
+    path = tmp_path / "few/pairs/en-de/train.parquet"
+    rows = pq.read_table(path).to_pylist()
+    for row in rows:
+        row["source_scores"].pop()
+        row["target_scores"].pop()
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    dataset = PretrainingDataset(corpus, both("en-de"), teacher_scores=True)
+    with pytest.raises(ValueError, match="scores of pair 0 do not fit its 2 sentences and 2 negatives; build"):
+        dataset[ExampleKey("rr", "en-de", 0)]
+
+
 def test_pair_in_the_other_order(tmp_path):
     """The corpus holds en-de; de-en has the same pairs, with sides and negatives swapped."""
     corpus = numbered_corpus(tmp_path, 6)

@@ -3,6 +3,8 @@
 import pytest
 
 from modeling_clir.data.collections import assign_folds
+from modeling_clir.data.runs import read_run
+from modeling_clir.evaluation.fusion import add_first_stage
 from modeling_clir.training.folds import (
     Fold,
     FoldResult,
@@ -96,6 +98,27 @@ def test_results_of_folds(tmp_path):
     assert first["MAP"] == 1 and second["MAP"] == pytest.approx(2 / 3)
     assert (first["best_epoch"], second["best_epoch"]) == (2, 1)
     assert metrics["MAP"] == pytest.approx((1 * first["MAP"] + 3 * second["MAP"]) / 4)
+
+
+def test_results_with_a_first_stage(tmp_path):
+    one = collection("en-de", 4)
+    one.first_stage = {query: {"d0": 3.0, f"d{i}": 2.0 + (i == 2)} for i, query in enumerate(one.qrels)}
+    folds = [Fold("fold-0", {}, {}, {"en-de": ["q3"]}), Fold("fold-1", {}, {}, {"en-de": ["q0", "q2", "q1"]})]
+    results = []
+    for fold, weight in zip(folds, (0.5, 2.0)):
+        alone = {q: {d: float(d == "d0") for d in one.first_stage[q]} for q in fold.test["en-de"]}
+        both = {"en-de": add_first_stage(alone, one.first_stage, weight)}
+        written = FoldResult(both, {"en-de": {"pairs": 2}}, [0.5], weight, {"en-de": alone})
+        (tmp_path / fold.name).mkdir()
+        write_result(written, tmp_path / fold.name)
+        assert read_run(tmp_path / fold.name / "en-de.reranker.run") == alone
+        results.append(read_result(tmp_path / fold.name, [one]))
+        assert results[-1] == written
+    run, _, metrics = measure_folds(one, folds, results)
+    assert run["q3"] == {"d0": 1 + 0.5 * 3, "d3": 0.5 * 2} and run["q1"] == {"d0": 1 + 2 * 3, "d1": 2 * 2}
+    assert metrics["first_stage_weight"] == {"fold-0": 0.5, "fold-1": 2.0}
+    assert metrics["MAP"] == metrics["reranker"]["MAP"] == pytest.approx((1 + 3 * 0.5) / 4)
+    assert metrics["first_stage"]["MAP"] == pytest.approx((2 + 2 * 0.5) / 4)  # of equal scores the higher id is first
 
 
 def test_one_fold_does_not_replace_the_others(tmp_path, caplog):

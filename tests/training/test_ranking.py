@@ -16,11 +16,15 @@ from transformers import (
 
 from modeling_clir import loading
 from modeling_clir.data.collections import assign_folds
+from modeling_clir.data.queries import QueryDataset
+from modeling_clir.data.sections import ExampleKey
+from modeling_clir.losses import ranking_loss
 from modeling_clir.reranker import Reranker
 from modeling_clir.training import ranking
 from modeling_clir.training.folds import FoldResult
 from modeling_clir.training.layers import finetune_last_layers, head_parameters
 from modeling_clir.training.ranking import finetune
+from modeling_clir.training.trainer import BatchFacts
 
 from .helpers import DOCUMENTS, arguments, collection, fold_of, tiny_reranker
 
@@ -150,6 +154,46 @@ def test_an_encoder_without_a_mask_token(tokenizer, tmp_path):
     assign_folds([one], 0)
     _, history = finetune(tiny_reranker(tokenizer), fold_of(one), [one], arguments(tmp_path, num_train_epochs=1))
     assert len(history) == 1
+
+
+def with_first_stage(one):
+    """Gives the relevant document of each query the best score, and a document that is not judged the second."""
+    one.first_stage = {
+        query: {d: 0.5 * (relevance > 0) for d, relevance in judged.items()} | {"d11": 0.25}
+        for query, judged in one.qrels.items()
+    }
+    one.candidates = {query: list(scores) for query, scores in one.first_stage.items()}
+    return one
+
+
+@pytest.mark.parametrize("kind", ["pairwise", "margin", "listwise"])
+def test_the_loss_of_a_correction_is_that_of_the_sum(kind, tokenizer, tmp_path):
+    one, reranker = with_first_stage(collection("en-de", 10)), tiny_reranker(tokenizer)
+    dataset = QueryDataset([one], {"en-de": list(one.qrels)}, num_negatives=3, seed=0)
+    examples = [dataset[ExampleKey("rr", "en-de", index)] for index in range(4)]
+    losses = []
+    for weight in (None, 3.0):
+        args = arguments(tmp_path, rr_loss=kind)
+        trainer = ranking.RankingTrainer(reranker, {"en-de": one}, {}, first_stage_weight=weight, args=args)
+        inputs = trainer.data_collator(examples)
+        assert inputs["first_stage_scores"].shape == (4, 4)
+        facts = BatchFacts.take(inputs)
+        loss, outputs, items = trainer.task_loss(reranker.model.eval(), inputs, facts)
+        losses.append(loss.item())
+        assert items == 4
+    scores = [score for example in examples for score in example.first_stage_scores]
+    expected = [ranking_loss(outputs.logits + w * torch.tensor(scores)[:, None], 4, kind).item() for w in (0, 3)]
+    assert losses == pytest.approx(expected) and losses[0] != pytest.approx(losses[1])
+
+
+@pytest.mark.parametrize("weight", [None, 1e6])
+def test_development_of_a_correction_is_that_of_the_sum(weight, tokenizer, tmp_path):
+    one = with_first_stage(collection("en-de", 10))
+    assign_folds([one], 0)
+    args = arguments(tmp_path, num_train_epochs=1, learning_rate=1e-9)
+    reranker = tiny_reranker(tokenizer)
+    _, history = finetune(reranker, fold_of(one), [one], args, first_stage_weight=weight)
+    assert history == [1.0] if weight else history[0] < 1  # the first stage is perfect, random weights are not
 
 
 def test_saving_without_a_tokenizer(tokenizer, tmp_path):

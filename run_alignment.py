@@ -25,7 +25,7 @@ logger = logging.getLogger("run_alignment")
 
 @dataclass
 class Arguments:
-    model_name_or_path: str = field(metadata={"help": "any encoder with a fast tokenizer, a folder or Hub name"})
+    model_name_or_path: str = field(metadata={"help": "any encoder of text, a folder or Hub name"})
     output_dir: str = field(metadata={"help": "folder of the results"})
     source: str | None = field(
         default=None, metadata={"help": "text file with a sentence or document per line, or .jsonl; plain or .gz"}

@@ -73,6 +73,8 @@ class BertLongConfig(PreTrainedConfig):  # trf-ignore: TRF057
     layer_norm_eps: float = 1e-12
     pad_token_id: int | None = 0
     classifier_dropout: float | int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs):

@@ -1,7 +1,8 @@
 """
 Converts checkpoints: `python -m modeling_clir.convert SOURCE OUTPUT [--to {bertlong,bert,longformer}]`.
 
-- A BERT (Hub name or folder) becomes a BertLong, or with `--to bert` a plain BERT with both heads.
+- A BERT, an XLM-R or a RoBERTa (Hub name or folder) becomes a BertLong, or with `--to bert` a plain BERT with both
+  heads.
 - A folder written by the code of 2021 becomes a BertLong if it is long, and a plain BERT if it is short. With
   `--to bertlong` a short one becomes a BertLong too.
 - A BertLong becomes, with `--to longformer`, Hugging Face's own Longformer, which opens without this package.
@@ -44,12 +45,16 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         choices=["bertlong", "bert", "longformer"],
         help="model to write (bertlong; bert for a short checkpoint of 2021)",
     )
-    parser.add_argument("--max_position_embeddings", type=positive, help="BERT to bertlong: the new length (1024)")
+    parser.add_argument(
+        "--max_position_embeddings",
+        type=positive,
+        help="to bertlong: the new length (1024, or the source's length if that is more)",
+    )
     parser.add_argument(
         "--attention_window",
         type=even_window,
         nargs="+",
-        help="BERT to bertlong: one even number, or one per layer (64)",
+        help="to bertlong: one even number, or one per layer (64)",
     )
     parser.add_argument("--num_labels", type=positive, help="labels of the classifier; 1 keeps the relevant one of 2")
     parser.add_argument(
@@ -73,6 +78,7 @@ from safetensors.torch import load_file
 from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import (
+    CONFIG_MAPPING,
     AutoTokenizer,
     BertConfig,
     BertTokenizerFast,
@@ -82,7 +88,11 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+    RobertaPreTrainedModel,
 )
+from transformers.models.roberta.modeling_roberta import RobertaClassificationHead, RobertaLMHead
 from transformers.utils import logging
 
 from .configuration_bertlong import BertLongConfig
@@ -104,9 +114,21 @@ logger = logging.get_logger(__name__)
 
 # Names of 2021 -> BERT's own.
 RENAMED = dict(zip(RENAMED_2021, ("cls.predictions.", "classifier.")))
+# BERT's names -> RoBERTa's. Longformer has the same ones, except for the encoder's. The first prefix that fits counts.
+ROBERTA_NAMES = {
+    "cls.predictions.transform.LayerNorm.": "lm_head.layer_norm.",
+    "cls.predictions.transform.dense.": "lm_head.dense.",
+    "cls.predictions.": "lm_head.",
+    "bert.pooler.dense.": "classifier.dense.",
+    "classifier.": "classifier.out_proj.",
+    "bert.": "roberta.",
+}
+ROBERTA_TYPES = {"roberta": "RoBERTa", "xlm-roberta": "XLM-R"}
 # Options that pass from a configuration to one of another class, besides the options that both classes declare.
 SHARED_OPTIONS = {"id2label", "label2id", "problem_type", "tie_word_embeddings"}
 PROJECTIONS = ("query", "key", "value")
+NO_MLM_HEAD = "{} has no masked language model head: its transform and bias are newly initialized."
+NO_POOLER = "{} has no pooler: it is newly initialized."
 
 
 def shared_options(config: PreTrainedConfig, target: type[PreTrainedConfig]) -> dict:
@@ -136,9 +158,44 @@ def set_num_labels(model: BertForXLRetrieval | BertLongForXLRetrieval, num_label
     model.config.problem_type = None
 
 
+def rename(state: dict[str, torch.Tensor], names: dict[str, str]) -> dict[str, torch.Tensor]:
+    """Renames tensors by the first prefix of `names` that fits. Other names stay."""
+    prefixes = {name: next((old for old in names if name.startswith(old)), "") for name in state}
+    return {names.get(old, "") + name.removeprefix(old): state[name] for name, old in prefixes.items()}
+
+
+def read_encoder_config(source: str, model_types: tuple[str, ...], kind: str) -> PreTrainedConfig:
+    """
+    Reads the configuration of an encoder. Raises `ValueError` for another model type, a decoder, and positions that
+    are not absolute.
+    """
+    options = read_config(source)
+    if options.get("model_type") not in model_types:
+        raise ValueError(f"{source} is not a {kind}: its model_type is {options.get('model_type')!r}")
+    config = CONFIG_MAPPING[options["model_type"]].from_dict(options)
+    if config.is_decoder or config.add_cross_attention:
+        raise ValueError(f"{source} is a {kind} decoder (is_decoder or add_cross_attention is set): choose an encoder")
+    if options.get("position_embedding_type", "absolute") != "absolute":
+        raise ValueError(
+            f"{source} has {options['position_embedding_type']} position embeddings: choose a {kind} with absolute ones"
+        )
+    return config
+
+
+def new_classifier(model: BertForXLRetrieval, num_labels: int | None):
+    """Gives the model a newly initialized classifier of `num_labels` (by default 1), in place. The seed is fixed."""
+    model.config.num_labels = 1 if num_labels is None else num_labels
+    model.config.problem_type = None
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        model.classifier = ScoreLinear(model.config.hidden_size, model.config.num_labels)
+        nn.init.normal_(model.classifier.weight, std=model.config.initializer_range)
+        nn.init.zeros_(model.classifier.bias)
+
+
 def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRetrieval:
     """
-    Loads a BERT checkpoint with both heads, in float32.
+    Loads a BERT checkpoint with both heads, in float32. Logs which head or pooler is newly initialized.
 
     Args:
         source (`str` or `Path`): Hub name or folder of any checkpoint of model type "bert".
@@ -151,19 +208,10 @@ def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRet
         labels that the source's classifier cannot give.
     """
     source = str(source)
-    options = read_config(source)
-    if options.get("model_type") != "bert":
-        raise ValueError(f"{source} is not a BERT: its model_type is {options.get('model_type')!r}")
-    config = BertConfig.from_dict(options)
-    if config.is_decoder or config.add_cross_attention:
-        raise ValueError(f"{source} is a BERT decoder (is_decoder or add_cross_attention is set): choose an encoder")
-    if options.get("position_embedding_type", "absolute") != "absolute":
-        raise ValueError(
-            f"{source} has {options['position_embedding_type']} position embeddings: choose a BERT with absolute ones"
-        )
+    config = read_encoder_config(source, ("bert",), "BERT")
     model, missing = load_weights(BertForXLRetrieval, source, config)
     if "cls.predictions.transform.dense.weight" in missing:
-        logger.warning(f"{source} has no masked language model head: its transform and bias are newly initialized.")
+        logger.warning(NO_MLM_HEAD.format(source))
         if not model.config.tie_word_embeddings:
             config.tie_word_embeddings = True
             model, missing = load_weights(BertForXLRetrieval, source, config)
@@ -172,17 +220,84 @@ def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRet
         kept = head.bias if "cls.predictions.decoder.bias" in missing else head.decoder.bias
         head.decoder.bias, head.bias = kept, nn.Parameter(kept.detach().clone())  # a shared bias would not be saved
     if "bert.pooler.dense.weight" in missing:
-        logger.warning(f"{source} has no pooler: it is newly initialized.")
-    if "classifier.weight" not in missing:
+        logger.warning(NO_POOLER.format(source))
+    if "classifier.weight" in missing:
+        new_classifier(model, num_labels)
+    else:
+        set_num_labels(model, num_labels)
+    return model
+
+
+class RobertaForXLRetrieval(RobertaPreTrainedModel):  # trf-ignore: TRF057
+    """All that a checkpoint of RoBERTa or XLM-R may hold, under its own names. It only holds the weights."""
+
+    _tied_weights_keys = {
+        "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
+        "lm_head.decoder.bias": "lm_head.bias",
+    }
+    _keys_to_ignore_on_load_unexpected = [r"^qa_outputs\."]
+
+    def __init__(self, config: RobertaConfig):
+        super().__init__(config)
+        self.roberta = RobertaModel(config)
+        self.lm_head = RobertaLMHead(config)
+        self.classifier = RobertaClassificationHead(config)
+        self.post_init()
+
+    def get_output_embeddings(self):
+        return self.lm_head.decoder
+
+
+def load_roberta(source: str | Path, num_labels: int | None = None) -> BertForXLRetrieval:
+    """
+    Loads a RoBERTa or XLM-R as the BERT that computes the same, with both heads, in float32. Logs which head or pooler
+    is newly initialized.
+
+    RoBERTa numbers its positions from `pad_token_id + 1`, so the position rows before that one are dropped. The two
+    layers of its classification head become BERT's pooler and classifier. Without that head its own pooler is kept.
+
+    Args:
+        source (`str` or `Path`): Hub name or folder of any checkpoint of model type "roberta" or "xlm-roberta".
+        num_labels (`int`, *optional*): see [`load_bert`].
+
+    Raises:
+        `ValueError` in the cases of [`load_bert`], without `pad_token_id`, and if the source has a masked language
+        model head but another `hidden_act` than gelu, which the head has built in.
+    """
+    source = str(source)
+    config = read_encoder_config(source, tuple(ROBERTA_TYPES), "RoBERTa")
+    if config.pad_token_id is None:
+        raise ValueError(f"{source} has no pad_token_id, after which its positions begin: set it in its config.json")
+    found, missing = load_weights(RobertaForXLRetrieval, source, config)
+    config, state = found.config, found.state_dict()
+    has_classifier, has_head = "classifier.dense.weight" not in missing, "lm_head.dense.weight" not in missing
+    if has_head and config.hidden_act != "gelu":
+        raise ValueError(
+            f"{source} has hidden_act {config.hidden_act!r}, but its masked language model head has gelu built in: a "
+            "BERT has one for both"
+        )
+    if not has_head:
+        logger.warning(NO_MLM_HEAD.format(source))
+        state["lm_head.decoder.weight"] = state["roberta.embeddings.word_embeddings.weight"]
+        config.tie_word_embeddings = True
+    if not has_classifier and "roberta.pooler.dense.weight" in missing:
+        logger.warning(NO_POOLER.format(source))
+    bias = "lm_head.bias" if "lm_head.decoder.bias" in missing else "lm_head.decoder.bias"  # it has two names
+    state["lm_head.bias"] = state["lm_head.decoder.bias"] = state[bias]
+    offset, positions = config.pad_token_id + 1, "roberta.embeddings.position_embeddings.weight"
+    state[positions] = state[positions][offset:]
+    other_pooler = "roberta.pooler." if has_classifier else "classifier."
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(other_pooler)}
+
+    options = shared_options(config, BertConfig)
+    options.update(max_position_embeddings=config.max_position_embeddings - offset)
+    with torch.random.fork_rng(devices=[]):
+        model = BertForXLRetrieval(BertConfig(**options)).eval()
+    model.load_state_dict(model.state_dict() | rename(state, {new: old for old, new in ROBERTA_NAMES.items()}))
+    if has_classifier:
         set_num_labels(model, num_labels)
     else:
-        model.config.num_labels = 1 if num_labels is None else num_labels
-        model.config.problem_type = None
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
-            model.classifier = ScoreLinear(config.hidden_size, model.config.num_labels)
-            nn.init.normal_(model.classifier.weight, std=config.initializer_range)
-            nn.init.zeros_(model.classifier.bias)
+        new_classifier(model, num_labels)
     return model
 
 
@@ -201,7 +316,7 @@ def load_model(source: str | Path) -> BertForXLRetrieval | BertLongForXLRetrieva
 
 
 def bert_to_bertlong(
-    model: BertForXLRetrieval, max_position_embeddings: int = 1024, attention_window: int | list[int] = 64
+    model: BertForXLRetrieval, max_position_embeddings: int | None = None, attention_window: int | list[int] = 64
 ) -> BertLongForXLRetrieval:
     """
     Makes a BertLong with the weights of a BERT, as Longformer starts from RoBERTa (Beltagy et al. 2020, section 5).
@@ -210,12 +325,15 @@ def bert_to_bertlong(
 
     Args:
         model (`BertForXLRetrieval`): see [`load_bert`]. It is not changed and shares no memory with the result.
-        max_position_embeddings (`int`, *optional*, defaults to 1024): the new length, shorter or longer than BERT's.
+        max_position_embeddings (`int`, *optional*): the new length, shorter or longer than BERT's. Defaults to 1024, or
+            to BERT's length if that is more.
         attention_window (`int` or `list[int]`, *optional*, defaults to 64): one even number >= 2, or one per layer.
 
     Raises:
         `ValueError` for a length below 1 and for windows that [`BertLongConfig`] refuses.
     """
+    if max_position_embeddings is None:
+        max_position_embeddings = max(1024, model.config.max_position_embeddings)
     if max_position_embeddings < 1:
         raise ValueError(f"max_position_embeddings must be at least 1, got {max_position_embeddings}")
     options = shared_options(model.config, BertLongConfig)
@@ -238,24 +356,34 @@ def bert_to_bertlong(
 
 def mark_queries(model: BertLongForXLRetrieval, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """
-    Makes a BERT's tokenizer give token types, by which BertLong finds the query: 0 for `<s> query </s>`, 1 for the
-    rest. Some BERTs, such as multilingual-e5-small, were trained without token types.
+    Makes a source's tokenizer give token types, by which BertLong finds the query: 0 for `<s> query </s>`, 1 for the
+    rest. XLM-R, and some BERTs such as multilingual-e5-small, were trained without token types.
 
     Args:
-        model (`BertLongForXLRetrieval`): converted from the BERT. Both of its token types get, in place, the embedding
-            that the BERT had for all tokens.
-        tokenizer (`PreTrainedTokenizerBase`): the BERT's tokenizer.
+        model (`BertLongForXLRetrieval`): converted from the source. Both of its token types get, in place, the
+            embedding that the source had for all tokens.
+        tokenizer (`PreTrainedTokenizerBase`): the source's tokenizer.
 
     Returns:
-        A new tokenizer. If the tokenizer gives token types already, the same tokenizer, and the model does not change.
+        A new tokenizer. If the tokenizer gives token types already, the same tokenizer. Then the model changes only if
+        it has one token type.
+
+    Raises:
+        `ValueError` for a tokenizer that gives no token types and is written in Python, because its pairs cannot be
+        changed.
     """
     given, embeddings = gives_token_types(tokenizer), model.bert.embeddings.token_type_embeddings
     if not given or embeddings.num_embeddings < 2:
         embeddings.weight = nn.Parameter(embeddings.weight.detach()[:1].repeat(2, 1))
         embeddings.num_embeddings = model.config.type_vocab_size = 2
-        logger.warning("the BERT was trained without token types: from now on 0 marks the query and 1 the document")
+        logger.warning("the source was trained without token types: from now on 0 marks the query and 1 the document")
     if given:
         return tokenizer
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"a {type(tokenizer).__name__} gives no token types, by which a BertLong finds the query, and is written in "
+            "Python, so its pairs cannot be changed: choose a model with a fast tokenizer"
+        )
     backend = plain_backend(tokenizer)
     before, between, behind = (ids for ids, *_ in PairTemplate(backend).special)
     row = backend.encode("a b")
@@ -386,34 +514,17 @@ def bertlong_to_longformer(
     options.update(
         max_position_embeddings=config.max_position_embeddings + offset,
         attention_window=config.window_per_layer,
-        bos_token_id=None,
-        eos_token_id=None,
         sep_token_id=None,
     )
     state = model.state_dict()
     positions = "bert.embeddings.position_embeddings.weight"
     state[positions] = torch.cat([state[positions].new_zeros(offset, config.hidden_size), state[positions]])
-    if head == "mlm":
-        model_class = LongformerForMaskedLM
-        renamed = {
-            "cls.predictions.transform.LayerNorm.": "lm_head.layer_norm.",
-            "cls.predictions.transform.": "lm_head.",
-        }
-        renamed["cls.predictions."] = "lm_head."
-        state["cls.predictions.decoder.bias"] = state["cls.predictions.bias"]
-    else:
-        model_class = LongformerForSequenceClassification
-        renamed = {"bert.pooler.dense.": "classifier.dense.", "classifier.": "classifier.out_proj."}
-    renamed["bert."] = "longformer."
+    state["cls.predictions.decoder.bias"] = state["cls.predictions.bias"]
+    model_class = LongformerForMaskedLM if head == "mlm" else LongformerForSequenceClassification
     with torch.random.fork_rng(devices=[]):
         converted = model_class(LongformerConfig(**options)).to(device=model.device, dtype=model.dtype)
-    expected, mapped = converted.state_dict().keys(), {}
-    for name, tensor in state.items():
-        old = next((prefix for prefix in renamed if name.startswith(prefix)), "")
-        new = renamed.get(old, "") + name.removeprefix(old)
-        if new in expected:  # not the other head
-            mapped[new] = tensor
-    converted.load_state_dict(mapped)
+    expected, mapped = converted.state_dict().keys(), rename(state, ROBERTA_NAMES | {"bert.": "longformer."})
+    converted.load_state_dict({name: tensor for name, tensor in mapped.items() if name in expected})  # not other heads
     return converted.train(model.training)
 
 
@@ -426,15 +537,18 @@ def convert(arguments: argparse.Namespace) -> str:
     model_type = options.get("model_type")
     old_names = model_type in (None, "bert") and Path(source).is_dir()
     is_2021 = old_names and any(name.startswith(RENAMED_2021) for name in read_tensors(source))
-    if not is_2021 and model_type not in ("bert", BertLongConfig.model_type):
+    if not is_2021 and model_type not in ("bert", *ROBERTA_TYPES, BertLongConfig.model_type):
         raise ValueError(
-            f"{source} is neither a BERT nor a BertLong nor a checkpoint of 2021: its model_type is {model_type!r}"
+            f"{source} is none of BERT, XLM-R, RoBERTa, BertLong and a checkpoint of 2021: its model_type is "
+            f"{model_type!r}"
         )
 
     if is_2021:
         model = load_2021(source, arguments.num_labels)
     elif model_type == "bert":
         model = load_bert(source, arguments.num_labels)
+    elif model_type in ROBERTA_TYPES:
+        model = load_roberta(source, arguments.num_labels)
     else:
         model, missing = load_weights(BertLongForXLRetrieval, source, BertLongConfig.from_pretrained(source))
         needed = "cls.predictions.transform.dense.weight" if arguments.head == "mlm" else "classifier.weight"
@@ -445,7 +559,7 @@ def convert(arguments: argparse.Namespace) -> str:
         set_num_labels(model, arguments.num_labels)
     tokenizer = load_tokenizer(source, BertTokenizerFast if is_2021 else AutoTokenizer)
     is_long, before = isinstance(model, BertLongForXLRetrieval), model.config.max_position_embeddings
-    kind = ("2021 " if is_2021 else "") + ("BertLong" if is_long else "BERT")
+    kind = ("2021 " if is_2021 else "") + ("BertLong" if is_long else ROBERTA_TYPES.get(model_type, "BERT"))
     if target is None:
         target = "bert" if is_2021 and not is_long else "bertlong"
     if is_long and (target == "bert" or (target == "bertlong" and not is_2021)):
@@ -454,13 +568,13 @@ def convert(arguments: argparse.Namespace) -> str:
         raise ValueError(f"{source} is a {kind}: convert it to bertlong first, and the result to longformer")
     if (is_long or target == "bert") and (arguments.max_position_embeddings or arguments.attention_window):
         raise ValueError(
-            f"--max_position_embeddings and --attention_window are for BERT to bertlong, not for {kind} to {target}: "
-            "leave them out"
+            f"--max_position_embeddings and --attention_window are for what becomes a bertlong, not for {kind} to "
+            f"{target}: leave them out"
         )
     if target == "bertlong" and not is_long:
         windows = arguments.attention_window or [64]
         model = bert_to_bertlong(
-            model, arguments.max_position_embeddings or 1024, windows[0] if len(windows) == 1 else windows
+            model, arguments.max_position_embeddings, windows[0] if len(windows) == 1 else windows
         )
         tokenizer = mark_queries(model, tokenizer)
     fit_tokenizer(tokenizer, model)
@@ -496,6 +610,7 @@ __all__ = [
     "load_2021",
     "load_bert",
     "load_model",
+    "load_roberta",
     "main",
     "mark_queries",
 ]

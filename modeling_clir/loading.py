@@ -109,6 +109,8 @@ def load_tokenizer(source: str | Path, tokenizer_class: type = AutoTokenizer, **
         reason = str(error).strip().splitlines()[0]
         if "did not match any variant" in reason:  # its message for a tokenizer.json of a later version
             reason = f"its tokenizer.json may be of a newer version: upgrade the package tokenizers; {reason}"
+        if isinstance(error, ImportError):
+            advice = "install the package that it needs"
         raise ValueError(f"the tokenizer of {source} does not load ({reason}): {advice}") from None
     check_vocabulary(tokenizer, source, advice)
     if tokenizer.is_fast:

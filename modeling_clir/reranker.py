@@ -157,7 +157,7 @@ class Reranker:
     Args:
         model (`PreTrainedModel`): a model with sequence classification logits `(batch_size, num_labels)`. It has one
             label, or two labels and the second is the score. The score is the logit without a sigmoid, in float32.
-        tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer. [`fit_tokenizer`] changes it in place.
+        tokenizer (`PreTrainedTokenizerBase`): any tokenizer. [`fit_tokenizer`] changes it in place.
         max_length (`int`, *optional*): longest pair in tokens, see [`PairEncoder`]; defaults to what both model and
             tokenizer take.
         max_query_length (`int`, defaults to 128): longest query in tokens.

@@ -17,10 +17,29 @@ from transformers import (
     BertForSequenceClassification,
     BertModel,
     BertTokenizerFast,
+    CanineTokenizer,
+    RobertaForMaskedLM,
+    RobertaForSequenceClassification,
+    RobertaForTokenClassification,
+    RobertaModel,
+    RobertaTokenizerFast,
+    XLMRobertaForMaskedLM,
+    XLMRobertaForSequenceClassification,
+    XLMRobertaModel,
+    XLMRobertaTokenizerFast,
 )
 
 from modeling_clir import BertForXLRetrieval, BertLongConfig, BertLongForXLRetrieval
-from modeling_clir.convert import bert_to_bertlong, bertlong_to_longformer, load_2021, load_bert, main
+from modeling_clir.convert import (
+    bert_to_bertlong,
+    bertlong_to_longformer,
+    load_2021,
+    load_bert,
+    load_roberta,
+    main,
+    mark_queries,
+)
+from tests.helpers import train_tokenizer
 from tests.shared import GOLDEN
 
 
@@ -52,6 +71,37 @@ def save_bert(folder, model_class=BertForPreTraining, **options):
         torch.nn.init.normal_(model.cls.predictions.decoder.bias)  # zeros would hide a bias that is lost
     model.save_pretrained(folder)
     save_tokenizer(folder)
+    return model
+
+
+def unigram_tokenizer() -> XLMRobertaTokenizerFast:
+    """Makes XLM-R's tokenizer, with a piece per word and per letter. The last piece is the mask, as in XLM-R's."""
+    pieces = [f"▁{word}" for word in WORDS[5:]] + ["▁", *"abcdefghijklmnopqrstuvwxyzWEMC"]
+    special = [(name, 0.0) for name in ("<s>", "<pad>", "</s>", "<unk>")]
+    return XLMRobertaTokenizerFast(vocab=[*special, *((piece, -5.0) for piece in pieces), ("<mask>", 0.0)])
+
+
+def bpe_tokenizer() -> RobertaTokenizerFast:
+    """Makes RoBERTa's tokenizer of bytes. Its special tokens come last."""
+    model = json.loads(train_tokenizer("byte_level").backend_tokenizer.to_str())["model"]
+    words = [word for word in model["vocab"] if word not in ("<s>", "</s>", "<pad>", "<unk>")]
+    vocabulary = {word: i for i, word in enumerate(["<s>", "<pad>", "</s>", "<unk>", *words, "<mask>"])}
+    return RobertaTokenizerFast(vocab=vocabulary, merges=[tuple(pair) for pair in model["merges"]])
+
+
+def save_roberta(folder, model_class=XLMRobertaForMaskedLM, tokenizer=None, **options):
+    """Saves a RoBERTa or XLM-R with 24 positions after the padding's."""
+    tokenizer = tokenizer or unigram_tokenizer()
+    sizes = bert_config().to_diff_dict() | {"vocab_size": len(tokenizer), "max_position_embeddings": 26}
+    sizes |= {"type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "layer_norm_eps": 1e-5}
+    sizes = {name: value for name, value in sizes.items() if name not in ("model_type", "transformers_version")}
+    torch.manual_seed(3)
+    model = model_class(model_class.config_class(**sizes | options)).eval()
+    for name, parameter in model.named_parameters():  # zeros would hide a tensor that is lost
+        if name.endswith("bias") or "position_embeddings" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return model
 
 
@@ -196,6 +246,143 @@ def test_command_line_writes_a_checkpoint_that_opens(tmp_path, capsys):
     torch.testing.assert_close(found.relevance_logits, expected.relevance_logits, atol=1e-6, rtol=1e-6)
 
 
+def roberta_batch(vocab_size, length=21) -> dict[str, torch.Tensor]:
+    inputs = batch(vocab_size, length)
+    padding = inputs["attention_mask"] == 0
+    return {"input_ids": inputs["input_ids"].masked_fill(padding, 1), "attention_mask": inputs["attention_mask"]}
+
+
+ROBERTAS = [
+    (XLMRobertaForMaskedLM, True),
+    (XLMRobertaForMaskedLM, False),
+    (XLMRobertaForSequenceClassification, True),
+    (XLMRobertaModel, True),
+    (RobertaForMaskedLM, True),
+    (RobertaForMaskedLM, False),
+    (RobertaForSequenceClassification, True),
+    (RobertaModel, False),
+]
+
+
+@pytest.mark.parametrize(("model_class", "tied"), ROBERTAS)
+@pytest.mark.parametrize("types", [1, 2])
+def test_bertlong_and_longformer_equal_xlm_r(tmp_path, model_class, tied, types):
+    """There and on: the BERT, the BertLong and the Longformer compute what the source computes."""
+    options = {"tie_word_embeddings": tied, "type_vocab_size": types, "num_labels": 3}
+    source = save_roberta(tmp_path / "source", model_class, **options)
+    bert = load_roberta(tmp_path / "source")
+    long = bert_to_bertlong(bert, attention_window=48)
+    assert bert.config.max_position_embeddings == 24 and long.config.max_position_embeddings == 1024
+    for model in (bert, long):
+        found = {name: getattr(model.config, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+        assert found == {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+        assert model.config.layer_norm_eps == 1e-5 and model.bert.embeddings.word_embeddings.padding_idx == 1
+        assert not model.training
+    head = "mlm" if "MaskedLM" in model_class.__name__ else "classification"
+    longformer = bertlong_to_longformer(long, head)
+    assert longformer.config.bos_token_id == 0 and longformer.config.eos_token_id == 2
+    inputs = roberta_batch(source.config.vocab_size)
+    nothing_global = {"global_attention_mask": torch.zeros_like(inputs["input_ids"])}
+    with torch.no_grad():
+        expected = source(**inputs)
+        outputs = [bert(**inputs), long(**inputs, **nothing_global)]
+        states = [longformer.longformer, long.bert, bert.bert]
+        states = [encoder(**inputs, **(nothing_global if encoder is not bert.bert else {})) for encoder in states]
+        last = longformer(**inputs, **nothing_global).logits
+        hidden = getattr(source, "roberta", source)(**inputs).last_hidden_state
+    real = inputs["attention_mask"] == 1
+    for state in states:
+        torch.testing.assert_close(state.last_hidden_state[real], hidden[real], atol=1e-5, rtol=0)
+    if "MaskedLM" in model_class.__name__:
+        for logits in (last, *(output.prediction_logits for output in outputs)):
+            torch.testing.assert_close(logits[real], expected.logits[real], atol=1e-5, rtol=0)
+        same = long.cls.predictions.decoder.weight is long.bert.embeddings.word_embeddings.weight
+        assert same == tied == long.config.tie_word_embeddings
+    elif "Classification" in model_class.__name__:
+        assert expected.logits.std() > 0.1
+        for logits in (last, *(output.relevance_logits for output in outputs)):
+            torch.testing.assert_close(logits, expected.logits, atol=1e-5, rtol=0)
+    else:  # its pooler is kept
+        for state in states[1:]:
+            torch.testing.assert_close(state.pooler_output, expected.pooler_output, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("lacking", ["lm_head.bias", "lm_head.decoder.bias"])
+def test_an_untied_xlm_r_has_one_bias_under_either_name(tmp_path, lacking):
+    save_roberta(tmp_path, tie_word_embeddings=False)
+    path = tmp_path / "model.safetensors"
+    state = load_file(path)
+    bias = state["lm_head.decoder.bias"]
+    state |= {"lm_head.bias": bias.clone(), "roberta.embeddings.position_ids": torch.arange(26)[None]}
+    del state[lacking]
+    save_file(state, path, metadata={"format": "pt"})
+    assert torch.equal(load_roberta(tmp_path).cls.predictions.decoder.bias, bias)
+    assert torch.equal(bert_to_bertlong(load_roberta(tmp_path)).cls.predictions.bias, bias)
+
+
+def test_heads_that_an_xlm_r_lacks(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("modeling_clir.convert.logger.warning", said.append)
+    for model_class, number in (
+        (XLMRobertaForSequenceClassification, 1),
+        (XLMRobertaModel, 1),
+        (XLMRobertaForMaskedLM, 1),
+        (RobertaForTokenClassification, 2),
+    ):
+        save_roberta(tmp_path / "source", model_class, num_labels=2, tie_word_embeddings=False)
+        said.clear()
+        model = load_roberta(tmp_path / "source")
+        heads = ("no masked language model head", "no pooler")
+        found = [sum(head in line for line in said) for head in heads]
+        assert sum(found) == len(said) == number and all(str(tmp_path) in line for line in said)
+        assert found == {
+            1: [int("MaskedLM" not in model_class.__name__), int("MaskedLM" in model_class.__name__)]
+        }.get(number, [1, 1])
+        if model_class is XLMRobertaForSequenceClassification:
+            kept = load_file(tmp_path / "source" / "model.safetensors")["classifier.out_proj.weight"]
+            assert torch.equal(model.classifier.weight, kept)
+            assert torch.equal(load_roberta(tmp_path / "source", 1).classifier.weight, kept[1:])
+        else:
+            assert model.classifier.weight.shape == (1, 16) and model.config.num_labels == 1
+            assert torch.equal(model.classifier.weight, load_roberta(tmp_path / "source").classifier.weight)
+        same = model.cls.predictions.decoder.weight is model.bert.embeddings.word_embeddings.weight
+        assert same == (model_class is not XLMRobertaForMaskedLM)
+
+
+def test_no_position_is_lost_unasked(tmp_path, capsys):
+    save_roberta(tmp_path / "source", XLMRobertaModel, max_position_embeddings=1102)
+    for output, flags, positions in (("all", [], 1100), ("some", ["--max_position_embeddings", "200"], 200)):
+        assert main([str(tmp_path / "source"), str(tmp_path / output), *flags]) == 0
+        assert f"XLM-R -> BertLongForXLRetrieval: positions 1100 -> {positions}," in capsys.readouterr().out
+        assert AutoTokenizer.from_pretrained(tmp_path / output).model_max_length == positions
+
+
+def test_xlm_r_that_is_refused(tmp_path, capsys):
+    save_roberta(tmp_path / "source")
+    path = tmp_path / "source" / "config.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    for change, message in (
+        (
+            {"model_type": "deberta-v2"},
+            "none of BERT, XLM-R, RoBERTa, BertLong and a checkpoint of 2021: its model_ty",
+        ),
+        ({"is_decoder": True}, "is a RoBERTa decoder"),
+        ({"position_embedding_type": "relative_key"}, "relative_key position embeddings: choose a RoBERTa with"),
+        ({"pad_token_id": None}, "no pad_token_id, after which its positions begin"),
+        ({"hidden_act": "relu"}, "has hidden_act 'relu', but its masked language model head has gelu built in"),
+        ({"max_position_embeddings": 30}, "roberta.embeddings.position_embeddings.weight has shape (26, 16)"),
+        ({"num_hidden_layers": 3}, "missing"),
+        ({"num_hidden_layers": 1}, "unexpected"),
+    ):
+        path.write_text(json.dumps({**stored, **change}), encoding="utf-8")
+        assert message in refused(capsys, tmp_path / "source", tmp_path / "new"), change
+    save_roberta(tmp_path / "encoder", XLMRobertaModel, hidden_act="relu")
+    assert bert_to_bertlong(load_roberta(tmp_path / "encoder")).config.hidden_act == "relu"
+    model = BertLongForXLRetrieval(BertLongConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2))
+    with pytest.raises(ValueError, match=r"a CanineTokenizer gives no token types, .* and is written in Python"):
+        mark_queries(model, CanineTokenizer())
+
+
 def test_classifier_is_kept_or_new_with_a_fixed_seed(tmp_path):
     kept = save_bert(tmp_path / "kept", BertForSequenceClassification, num_labels=2)
     assert torch.equal(load_bert(tmp_path / "kept").classifier.weight, kept.classifier.weight)
@@ -294,36 +481,90 @@ def test_longformer_equals_bertlong(left, pad, tied):
 
 
 PLAIN = """
-import sys
+import json, sys
 sys.modules["modeling_clir"] = None
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-model, report = AutoModelForSequenceClassification.from_pretrained(sys.argv[1], output_loading_info=True)
-assert type(model).__name__ == "LongformerForSequenceClassification" and not report["missing_keys"], report
-inputs = tokenizer("Wer entdeckte Radium", "Marie Curie . marie curie", return_tensors="pt")
-assert inputs["input_ids"].tolist() == [[2, 5, 6, 7, 3, 8, 9, 10, 8, 9, 3]], inputs
-inputs["global_attention_mask"] = (inputs["token_type_ids"] == 0).long()
-with torch.no_grad():
-    print(model(**inputs).logits.item())
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+for folder in sys.argv[1:]:
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    inputs = tokenizer("Wer entdeckte Radium", "Marie Curie . marie curie", return_tensors="pt")
+    if longformer := folder.endswith("longformer"):
+        inputs["global_attention_mask"] = (inputs["token_type_ids"] == 0).long()
+    remote = {} if longformer else {"trust_remote_code": True}
+    load = {"output_loading_info": True, **remote}
+    model, report = AutoModelForSequenceClassification.from_pretrained(folder, **load)
+    encoder = AutoModel.from_pretrained(folder, **remote)
+    with torch.no_grad():
+        score, vector = model(**inputs).logits.item(), encoder(**inputs).last_hidden_state[0, 1].tolist()
+    lists = {name: values[0].tolist() for name, values in inputs.items()}
+    print(json.dumps([type(model).__name__, sorted(report["missing_keys"]), lists, score, vector]))
 """
 
 
-def test_longformer_folder_opens_in_plain_transformers(tmp_path):
+def test_conversions_open_in_plain_transformers(tmp_path):
+    """From BERT, from E5 (a BERT with XLM-R's tokenizer), XLM-R and RoBERTa; to BertLong, and on to Longformer."""
     save_bert(tmp_path / "bert", BertForSequenceClassification)
-    window = ["--attention_window", "4"]
-    assert main([str(tmp_path / "bert"), str(tmp_path / "long"), *window]) == 0
-    assert main([str(tmp_path / "long"), str(tmp_path / "hf"), "--to", "longformer"]) == 0
-    assert not list((tmp_path / "hf").glob("*.py"))
-    assert "auto_map" not in (tmp_path / "hf" / "config.json").read_text(encoding="utf-8")
-    command = [sys.executable, "-c", PLAIN, str(tmp_path / "hf")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    tokenizers = {"e5": unigram_tokenizer(), "xlm_r": unigram_tokenizer(), "roberta": bpe_tokenizer()}
+    tokenizers["e5"].model_input_names = ["input_ids", "attention_mask"]
+    save_bert(
+        tmp_path / "e5",
+        BertForSequenceClassification,
+        vocab_size=len(tokenizers["e5"]),
+        pad_token_id=1,
+        bos_token_id=0,
+    )
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        (tmp_path / "e5" / name).unlink(missing_ok=True)
+    tokenizers["e5"].save_pretrained(tmp_path / "e5")
+    save_roberta(tmp_path / "xlm_r", XLMRobertaForSequenceClassification, tokenizers["xlm_r"])
+    save_roberta(
+        tmp_path / "roberta", RobertaForSequenceClassification, tokenizers["roberta"], max_position_embeddings=99
+    )
+    folders, window = [], ["--attention_window", "4"]
+    for name in ("bert", "e5", "xlm_r", "roberta"):
+        folders += [tmp_path / f"{name}-bertlong", tmp_path / f"{name}-longformer"]
+        assert main([str(tmp_path / name), str(folders[-2]), *window]) == 0
+        assert main([str(folders[-2]), str(folders[-1]), "--to", "longformer"]) == 0
+        assert not list(folders[-1].glob("*.py"))
+        assert "auto_map" not in (folders[-1] / "config.json").read_text(encoding="utf-8")
+    command = [sys.executable, "-c", PLAIN, *map(str, folders)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "long")
-    inputs = tokenizer("Wer entdeckte Radium", "Marie Curie . marie curie", return_tensors="pt")
-    with torch.no_grad():
-        score = BertLongForXLRetrieval.from_pretrained(tmp_path / "long")(**inputs).relevance_logits.item()
-    assert float(done.stdout.split()[-1]) == pytest.approx(score, abs=1e-5)
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert len(found) == len(folders)
+    for folder, (class_name, missing, lists, score, vector) in zip(folders, found):
+        name, _, kind = folder.name.partition("-")
+        assert class_name.lower() == f"{kind}forsequenceclassification" and not missing
+        text = "Wer entdeckte Radium", "Marie Curie . marie curie"
+        plain = AutoTokenizer.from_pretrained(tmp_path / name)(*text)["input_ids"]
+        assert lists["input_ids"] == plain
+        query = plain.index(3 if name == "bert" else 2) + 1  # [CLS] query [SEP]
+        assert lists["token_type_ids"] == [0] * query + [1] * (len(plain) - query)
+        model = BertLongForXLRetrieval.from_pretrained(tmp_path / f"{name}-bertlong")
+        inputs = {key: torch.tensor([values]) for key, values in lists.items()}
+        is_global = (torch.arange(len(plain)) < query)[None].long()
+        with torch.no_grad():
+            expected = model(**inputs | {"global_attention_mask": is_global}).relevance_logits.item()
+            others = model(**inputs | {"global_attention_mask": 1 - is_global}).relevance_logits.item()
+            hidden = model.bert(**inputs | {"global_attention_mask": is_global}).last_hidden_state[0, 1]
+        assert score == pytest.approx(expected, abs=1e-5) and abs(others - expected) > 1e-4
+        torch.testing.assert_close(torch.tensor(vector), hidden, atol=1e-5, rtol=0)
+
+
+def test_a_pair_without_token_types_is_said(tmp_path, monkeypatch):
+    """XLM-R's own tokenizer gives none; the one that is saved with the BertLong does."""
+    said = []
+    monkeypatch.setattr("modeling_clir.modeling_bertlong.logger.warning_once", said.append)
+    save_roberta(tmp_path / "source")
+    assert main([str(tmp_path / "source"), str(tmp_path / "long")]) == 0
+    model = BertLongForXLRetrieval.from_pretrained(tmp_path / "long")
+    for name, single, pair in (("source", 0, 1), ("long", 0, 0)):
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / name)
+        said.clear()
+        model(**tokenizer("wer entdeckte", return_tensors="pt"))
+        assert len(said) == single
+        model(**tokenizer(["wer", "wer entdeckte"], ["marie curie", "radium"], padding=True, return_tensors="pt"))
+        assert len(said) == pair and all("nothing marks the query" in line for line in said)
 
 
 def test_longformer_refuses_what_it_cannot_do():
@@ -371,7 +612,7 @@ def test_sources_that_are_refused(tmp_path, capsys):
     path = tmp_path / "bert" / "config.json"
     stored = json.loads(path.read_text(encoding="utf-8"))
     for change, message in (
-        ({"model_type": "roberta"}, "'roberta'"),
+        ({"model_type": "electra"}, "'electra'"),
         ({"is_decoder": True}, "decoder"),
         ({"position_embedding_type": "relative_key"}, "relative_key"),
         ({"max_position_embeddings": 30}, "bert.embeddings.position_embeddings.weight has shape (24, 16)"),

@@ -3,7 +3,7 @@
 import copy
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ class PairTemplate:
     from texts that were tokenized apart.
 
     Args:
-        backend (`Tokenizer`): backend of a fast tokenizer.
+        backend (`Tokenizer` or `PythonBackend`): see [`plain_backend`].
 
     Attributes:
         special (`list[tuple[np.ndarray, np.ndarray, np.ndarray]]`): ids, token types and sides (-1) of the tokens
@@ -33,7 +33,7 @@ class PairTemplate:
     Raises `ValueError` if a row lacks a text or has special tokens inside one.
     """
 
-    def __init__(self, backend: Tokenizer):
+    def __init__(self, backend: "Tokenizer | PythonBackend"):
         row = backend.encode("a b", "c d")
         ids, types, sides = np.array(row.ids), np.array(row.type_ids), np.array(row.sequence_ids)
         places = [np.flatnonzero(sides == side) for side in (0, 1)]
@@ -66,15 +66,17 @@ class PairTemplate:
 @dataclass
 class PairEncoder:
     """
-    Makes rows `[CLS] query [SEP] document [SEP]` for any fast tokenizer. It cuts a query to `max_query_length` tokens,
-    at the end of a word (inside, if one word fills the query). Then it cuts the document so that the pair has at most
-    `max_length` tokens. A literal "[SEP]" in a text is text, not a separator.
+    Makes rows `[CLS] query [SEP] document [SEP]` for any tokenizer. It cuts a query to `max_query_length` tokens, at
+    the end of a word (inside, if one word fills the query). A tokenizer that is written in Python does not tell where
+    its words end: with such a one a query may be cut inside a word. Then it cuts the document so that the pair has at
+    most `max_length` tokens. A literal "[SEP]" in a text is text, not a separator; for a tokenizer written in Python
+    see [`PythonBackend`].
 
-    Threads may share an encoder: it tokenizes with its own copy of the tokenizer, and nothing changes the copy's
-    state.
+    Threads may share an encoder: nothing changes the state of the tokenizer with which it tokenizes. That is its own
+    copy of a fast tokenizer, and the same object if the tokenizer is written in Python.
 
     Args:
-        tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer.
+        tokenizer (`PreTrainedTokenizerBase`): any tokenizer.
         max_length (`int`): longest pair, in tokens, special tokens counted.
         max_query_length (`int`, defaults to 128): longest query, in tokens, special tokens not counted.
 
@@ -82,8 +84,8 @@ class PairEncoder:
     `attention_mask` and `sides` (0 for the query, 1 for the document, -1 for special tokens). `query_cut` and
     `document_cut` tell for each pair whether a text was cut.
 
-    Raises `ValueError` for a slow tokenizer, for a tokenizer whose pairs are not two texts with special tokens around
-    them, and if `max_length` leaves no room for a document.
+    Raises `ValueError` for a tokenizer whose pairs are not two texts with special tokens around them, and if
+    `max_length` leaves no room for a document.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -91,8 +93,6 @@ class PairEncoder:
     max_query_length: int = 128
 
     def __post_init__(self):
-        if not self.tokenizer.is_fast:
-            raise ValueError(f"{type(self.tokenizer).__name__} is not a fast tokenizer, which is needed for offsets")
         self.backend = plain_backend(self.tokenizer)
         self.template = PairTemplate(self.backend)
         self.room = self.max_length - self.max_query_length - self.template.number_of_special
@@ -105,7 +105,7 @@ class PairEncoder:
             )
 
     def __getstate__(self):
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # a pickled backend forgets a setting
+        return {of.name: getattr(self, of.name) for of in fields(self)}  # a pickled backend forgets a setting
 
     def __setstate__(self, state):
         self.__init__(**state)
@@ -126,7 +126,7 @@ class PairEncoder:
         """Cuts a document's ids, `(tokens,)`, to at most `length`, and keeps the side that the tokenizer keeps."""
         return ids[-length:] if self.tokenizer.truncation_side == "left" else ids[:length]
 
-    def encode(self, texts: list[str]) -> list[Encoding]:
+    def encode(self, texts: list[str]) -> "list[Encoding | PythonEncoding]":
         """
         Tokenizes each text, without special tokens and without cutting. Raises `ValueError` for a text with a lone
         surrogate.
@@ -138,22 +138,84 @@ class PairEncoder:
                 check_text(text, ascii(text[:60]))
             raise
 
-    def encode_queries(self, queries: list[str]) -> tuple[list[Encoding], list[bool]]:
+    def encode_queries(self, queries: list[str]) -> "tuple[list[Encoding | PythonEncoding], list[bool]]":
         """Tokenizes each query, to at most `max_query_length` tokens. Also tells which queries were cut."""
         encoded, limit = self.encode(queries), self.max_query_length
         cut = [len(encoding) > limit for encoding in encoded]
         long = [i for i, was_cut in enumerate(cut) if was_cut]
-        kept = self.encode([queries[i][: cut_end(encoded[i], limit)] for i in long])
-        for i, encoding in zip(long, kept):
-            encoding.truncate(limit)  # a part of a word may have more tokens than it had in the word
-            encoded[i] = encoding
+        if self.tokenizer.is_fast:
+            kept = self.encode([queries[i][: cut_end(encoded[i], limit)] for i in long])
+            for i, encoding in zip(long, kept):
+                encoded[i] = encoding
+        for i in long:
+            encoded[i].truncate(limit)  # a part of a word may have more tokens than it had in the word
         return encoded, cut
 
 
-def plain_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+@dataclass
+class PythonEncoding:
+    """
+    What a [`PythonBackend`] gives instead of an `Encoding`: `ids`, and of a pair also `type_ids`, `sequence_ids` and
+    `tokens`. It has no offsets.
+    """
+
+    ids: list[int]
+    type_ids: list[int] = field(default_factory=list)
+    sequence_ids: list[int | None] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def truncate(self, length: int, direction: str = "right"):
+        """Cuts the ids of a text, in place."""
+        self.ids = self.ids[max(0, len(self) - length) :] if direction == "left" else self.ids[:length]
+
+
+class PythonBackend:
+    """
+    Does for a tokenizer that is written in Python, such as XLM's, what this package asks of a fast tokenizer's
+    backend. The methods are those of `Tokenizer`. They do not change the tokenizer's state.
+
+    Special tokens written out in a text are text, because the tokenizer is not asked to look for them. A class that
+    itself leaves one whole, such as one that splits at spaces only, still gives the special token's id.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.tokenizer = tokenizer
+
+    def encode_batch(self, texts: list[str], add_special_tokens: bool = False) -> list[PythonEncoding]:
+        """Tokenizes texts. Special tokens are never added here, see `post_process`."""
+        tokens = [self.tokenizer.tokenize(text, split_special_tokens=True) for text in texts]
+        return [PythonEncoding(self.tokenizer.convert_tokens_to_ids(of_text)) for of_text in tokens]
+
+    def encode(self, first: str, second: str) -> PythonEncoding:
+        """Makes the row of a pair."""
+        pair = [encoding.ids for encoding in self.encode_batch([first, second])]
+        ids = self.tokenizer.build_inputs_with_special_tokens(*pair)
+        marked = self.tokenizer.build_inputs_with_special_tokens([-1] * len(pair[0]), [-2] * len(pair[1]))
+        return PythonEncoding(
+            ids,
+            self.tokenizer.create_token_type_ids_from_sequences(*pair),
+            [{-1: 0, -2: 1}.get(i) for i in marked],
+            self.tokenizer.convert_ids_to_tokens(ids),
+        )
+
+    def post_process(self, encoding: PythonEncoding) -> PythonEncoding:
+        """Adds the special tokens of a single text."""
+        return PythonEncoding(self.tokenizer.build_inputs_with_special_tokens(encoding.ids))
+
+    def num_special_tokens_to_add(self, is_pair: bool) -> int:
+        return self.tokenizer.num_special_tokens_to_add(is_pair)
+
+
+def plain_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer | PythonBackend:
     """
     Copies a fast tokenizer's backend. The copy does not truncate or pad, and takes special tokens in a text for text.
+    A tokenizer that is written in Python gets a [`PythonBackend`].
     """
+    if not tokenizer.is_fast:
+        return PythonBackend(tokenizer)
     backend = copy.deepcopy(tokenizer).backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
@@ -221,4 +283,4 @@ def batches_by_length(
             bar.update(len(part))
 
 
-__all__ = ["PairEncoder", "PairTemplate", "batches_by_length", "pad_rows", "plain_backend"]
+__all__ = ["PairEncoder", "PairTemplate", "PythonBackend", "batches_by_length", "pad_rows", "plain_backend"]

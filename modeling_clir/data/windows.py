@@ -75,7 +75,7 @@ class WindowEncoder:
         doc_stride (`int`, defaults to 128): tokens that a window shares with the next one.
         max_question_length (`int`, defaults to 64): longest question in tokens; longer ones are cut at the end.
 
-    Raises `ValueError` if the lengths leave no room for a context.
+    Raises `ValueError` for a tokenizer that is written in Python, and if the lengths leave no room for a context.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -84,6 +84,11 @@ class WindowEncoder:
     max_question_length: int = 64
 
     def __post_init__(self):
+        if not self.tokenizer.is_fast:
+            raise ValueError(
+                f"a {type(self.tokenizer).__name__} is written in Python and gives no offsets, by which an answer is "
+                "found in its context: to answer questions choose a model with a fast tokenizer"
+            )
         self.pairs = PairEncoder(self.tokenizer, self.max_length, self.max_question_length)
         if not 0 <= self.doc_stride < self.pairs.room:
             raise ValueError(

@@ -71,7 +71,8 @@ def encode_layers(
 
     Args:
         model (`PreTrainedModel`): an encoder that returns hidden states.
-        tokenizer (`PreTrainedTokenizerBase`): a fast tokenizer. Special tokens written out in a text are text.
+        tokenizer (`PreTrainedTokenizerBase`): any tokenizer. Special tokens written out in a text are text, see
+            [`plain_backend`].
         texts (`list[str]`).
         max_length (`int`, *optional*): cuts texts to this many tokens. Defaults to what both model and tokenizer take.
         max_tokens_per_batch (`int`, defaults to 8192): rows of a batch times the tokens of its longest row.
@@ -79,11 +80,9 @@ def encode_layers(
             folder of temporary files.
         progress (`bool`, defaults to `True`): show a bar on stderr.
 
-    Raises `ValueError` for a length that the model does not take, for a tokenizer that is slow or not the model's, and
-    for vectors that are not numbers. Raises `OSError` if the folder has no room for the vectors.
+    Raises `ValueError` for a length that the model does not take, for a tokenizer that is not the model's, and for
+    vectors that are not numbers. Raises `OSError` if the folder has no room for the vectors.
     """
-    if not tokenizer.is_fast:
-        raise ValueError(f"{type(tokenizer).__name__} is not a fast tokenizer; only those tell what is cut")
     max_length = longest_input(model, tokenizer, max_length)
     fit_tokenizer(tokenizer, model)
     backend = plain_backend(tokenizer)

@@ -27,6 +27,7 @@ RUNNERS = {
     "base": run_pretraining,
     "demo": run_pretraining,
     "xquad": run_pretraining,
+    "e5": run_pretraining,
     "clir": run_clir,
     "mlqa": run_mlqa,
 }

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
-from transformers import BertModel
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel
 
 import run_clir
 import run_pretraining
@@ -33,9 +33,21 @@ def dense(tiny_bert, tmp_path_factory):
     return folder
 
 
-def test_a_reranker_as_teacher(tiny_bert, dense):
-    teacher = Teacher(str(tiny_bert), ("query: ", "passage: "))  # a reranker gets no prompts
-    expected = CrossEncoder(str(tiny_bert), activation_fn=torch.nn.Identity()).predict(PAIRS)
+@pytest.fixture(scope="module")
+def reranker(tiny_bert, tmp_path_factory):
+    """Saves a reranker with room for a document beside the longest query."""
+    folder = tmp_path_factory.mktemp("reranker") / "bert"
+    torch.manual_seed(0)
+    BertForSequenceClassification(BertConfig.from_pretrained(tiny_bert, max_position_embeddings=256)).save_pretrained(
+        folder
+    )
+    AutoTokenizer.from_pretrained(tiny_bert, model_max_length=256).save_pretrained(folder)
+    return folder
+
+
+def test_a_reranker_as_teacher(reranker):
+    teacher = Teacher(str(reranker), ("query: ", "passage: "))  # a reranker gets no prompts
+    expected = CrossEncoder(str(reranker), activation_fn=torch.nn.Identity()).predict(PAIRS)
     assert teacher.dense is None and teacher.score(PAIRS) == pytest.approx(expected.tolist(), abs=1e-5)
 
 
@@ -70,7 +82,7 @@ def taught_collection(sample_collection, dense, tmp_path_factory):
     folder = tmp_path_factory.mktemp("taught") / "en-de"
     shutil.copytree(sample_collection / "en-de", folder)
     with pytest.MonkeyPatch.context() as patch:
-        run_here(patch, "scripts/first_stage.py", folder, "--k", "12")
+        run_here(patch, "scripts/first_stage.py", folder, "--model", dense, "--k", "12")
         run_here(patch, "scripts/first_stage.py", folder, "--teacher_model", dense, "--prompts", "q: ", "p: ")
     return folder
 
@@ -91,7 +103,7 @@ def test_scores_of_a_collection(taught_collection, dense, mistake):
 
 @pytest.mark.parametrize("loss", ["margin_mse", "kl", "listwise"])
 def test_finetuning_on_scores(loss, call, mistake, taught_collection, sample_collection, tiny_bert, tmp_path):
-    flags = ("--do_train", "--fold", "0", "--num_train_epochs", "1", "--num_negatives", "3", "--rr_loss", loss)
+    flags = ("--do_train", "--fold", "0", "--num_train_epochs", "1", "--num_negatives", "1", "--rr_loss", loss)
     command = clir_command(tiny_bert, [taught_collection], tmp_path / "out", *flags, "--learning_rate", "1e-3")
     call(run_clir, command)
     assert read_run(tmp_path / "out/en-de.run")
@@ -105,22 +117,22 @@ def test_finetuning_on_scores(loss, call, mistake, taught_collection, sample_col
 
 
 @pytest.fixture(scope="module")
-def taught_corpus(tiny_bert, dense, tmp_path_factory):
+def taught_corpus(reranker, dense, tmp_path_factory):
     folder = tmp_path_factory.mktemp("taught") / "corpus"
     with pytest.MonkeyPatch.context() as patch:
-        options = ("--negatives_from", dense, "--negatives_margin", "1", "--teacher_model", tiny_bert)
+        options = ("--negatives_from", dense, "--negatives_margin", "1", "--teacher_model", reranker)
         options += ("--languages", "en,de", "--num_negatives", "2", "--documents", REPOSITORY / "sample/train")
         run_here(patch, "scripts/build_corpus.py", folder, *options, "--same_language")
     return folder
 
 
-def test_scores_of_a_corpus(taught_corpus, tiny_bert):
+def test_scores_of_a_corpus(taught_corpus, reranker):
     """The teacher scores the very texts that the trained model reads."""
     pairs = ["en-de", "de-de"]
     dataset = PretrainingDataset(str(taught_corpus), {"rr": pairs}, num_negatives=2, teacher_scores=True)
     examples = [dataset[ExampleKey("rr", pair, i, 0, side)] for pair in pairs for i in range(6) for side in (0, 1)]
     pairs = [(example.query, document) for example in examples for document in example.documents]
-    expected = Teacher(str(tiny_bert)).score(pairs)
+    expected = Teacher(str(reranker)).score(pairs)
     assert [score for example in examples for score in example.teacher_scores] == pytest.approx(expected, abs=1e-4)
     assert len({example.pair for example in examples}) == 3
 
@@ -138,8 +150,8 @@ def test_pretraining_on_scores(loss, call, mistake, taught_corpus, sample_corpus
     assert "en-de/train.parquet has no teacher's scores" in message and not (tmp_path / "none").exists()
 
 
-def test_a_corpus_whose_sections_have_no_negatives(tiny_bert, tmp_path):
+def test_a_corpus_whose_sections_have_no_negatives(reranker, tmp_path):
     sections = read_documents(REPOSITORY / "sample/train", ["en", "de"])[:1]
-    write_corpus(tmp_path / "c", sections, ["en", "de"], 0.0, 2, teacher_model=str(tiny_bert))
+    write_corpus(tmp_path / "c", sections, ["en", "de"], 0.0, 2, teacher_model=str(reranker))
     (row,) = pq.read_table(tmp_path / "c/pairs/en-de/train.parquet").to_pylist()
     assert row["source_negatives"] == [] and {len(scores) for scores in row["target_scores"]} == {1}

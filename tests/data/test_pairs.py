@@ -237,7 +237,9 @@ def test_python_tokenizers_make_the_same_rows(python_folder):
         plain = tokenizer(query, document, split_special_tokens=True, return_token_type_ids=True)
         ids, sides = encoded["input_ids"][row], encoded["sides"][row]
         assert ids == plain["input_ids"] and encoded["token_type_ids"][row] == plain["token_type_ids"]
-        assert [side == -1 for side in sides] == [i in special for i in ids]
+        assert all(i in special for i, side in zip(ids, sides) if side == -1)
+        if "vocab.json" in tokenizer.vocab_files_names.values():  # the Japanese class never splits a literal [SEP]
+            assert [side == -1 for side in sides] == [i in special for i in ids]
         length = len(tokenizer.tokenize(query, split_special_tokens=True))
         assert sides.count(0) == length and sides[1 : 1 + length] == [0] * length
     assert not any(encoded["query_cut"]) and not any(encoded["document_cut"])
@@ -261,8 +263,7 @@ def test_python_tokenizers_at_the_doors(python_folder):
     reranker = Reranker.from_pretrained(python_folder, max_length=40, max_query_length=12)
     pairs = [("q1 q2", "d1 d2 d3"), (LITERAL[:8], "d1"), ("q1", "d1 " * 60)]
     tokenizer, model = reranker.encoder.tokenizer, reranker.model
-    types = "token_type_ids" in tokenizer.model_input_names
-    assert types == (model.config.model_type == "bert")
+    assert "token_type_ids" not in tokenizer.model_input_names  # neither class gives them unasked
     scores = reranker.score(pairs, progress=False)
     assert reranker.counts == {"pairs": 3, "queries_cut": 0, "documents_cut": 1}
     with torch.no_grad():

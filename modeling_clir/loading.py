@@ -423,9 +423,10 @@ def gives_token_types(tokenizer: PreTrainedTokenizerBase) -> bool:
 @torch.no_grad()
 def check_forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **options):
     """
-    Computes two short rows, with `options` of the model's `forward`, and the shorter one alone. If padding changes the result of the shorter one, the tokenizer
-    pads on the other side from now on (logged). An XLNet needs the left, since it scores a text by its last column. The
-    results are compared only in float32 on a CPU: elsewhere rounding depends on the batch too.
+    Computes two short rows, with `options` of the model's `forward`, and the shorter one alone. If padding changes the
+    result of the shorter one, the tokenizer pads on the other side from now on (logged). An XLNet needs the left, since
+    it scores a text by its last column. The results are compared only in float32 on a CPU: elsewhere rounding depends
+    on the batch too.
 
     Raises `ValueError` with the reason if the tokenizer's output is not enough, and if padding changes the result on
     either side.

@@ -1,5 +1,6 @@
 """Base class of the trainers of all tasks: batches, timing, scale of the loss."""
 
+import os
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
@@ -15,6 +16,14 @@ from .training_arguments import XLRetrievalTrainingArguments
 
 
 SPEED = ("tokens", "batches", "waited", "seconds")
+
+
+def tokenize_alone(worker: int):
+    """
+    Makes a worker process of a data loader tokenize in its one thread. With `TOKENIZERS_PARALLELISM=true` it would
+    wait for ever for the threads of the main process, which a fork does not copy.
+    """
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 class EpochCallback(TrainerCallback):
@@ -138,6 +147,7 @@ class XLRetrievalTrainer(Trainer, ABC):
             batch_sampler=batches,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
+            worker_init_fn=tokenize_alone,
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
             prefetch_factor=self.args.dataloader_prefetch_factor,
             persistent_workers=persistent_workers,

@@ -1,5 +1,7 @@
 """Batches of worker processes. The start method spawn pickles dataset and collator."""
 
+import multiprocessing
+import os
 import pickle
 
 import pytest
@@ -54,3 +56,21 @@ def test_batches_of_workers_are_those_of_the_process(kind, tokenizer, tmp_path):
         for name, value in expected.items():
             same = torch.equal(found[name], value) if isinstance(value, torch.Tensor) else found[name] == value
             assert same, name
+
+
+def first_batch_of_a_worker(tokenizer, folder):
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    tokenizer(["a b"] * 1000)  # starts the threads, which the worker will not have
+    options = {"dataloader_num_workers": 1, "dataloader_multiprocessing_context": "fork"}
+    trainer = make_trainer("pretraining", tokenizer, folder, **options)
+    next(iter(trainer.get_train_dataloader()))
+
+
+def test_workers_do_not_wait_for_threads_of_the_tokenizer(tokenizer, tmp_path):
+    process = multiprocessing.get_context("spawn").Process(target=first_batch_of_a_worker, args=(tokenizer, tmp_path))
+    process.start()
+    process.join(60)
+    if process.is_alive():
+        process.kill()
+        pytest.fail("the worker never gave a batch")
+    assert process.exitcode == 0

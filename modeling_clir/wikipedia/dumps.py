@@ -1,12 +1,85 @@
-"""Reads the dumps of a Wikipedia: XML files of pages, and the SQL files beside them."""
+"""
+Reads the dumps of a Wikipedia: the XML files of its pages, and which SQL files lie beside them.
 
+The package mwxml is not used: it keeps an empty element of each page that it has read (its memory grows with the file),
+gives no place for what is damaged, and reads whatever is before the first page of a part.
+"""
+
+import bz2
+import codecs
+import gzip
+import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple
+from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 
-from .articles import Article
-from .topics import Topics
+from ..data.files import list_files
+from ..names import missing_path
+from .articles import Article, ArticleSection
+from .wikitext import CATEGORY, FILE, MEDIA, Site, clean_title, sections
+
+
+if TYPE_CHECKING:
+    from .topics import Topics
+
+
+TEMPLATE = 10  # number of the namespace
+# English names of the namespaces; they work in all languages, besides the wiki's own.
+ENGLISH = {
+    "media": MEDIA,
+    "special": -1,
+    "talk": 1,
+    "user": 2,
+    "user talk": 3,
+    "project": 4,
+    "project talk": 5,
+    "file": FILE,
+    "file talk": 7,
+    "image": FILE,
+    "mediawiki": 8,
+    "mediawiki talk": 9,
+    "template": TEMPLATE,
+    "template talk": 11,
+    "help": 12,
+    "help talk": 13,
+    "category": CATEGORY,
+    "category talk": 15,
+}
+
+# Why a page is not read as an article. `counts` of `read_articles` has them as keys.
+REASONS = ("other namespace", "no revision", "not wikitext", "redirect", "disambiguation page", "list", "stub")
+# Articles with less plain text are stubs. Half of them have a lead alone, so that there is no section to align, and
+# many are made by programs from one table.
+SHORTEST = 300  # characters
+# Articles with a larger part of their text in items of lists are lists.
+LARGEST_LISTED = 0.5
+
+REDIRECT = re.compile(r"\s*#[^\W\d_]+\s*:?\s*\[\[:?([^\[\]|\n]+)")
+DISAMBIGUATION = "__DISAMBIG__"
+TEMPLATE_NAME = re.compile(r"\{\{\s*([^|{}<>\n#]+?)\s*[|}\n]")
+# Templates of disambiguation pages in wikis with many readers; others are learned from the dump's own templates.
+DISAMBIGUATION_TEMPLATES = frozenset(
+    ("Disambiguation", "Disambig", "Dab", "Hndis", "Geodis", "Surname", "Begriffsklärung", "BKL", "Homonymie")
+    + ("Homonymes", "Desambiguación", "Disambigua", "Desambiguação", "Doorverwijspagina", "Dp", "Неоднозначность")
+    + ("消歧义", "消歧義", "Aimai", "曖昧さ回避", "توضيح", "ابهام‌زدایی", "פירושונים", "동음이의")
+)
+CHUNK = 1 << 18  # bytes
+
+NAME = re.compile(
+    r"(?P<wiki>\w+)wiki-(?P<date>\d{8}|latest)-pages-articles(?P<stream>-multistream)?(?P<part>\d*)\.xml"
+    r"(?P<range>-p\d+p\d+)?(?P<rest>[\w-]*)(?:\.bz2|\.gz)?"
+)
+WIKI_NAME = re.compile(r"wiki\.xml(?:\.bz2|\.gz)?")
+SQL_TABLES = ("page_props", "langlinks", "page")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -18,7 +91,7 @@ class Dump:
         language (`str`).
         files (`list[Path]`): XML files `pages-articles`, plain, `.bz2` or `.gz`. One task reads one file.
         page_props, langlinks, page (`Path`, *optional*): SQL dumps, plain or `.gz`.
-        date (`str`, *optional*): date in the files' names, such as `"20240501"`.
+        date (`str`, *optional*): date in the files' names, such as `"20240501"` or `"latest"`.
     """
 
     language: str
@@ -33,25 +106,267 @@ def find_dumps(folder: Path, languages: list[str]) -> list[Dump]:
     """
     Finds the dumps of the languages in a folder and its subfolders, in the order of `languages`.
 
-    A file of pages is named `{language}wiki-*-pages-articles*.xml`, or is the file `wiki.xml` in a folder whose name
-    ends in `_{language}` or is the language; each may end in `.bz2` or `.gz`. Raises `FileNotFoundError` for a language
-    without one (the message says what to fetch), and `ValueError` for dumps of several dates, and for parts beside the
-    whole.
+    A file of pages has the name that it has at the source, `{language}wiki-{date}-pages-articles...xml...`, or is the
+    file `wiki.xml` in a folder whose name ends in the language (`minidump_de`, `de`); each may end in `.bz2` or `.gz`.
+    SQL dumps are named `{language}wiki-{date}-page_props.sql`, or `page_props.sql` in the folder of the `wiki.xml`.
+
+    Raises `FileNotFoundError` for a language without pages (the message says what to fetch), and `ValueError` for
+    dumps of several dates, and for several forms of the same pages, such as parts beside the whole.
     """
-    raise NotImplementedError
+    if not folder.is_dir():
+        raise FileNotFoundError(missing_path(folder))
+    files = list_files(folder)
+    return [find_dump(folder, files, language) for language in languages]
 
 
-def read_articles(file: Path, language: str, topics: Topics, counts: Counter) -> Iterator[Article]:
+def find_dump(folder: Path, files: list[Path], language: str) -> Dump:
+    wiki = language.replace("-", "_")
+    named = {file: name for file in files if (name := NAME.fullmatch(file.name)) and name["wiki"] == wiki}
+    kept = re.compile(rf"(?:.*[_-])?{re.escape(language)}")
+    found = list(named) or [f for f in files if WIKI_NAME.fullmatch(f.name) and kept.fullmatch(f.parent.name)]
+    if not found:
+        raise FileNotFoundError(
+            f"{folder} has no dump of {language!r}; fetch {wiki}wiki-DATE-pages-articles.xml.bz2 and "
+            f"{wiki}wiki-DATE-page_props.sql.gz"
+        )
+    if len(dates := sorted({name["date"] for name in named.values()})) > 1:
+        raise ValueError(f"{folder} has dumps of {language!r} of several dates ({', '.join(dates)}); keep one")
+    forms = {(name["stream"], bool(name["part"])): file.name for file, name in named.items()}
+    if len(forms) > 1 or (not named and len(found) > 1):
+        first, second = list(forms.values() or map(str, found))[:2]
+        raise ValueError(f"{folder} has the pages of {language!r} in several forms, {first} and {second}; keep one")
+    dump = Dump(language, sorted(found, key=part_number), date=dates[0] if dates else None)
+    for table in SQL_TABLES:
+        own = [f for f in files if f.parent == found[0].parent and re.fullmatch(rf"{table}\.sql(?:\.gz)?", f.name)]
+        sql = [f for f in files if re.fullmatch(rf"{wiki}wiki-(?:\d{{8}}|latest)-{table}\.sql(?:\.gz)?", f.name)]
+        if not named:
+            sql += own
+        if len(sql) > 1:
+            raise ValueError(f"{folder} has several dumps of the table {table!r} for {language!r}; keep one")
+        setattr(dump, table, sql[0] if sql else None)
+    return dump
+
+
+def part_number(file: Path) -> tuple[int, str]:
+    name = NAME.fullmatch(file.name)
+    return int(name["part"] or 0) if name else 0, file.name
+
+
+class Stream:
+    """
+    The bytes of a file, plain, `.bz2` (also of several streams) or `.gz`, unpacked. Counts them, and checks that they
+    are UTF-8.
+
+    Raises `ValueError` for a damaged file and for bytes that are not UTF-8, with the file and the number of the byte
+    (of the unpacked file).
+    """
+
+    def __init__(self, file: Path):
+        self.file = file
+        self.position = 0
+        self.decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def chunks(self) -> Iterator[bytes]:
+        openers = {".bz2": bz2.open, ".gz": gzip.open}
+        stream: IO[bytes]
+        with openers.get(self.file.suffix, open)(self.file, "rb") as stream:
+            while chunk := self.read(stream):
+                yield chunk
+        self.check(b"", final=True)
+
+    def read(self, stream: IO[bytes]) -> bytes:
+        try:
+            chunk = stream.read(CHUNK)
+        except (EOFError, zlib.error, OSError) as error:
+            if getattr(error, "errno", None):
+                raise
+            raise ValueError(
+                f"{self.file}: damaged or cut off after byte {self.position} of its text ({error}); fetch it again"
+            ) from error
+        self.check(chunk)
+        self.position += len(chunk)
+        return chunk
+
+    def check(self, chunk: bytes, final: bool = False):
+        kept = len(self.decoder.getstate()[0])
+        try:
+            self.decoder.decode(chunk, final)
+        except UnicodeDecodeError as error:
+            place = self.position - kept + error.start
+            raise ValueError(f"{self.file}: not UTF-8 at byte {place} of its text ({error.reason})") from error
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pages
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Page(NamedTuple):
+    """
+    A page of a dump.
+
+    Args:
+        page_id (`int`).
+        namespace (`int`): 0 for articles.
+        title (`str`): without the name of the namespace.
+        redirect (`str`, *optional*): title of the page that this one redirects to.
+        text (`str`, *optional*): wikitext of the last revision; `None` without a revision.
+        model (`str`): `"wikitext"`, or another format of the text.
+    """
+
+    page_id: int
+    namespace: int
+    title: str
+    redirect: str | None
+    text: str | None
+    model: str
+
+
+def read_pages(file: Path, language: str) -> Iterator[tuple[Site, Page]]:
+    """
+    Reads the pages of a dump in the order of the file, each with the site of the dump; one page is in memory at a
+    time.
+
+    Raises `ValueError` with file and place for a file that is damaged, cut off, empty or not a dump.
+    """
+    stream = Stream(file)
+    parser = XMLPullParser(events=("start", "end"))
+    root, site, last = None, Site(language, dict(ENGLISH)), "the start"
+    try:
+        for chunk in stream.chunks():
+            parser.feed(chunk)
+            for event, element in parser.read_events():
+                if root is None:
+                    root = element
+                    if local(root) != "mediawiki":
+                        raise ValueError(f"{file}: not a dump of a wiki: the root is <{local(root)}>, not <mediawiki>")
+                elif event == "end" and local(element) == "page":
+                    page = read_page(file, element, site)
+                    last = f"page {page.page_id} ({page.title!r})"
+                    yield site, page
+                    root.clear()
+                elif event == "end" and local(element) == "siteinfo":
+                    site = Site(language, ENGLISH | namespaces(element))
+        if root is None:
+            raise ValueError(f"{file}: empty")
+        parser.close()
+    except ParseError as error:
+        what = "cut off" if stream.position and "no element found" in str(error) else "broken XML"
+        if "unclosed" in str(error):
+            what = "cut off"
+        raise ValueError(
+            f"{file}: {what} in line {error.position[0]}, after {last} ({error}); fetch it again"
+        ) from error
+
+
+def local(element: Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def children(element: Element) -> dict[str, Element]:
+    """Returns the last child of each name."""
+    return {local(child): child for child in element}
+
+
+def namespaces(siteinfo: Element) -> dict[str, int]:
+    spaces = children(siteinfo).get("namespaces", ())
+    return {space.text.lower(): int(space.get("key", 0)) for space in spaces if space.text}
+
+
+def read_page(file: Path, element: Element, site: Site) -> Page:
+    """Raises `ValueError` with the file for a page without title or number."""
+    parts = children(element)
+    title = (parts["title"].text or "") if "title" in parts else ""
+    number = (parts["id"].text or "") if "id" in parts else ""
+    if not title or not number.isascii() or not number.isdigit():
+        raise ValueError(f"{file}: a page has the title {title!r} and the id {number!r}; is it a dump of a wiki?")
+    prefix, colon, rest = title.partition(":")
+    named = site.namespaces.get(prefix.lower()) if colon else None
+    space = int(parts["ns"].text or 0) if "ns" in parts else named or 0
+    if space and named == space:
+        title = rest
+    revision = children(parts["revision"]) if "revision" in parts else {}
+    text = (revision["text"].text or "") if "text" in revision else None
+    model = (revision["model"].text or "") if "model" in revision else "wikitext"
+    redirect = None
+    if "redirect" in parts:
+        redirect = parts["redirect"].get("title")
+    # Dumps of 2011 mark redirects without a title, those before do not mark them.
+    old = "redirect" in parts or "ns" not in parts
+    if redirect is None and old and text and (target := REDIRECT.match(text)):
+        redirect = target[1]
+    redirect = clean_title(redirect) if redirect else None
+    return Page(int(number), space, " ".join(title.replace("_", " ").split()), redirect, text, model)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Articles
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def read_articles(file: Path, language: str, topics: "Topics", counts: Counter) -> Iterator[Article]:
     """
     Reads the articles of one XML file, in the order of the file; one page is in memory at a time.
 
     Args:
-        counts (`Counter`): gets `"articles"`, and the number of pages that were left out, by reason: one of `REASONS`.
-            Also `"links"` and `"links to missing pages"`.
+        file (`Path`).
+        language (`str`).
+        topics (`Topics`): index that has been built from this file and the others.
+        counts (`Counter`): gets the number of `"articles"`, of pages that are left out by reason (one of `REASONS`),
+            of `"links"` to articles, and of `"links without an article"` (which have no key).
 
-    Raises `ValueError` with file and place for a file that is damaged, and for duplicate page ids.
+    Raises `ValueError` with file and place for a file that is damaged, or is not one of the index's.
     """
-    raise NotImplementedError
+    templates = DISAMBIGUATION_TEMPLATES | topics.disambiguation_templates(language)
+    for site, page in read_pages(file, language):
+        found: list = []
+        reason = why_not(page, topics, language, templates)
+        if reason is None:
+            found = sections(page.text or "", site)
+            reason = too_little([(section.text, section.listed) for section in found])
+        if reason is not None:
+            counts[reason] += 1
+            continue
+        if (key := topics.key(language, page.title)) is None:
+            raise ValueError(f"{file}: the index {topics.path} lacks the page {page.title!r}; build it anew")
+        kept = []
+        for section in found:
+            links = topics.keys(language, section.links)
+            counts["links"] += len(links)
+            counts["links without an article"] += len(section.links) - len(links)
+            kept.append(ArticleSection(section.heading, section.level, section.text, links))
+        counts["articles"] += 1
+        yield Article(key, language, str(page.page_id), page.title, kept)
 
 
-__all__ = ["Dump", "find_dumps", "read_articles"]
+def why_not(page: Page, topics: "Topics", language: str, templates: frozenset[str]) -> str | None:
+    """Returns why a page is no article, as far as that shows before its text is cleaned; see `REASONS`."""
+    if page.namespace:
+        return "other namespace"
+    if page.redirect:
+        return "redirect"
+    if page.text is None:
+        return "no revision"
+    if page.model != "wikitext":
+        return "not wikitext"
+    if topics.is_disambiguation(language, page.title) or DISAMBIGUATION in page.text:
+        return "disambiguation page"
+    if any(clean_title(name[1]) in templates for name in TEMPLATE_NAME.finditer(page.text)):
+        return "disambiguation page"
+    return None
+
+
+def too_little(texts: list[tuple[str, int]]) -> str | None:
+    """
+    Returns `"stub"` or `"list"` for an article that has too little text, else `None`.
+
+    Args:
+        texts (`list[tuple[str, int]]`): for each section its text, and the number of characters in items of lists.
+    """
+    length = sum(len(text) for text, _ in texts)
+    if length < SHORTEST:
+        return "stub"
+    return "list" if sum(listed for _, listed in texts) > LARGEST_LISTED * length else None
+
+
+__all__ = ["REASONS", "Dump", "Page", "find_dumps", "read_articles", "read_pages", "too_little"]

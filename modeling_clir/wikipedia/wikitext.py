@@ -11,7 +11,7 @@ of the speed: see results/wikipedia.md.)
 import html
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import NamedTuple
 
 
@@ -48,9 +48,14 @@ BRACKETS = re.compile(r"\[\[|\]\]")
 PREFIXED_LINES = re.compile(r"^[ \t]*(?:\[\[[^\[\]|\n:]+:[^\[\]\n]*\]\][ \t]*)+$", re.MULTILINE)
 LANGUAGE_LINK = re.compile(r"[a-z]{2,3}(?:-[a-z]{2,})*:\S|simple:\S")  # de:Berlin, zh-min-nan:...; not Re:Zero
 
-EXTERNAL_LINK = re.compile(r"\[(?:(?:https?|ftp)://|//|mailto:)[^\s\[\]]+[ \t]*([^\[\]\n]*(?:\[\[[^\[\]\n]*\]\][^\[\]\n]*)*)\]")
+EXTERNAL_LINK = re.compile(
+    r"\[(?:(?:https?|ftp)://|//|mailto:)[^\s\[\]]+[ \t]*([^\[\]\n]*(?:\[\[[^\[\]\n]*\]\][^\[\]\n]*)*)\]"
+)
 LINK = re.compile(r"\[\[([^\[\]|\n]*)(?:\|((?:[^\[\]]|\[(?!\[)[^\[\]]*\](?!\]))*))?\]\]")
-BLOCK_TAG = re.compile(r"<(?:br|p|div|li|ul|ol|dd|dt|dl|tr|h[1-6]|center|blockquote|hr)(?=[\s/>])[^<>]*>|</(?:p|div|li)\s*>", re.IGNORECASE)
+BLOCK_TAG = re.compile(
+    r"<(?:br|p|div|li|ul|ol|dd|dt|dl|tr|h[1-6]|center|blockquote|hr)(?=[\s/>])[^<>]*>|</(?:p|div|li)\s*>",
+    re.IGNORECASE,
+)
 ANY_TAG = re.compile(r"</?[a-z][a-z0-9]*(?:\s[^<>]*)?/?>", re.IGNORECASE)
 QUOTES = re.compile(r"''+")
 VARIANT = re.compile(r"-\{(?!\{)([^{}]*)\}-")  # Chinese in several scripts: -{zh-hans:计算机; zh-hant:電腦;}-
@@ -230,9 +235,9 @@ def plain(wikitext: str, site: Site) -> tuple[list[str], list[str]]:
         target, text = link[1].strip(), link[2]
         if LANGUAGE_LINK.match(target):
             return ""
-        if not target.startswith(":") and target.partition(":")[0].strip().lower() not in site.namespaces:
-            if title := clean_title(html.unescape(target)):
-                links.append(title)
+        other = target.startswith(":") or target.partition(":")[0].strip().lower() in site.namespaces
+        if not other and (title := clean_title(html.unescape(target))):
+            links.append(title)
         return text or target.lstrip(":#")
 
     text = LINK.sub(show, EXTERNAL_LINK.sub(r"\1", CELLS.sub("", wikitext)))
@@ -268,4 +273,19 @@ def clean_title(title: str) -> str:
     return title[:1].upper() + title[1:]
 
 
-__all__ = ["Section", "Site", "clean_title", "sections"]
+def language_links(wikitext: str, languages: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Returns (language, title) of the links `[[de:Berlin]]` of a page to other languages, the first of each one."""
+    found: dict[str, str] = {}
+    if languages:
+        for link in link_pattern(languages).finditer(wikitext):
+            found.setdefault(link[1].lower().replace("-", "_"), clean_title(html.unescape(link[2])))
+    return [(language, title) for language, title in found.items() if title]
+
+
+@cache
+def link_pattern(languages: tuple[str, ...]) -> re.Pattern:
+    names = "|".join(re.escape(language).replace("_", "[-_]") for language in languages)
+    return re.compile(rf"\[\[\s*({names})\s*:([^\[\]|\n]+)(?:\|[^\[\]\n]*)?\]\]", re.IGNORECASE)
+
+
+__all__ = ["Section", "Site", "clean_title", "language_links", "sections"]

@@ -61,11 +61,11 @@ LARGEST_LISTED = 0.5
 REDIRECT = re.compile(r"\s*#[^\W\d_]+\s*:?\s*\[\[:?([^\[\]|\n]+)")
 DISAMBIGUATION = "__DISAMBIG__"
 TEMPLATE_NAME = re.compile(r"\{\{\s*([^|{}<>\n#]+?)\s*[|}\n]")
-# Templates of disambiguation pages in wikis with many readers; others are learned from the dump's own templates.
+# Templates of disambiguation pages in some large wikis. Those of a whole dump are learned from its own templates.
 DISAMBIGUATION_TEMPLATES = frozenset(
-    ("Disambiguation", "Disambig", "Dab", "Hndis", "Geodis", "Surname", "Begriffsklärung", "BKL", "Homonymie")
-    + ("Homonymes", "Desambiguación", "Disambigua", "Desambiguação", "Doorverwijspagina", "Dp", "Неоднозначность")
-    + ("消歧义", "消歧義", "Aimai", "曖昧さ回避", "توضيح", "ابهام‌زدایی", "פירושונים", "동음이의")
+    ("Disambiguation", "Disambig", "Hndis", "Geodis", "Begriffsklärung", "Homonymie", "Desambiguación", "Disambigua")
+    + ("Desambiguação", "Doorverwijspagina", "Неоднозначность", "消歧义", "消歧義", "Aimai", "曖昧さ回避", "توضيح")
+    + ("ابهام‌زدایی", "פירושונים", "동음이의")
 )
 CHUNK = 1 << 18  # bytes
 
@@ -349,11 +349,16 @@ def why_not(page: Page, topics: "Topics", language: str, templates: frozenset[st
         return "no revision"
     if page.model != "wikitext":
         return "not wikitext"
-    if topics.is_disambiguation(language, page.title) or DISAMBIGUATION in page.text:
-        return "disambiguation page"
-    if any(clean_title(name[1]) in templates for name in TEMPLATE_NAME.finditer(page.text)):
+    if topics.is_disambiguation(language, page.title) or is_disambiguation_text(page.text, templates):
         return "disambiguation page"
     return None
+
+
+def is_disambiguation_text(wikitext: str, templates: frozenset[str] = DISAMBIGUATION_TEMPLATES) -> bool:
+    """Tells whether a page says of itself, by a word or one of the `templates`, that it is a disambiguation page."""
+    if DISAMBIGUATION in wikitext:
+        return True
+    return any(clean_title(name[1]) in templates for name in TEMPLATE_NAME.finditer(wikitext))
 
 
 def too_little(texts: list[tuple[str, int]]) -> str | None:
@@ -369,4 +374,13 @@ def too_little(texts: list[tuple[str, int]]) -> str | None:
     return "list" if sum(listed for _, listed in texts) > LARGEST_LISTED * length else None
 
 
-__all__ = ["REASONS", "Dump", "Page", "find_dumps", "read_articles", "read_pages", "too_little"]
+__all__ = [
+    "REASONS",
+    "Dump",
+    "Page",
+    "find_dumps",
+    "is_disambiguation_text",
+    "read_articles",
+    "read_pages",
+    "too_little",
+]

@@ -243,10 +243,15 @@ def plain(wikitext: str, site: Site) -> tuple[list[str], list[str]]:
     text = LINK.sub(show, EXTERNAL_LINK.sub(r"\1", CELLS.sub("", wikitext)))
     text = LIST_ITEM.sub(LIST_MARK, INDENT.sub("", ANY_TAG.sub("", BLOCK_TAG.sub("\n", text))))
     text = QUOTES.sub(unquote, SWITCH.sub("", HEADING.sub(r"\2", text)))
-    text = html.unescape(VARIANT.sub(first_variant, text))
+    return clean_lines(VARIANT.sub(first_variant, text)), links
+
+
+def clean_lines(text: str) -> list[str]:
+    """Returns the lines of a text: without entities, brackets that have become empty, and surplus spaces."""
+    text = html.unescape(text)
     text = SPACES.sub(" ", AFTER_BRACKET.sub(r"\1", EMPTY_BRACKETS.sub("", text)))
     lines = (line.strip() for line in SPACE_BEFORE.sub(r"\1", text).split("\n"))
-    return [line for line in lines if line.strip(LIST_MARK)], links
+    return [line for line in lines if line.strip(LIST_MARK)]
 
 
 def unquote(quotes: re.Match) -> str:
@@ -288,4 +293,4 @@ def link_pattern(languages: tuple[str, ...]) -> re.Pattern:
     return re.compile(rf"\[\[\s*({names})\s*:([^\[\]|\n]+)(?:\|[^\[\]\n]*)?\]\]", re.IGNORECASE)
 
 
-__all__ = ["Section", "Site", "clean_title", "language_links", "sections"]
+__all__ = ["LIST_MARK", "Section", "Site", "clean_lines", "clean_title", "language_links", "sections"]

@@ -67,7 +67,7 @@ CELLS = re.compile(r"^[ \t]*\|.*$", re.MULTILINE)  # rows of broken tables, para
 EMPTY_BRACKETS = re.compile(r"[(（][\s,;:،、；，/–—-]*[)）]|\[\s*\]")
 AFTER_BRACKET = re.compile(r"([(（])[\s,;:،、；，]+")
 SPACES = re.compile(r"(?: [^\S\n]|[^\S\n ])[^\S\n]*")  # all but a single space
-SPACE_BEFORE = re.compile(r" ([,.;:!?)،。，、])(?=\s|$)")
+SPACE_BEFORE = re.compile(r" ([,.)،。，、])(?=\s|$)")  # not ; : ! ?, before which French has a space
 LIST_MARK = "\ue000"  # stands at the start of an item of a list until the text is clean
 
 
@@ -201,9 +201,11 @@ def end_of_tag(wikitext: str, mark: re.Match, closes: dict[str, re.Match | None]
         return start, start
     if tag not in closes or (closes[tag] and closes[tag].start() < start):
         closes[tag] = CLOSE[tag].search(wikitext, start)
-    if (close := closes[tag]) and not (tag == "ref" and OPEN_REFERENCE.search(wikitext, start, close.start())):
+    if not mark[0].endswith(">"):  # the start of a tag
+        start = mark.start()
+    elif (close := closes[tag]) and not (tag == "ref" and OPEN_REFERENCE.search(wikitext, start, close.start())):
         return close.start(), close.end()
-    if tag in LONE_TAGS:
+    elif tag in LONE_TAGS:
         return start, start
     end = NEXT_PARAGRAPH.search(wikitext, start)
     return (end.start(),) * 2 if end else (len(wikitext),) * 2

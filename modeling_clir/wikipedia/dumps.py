@@ -55,8 +55,9 @@ REASONS = ("other namespace", "no revision", "not wikitext", "redirect", "disamb
 # Articles with less plain text are stubs. Half of them have a lead alone, so that there is no section to align, and
 # many are made by programs from one table.
 SHORTEST = 300  # characters
-# Articles with a larger part of their text in items of lists are lists.
-LARGEST_LISTED = 0.5
+# Articles with a larger part of their text in items of lists are lists. Of 106 articles of the English Wikipedia the two
+# lists have .69 and .95, the others at most .58 (bibliographies, discographies, taxonomies).
+LARGEST_LISTED = 0.65
 
 REDIRECT = re.compile(r"\s*#[^\W\d_]+\s*:?\s*\[\[:?([^\[\]|\n]+)")
 DISAMBIGUATION = "__DISAMBIG__"
@@ -167,6 +168,8 @@ class Stream:
         self.decoder = codecs.getincrementaldecoder("utf-8")()
 
     def chunks(self) -> Iterator[bytes]:
+        if not self.file.stat().st_size:
+            return
         openers = {".bz2": bz2.open, ".gz": gzip.open}
         stream: IO[bytes]
         with openers.get(self.file.suffix, open)(self.file, "rb") as stream:

@@ -71,8 +71,8 @@ DISAMBIGUATION_TEMPLATES = frozenset(
 CHUNK = 1 << 18  # bytes
 
 NAME = re.compile(
-    r"(?P<wiki>\w+)wiki-(?P<date>\d{8}|latest)-pages-articles(?P<stream>-multistream)?(?P<part>\d*)\.xml"
-    r"(?P<range>-p\d+p\d+)?(?P<rest>[\w-]*)(?:\.bz2|\.gz)?"
+    r"(?P<wiki>\w+)wiki-(?P<date>\d{8}|latest)-pages-articles(?P<stream>-multistream)?(?P<part>\d*)"
+    r"(?:-sample)?\.xml(?:-p\d+p\d+)?[\w-]*(?:\.bz2|\.gz)?"
 )
 WIKI_NAME = re.compile(r"wiki\.xml(?:\.bz2|\.gz)?")
 SQL_TABLES = ("page_props", "langlinks", "page")

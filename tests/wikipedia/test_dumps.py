@@ -54,7 +54,9 @@ def test_a_folder_for_each_language_with_wiki_xml(tmp_path):
     touch(tmp_path, "minidump_de/wiki.xml.bz2", "minidump_de/langlinks.sql", "fr/wiki.xml", "minidump_nds/wiki.xml")
     touch(tmp_path, "wade/wiki.xml")
     german, french = find_dumps(tmp_path, ["de", "fr"])
-    assert german == Dump("de", [tmp_path / "minidump_de/wiki.xml.bz2"], langlinks=tmp_path / "minidump_de/langlinks.sql")
+    assert german == Dump(
+        "de", [tmp_path / "minidump_de/wiki.xml.bz2"], langlinks=tmp_path / "minidump_de/langlinks.sql"
+    )
     assert french == Dump("fr", [tmp_path / "fr/wiki.xml"])
 
 
@@ -100,8 +102,8 @@ def test_pages_are_the_same_however_they_are_packed(name, tmp_path):
 
 
 def test_a_title_with_a_slash_and_an_apostrophe_and_a_colon(tmp_path):
-    file = write_dump(tmp_path / "a.xml", [page(1, "AC/DC's \"Re:Zero\" & <more>")])
-    assert [p.title for _, p in read_pages(file, "en")] == ["AC/DC's \"Re:Zero\" & <more>"]
+    file = write_dump(tmp_path / "a.xml", [page(1, 'AC/DC\'s "Re:Zero" & <more>')])
+    assert [p.title for _, p in read_pages(file, "en")] == ['AC/DC\'s "Re:Zero" & <more>']
 
 
 def test_namespaces_come_from_the_dump(tmp_path):
@@ -115,7 +117,12 @@ def test_namespaces_come_from_the_dump(tmp_path):
 
 def test_old_dumps_name_neither_namespace_nor_redirect(tmp_path):
     """Their titles and texts tell."""
-    texts = [("A", "#REDIRECT [[b c#d]]"), ("Datei:X", "x"), ("B", "#weiterleitung: [[:C]]"), ("D", "# [[C]] is first")]
+    texts = [
+        ("A", "#REDIRECT [[b c#d]]"),
+        ("Datei:X", "x"),
+        ("B", "#weiterleitung: [[:C]]"),
+        ("D", "# [[C]] is first"),
+    ]
     pages = [re.sub("<ns>.*?</ns>", "", page(n, *pair)) for n, pair in enumerate(texts, start=1)]
     found = [p for _, p in read_pages(write_dump(tmp_path / "a.xml", pages, "de"), "de")]
     assert [(p.title, p.namespace, p.redirect) for p in found] == [

@@ -16,7 +16,7 @@ COLUMNS = ("ll_from", "ll_lang", "ll_title")
 @pytest.mark.parametrize("name", ["a.sql", "a.sql.gz"])
 def test_values_are_read_as_they_were_written(name, tmp_path):
     """Among them what cuts rows or changes values in other readers: `),(`, NULL in a title, escapes, quotes."""
-    titles = ["a),(b", "NULL,", "it's \"x\"", "back\\slash\\'", "two\nlines\ttab", "東京; ),", "", "(1,'de','x'),"]
+    titles = ["a),(b", "NULL,", 'it\'s "x"', "back\\slash\\'", "two\nlines\ttab", "東京; ),", "", "(1,'de','x'),"]
     rows = [(number, "de", title) for number, title in enumerate(titles)]
     assert list(read_table(write_sql(tmp_path / name, "langlinks", rows), "langlinks", COLUMNS)) == rows
 

@@ -39,9 +39,16 @@ def test_keys_are_wikidata_ids(tmp_path):
     """A language link is not asked then, and other properties are passed over."""
     props = [item(1, "Q64"), (1, "page_image_free", "x'y),(.jpg", None), item(2, "Q2"), item(99, "Q99")]
     english = make_dump(tmp_path, "en", articles("Berlin", "Other", "No id"), page_props=props)
-    german = make_dump(tmp_path, "de", articles("Andere", "Berlin"), page_props=[item(2, "Q64")], langlinks=[(1, "en", "Other")])
+    german = make_dump(
+        tmp_path, "de", articles("Andere", "Berlin"), page_props=[item(2, "Q64")], langlinks=[(1, "en", "Other")]
+    )
     index, counts = build(tmp_path, english, german)
-    assert [index.key("en", title) for title in ("Berlin", "Other", "No id", "Nothing")] == ["Q64", "Q2", "en:No id", None]
+    assert [index.key("en", title) for title in ("Berlin", "Other", "No id", "Nothing")] == [
+        "Q64",
+        "Q2",
+        "en:No id",
+        None,
+    ]
     assert [index.key("de", title) for title in ("Berlin", "Andere")] == ["Q64", "de:Andere"]
     assert counts["en", "Wikidata ids"] == 2 and counts["de", "Wikidata ids"] == 1
     assert index.languages == ["en", "de"]
@@ -51,7 +58,9 @@ def test_keys_are_wikidata_ids(tmp_path):
 def test_one_side_carries_the_language_link(side, tmp_path):
     links = {"en": [(2, "de", "Zwei")], "de": [(7, "en", "Two")]}
     english = make_dump(tmp_path, "en", articles("One", "Two"), langlinks=links["en"] if side != "de" else [])
-    german = make_dump(tmp_path, "de", articles("Zwei", "Drei", first=7), langlinks=links["de"] if side != "en" else [])
+    german = make_dump(
+        tmp_path, "de", articles("Zwei", "Drei", first=7), langlinks=links["de"] if side != "en" else []
+    )
     index, _ = build(tmp_path, english, german)
     assert [index.key("de", title) for title in ("Zwei", "Drei")] == ["en:Two", "de:Drei"]
     assert [index.key("en", title) for title in ("One", "Two")] == ["en:One", "en:Two"]
@@ -61,17 +70,25 @@ def test_links_join_over_other_languages_and_redirects(tmp_path):
     """en - fr - de - es, where German names a redirect in French: all have the English title, in any order."""
     dumps = {
         "en": make_dump(tmp_path, "en", articles("E", "Other"), langlinks=[]),
-        "de": make_dump(tmp_path, "de", articles("D"), langlinks=[(1, "fr", "Ancien_nom"), (1, "pl", "P"), (1, "es", "S")]),
-        "fr": make_dump(tmp_path, "fr", [*articles("F"), page(2, "Ancien nom", "", redirect="F")], langlinks=[(1, "en", "e")]),
+        "de": make_dump(
+            tmp_path, "de", articles("D"), langlinks=[(1, "fr", "Ancien_nom"), (1, "pl", "P"), (1, "es", "S")]
+        ),
+        "fr": make_dump(
+            tmp_path, "fr", [*articles("F"), page(2, "Ancien nom", "", redirect="F")], langlinks=[(1, "en", "e")]
+        ),
         "es": make_dump(tmp_path, "es", articles("S"), langlinks=[]),
     }
     for order in (["en", "de", "fr", "es"], ["es", "fr", "de", "en"]):
         index, counts = build(tmp_path, *(dumps[language] for language in order))
         expected = f"{order[0]}:{'E' if order[0] == 'en' else 'S'}"
-        assert {language: index.key(language, language[0].upper()) for language in ("en", "de", "fr")} == dict.fromkeys(
-            ("en", "de", "fr"), expected
+        assert {
+            language: index.key(language, language[0].upper()) for language in ("en", "de", "fr")
+        } == dict.fromkeys(("en", "de", "fr"), expected)
+        assert (index.key("es", "S"), index.key("fr", "Ancien nom"), index.key("en", "Other")) == (
+            expected,
+            expected,
+            "en:Other",
         )
-        assert (index.key("es", "S"), index.key("fr", "Ancien nom"), index.key("en", "Other")) == (expected, expected, "en:Other")
         assert not any("missing" in what for _, what in counts)
 
 
@@ -80,13 +97,20 @@ def test_an_article_without_wikidata_id_takes_that_of_its_link(tmp_path):
     german = make_dump(tmp_path, "de", articles("Berlin (Stadt)"), langlinks=[(1, "en", "Berlin")])
     french = make_dump(tmp_path, "fr", articles("Berlin"), langlinks=[(1, "de", "Berlin (Stadt)")])
     index, _ = build(tmp_path, german, english, french)
-    keys = [index.key("de", "Berlin (Stadt)"), index.key("en", "Berlin"), index.key("fr", "Berlin"), index.key("en", "Bonn")]
+    keys = [
+        index.key("de", "Berlin (Stadt)"),
+        index.key("en", "Berlin"),
+        index.key("fr", "Berlin"),
+        index.key("en", "Bonn"),
+    ]
     assert keys == ["Q64", "Q64", "Q64", "Q586"]
 
 
 def test_language_links_in_the_text(tmp_path):
     """As in dumps before 2013. They are read only where no SQL dump has them."""
-    english = make_dump(tmp_path, "en", [page(1, "Dog", "x\n[[de:Hund]]\n[[fr:Chien]]"), page(2, "Cat", "x [[:de:Katze]]")])
+    english = make_dump(
+        tmp_path, "en", [page(1, "Dog", "x\n[[de:Hund]]\n[[fr:Chien]]"), page(2, "Cat", "x [[:de:Katze]]")]
+    )
     german = make_dump(tmp_path, "de", articles("Hund", "Katze"))
     index, counts = build(tmp_path, english, german)
     assert [index.key("de", title) for title in ("Hund", "Katze")] == ["en:Dog", "de:Katze"]
@@ -106,7 +130,14 @@ def test_contradicting_links_leave_a_key_to_one_article_of_a_language(tmp_path):
 
 
 def test_links_to_missing_pages_are_counted(tmp_path):
-    links = [(1, "de", "Fehlt"), (1, "de", "Schleife"), (2, "de", "Da"), (9, "de", "Da"), (1, "pl", "x"), (2, "de", "")]
+    links = [
+        (1, "de", "Fehlt"),
+        (1, "de", "Schleife"),
+        (2, "de", "Da"),
+        (9, "de", "Da"),
+        (1, "pl", "x"),
+        (2, "de", ""),
+    ]
     english = make_dump(tmp_path, "en", articles("A", "B"), langlinks=links)
     german = make_dump(tmp_path, "de", [*articles("Da"), page(2, "Schleife", "", redirect="Schleife")], langlinks=[])
     index, counts = build(tmp_path, english, german)
@@ -133,8 +164,15 @@ def test_redirects_are_followed_and_loops_counted(tmp_path):
 
 
 def test_disambiguation_pages_are_marked(tmp_path):
-    pages = [*articles("Plain", "By table"), page(3, "By word", "a __DISAMBIG__"), page(4, "Template:T", "__DISAMBIG__", ns=10)]
-    pages += [page(5, "Template:Tt", "", redirect="Template:Ttt", ns=10), page(6, "Template:Ttt", "", redirect="Template:T", ns=10)]
+    pages = [
+        *articles("Plain", "By table"),
+        page(3, "By word", "a __DISAMBIG__"),
+        page(4, "Template:T", "__DISAMBIG__", ns=10),
+    ]
+    pages += [
+        page(5, "Template:Tt", "", redirect="Template:Ttt", ns=10),
+        page(6, "Template:Ttt", "", redirect="Template:T", ns=10),
+    ]
     index, _ = build(tmp_path, make_dump(tmp_path, "en", pages, page_props=[(2, "disambiguation", "", None)]))
     marks = [index.is_disambiguation("en", title) for title in ("Plain", "By table", "By word", "Nothing")]
     assert marks == [False, True, True, False]
@@ -167,7 +205,9 @@ def test_several_workers_build_the_same_index(tmp_path):
 @pytest.mark.parametrize("second", [page(1, "B"), page(2, "A")])
 def test_duplicates_are_an_error_that_names_file_and_page(second, workers, tmp_path):
     files = [write_dump(tmp_path / f"{n}.xml", [text]) for n, text in enumerate((page(1, "A"), second))]
-    with pytest.raises(ValueError, match=r"1\.xml: page \d \('.'\) is a duplicate of page 1 \('A'\) in the dumps of 'en'"):
+    with pytest.raises(
+        ValueError, match=r"1\.xml: page \d \('.'\) is a duplicate of page 1 \('A'\) in the dumps of 'en'"
+    ):
         build_topics(tmp_path / "topics.sqlite", [Dump("en", files)], workers)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.xml", "1.xml"]
 
@@ -186,7 +226,9 @@ def test_a_language_that_nothing_joins_is_an_error_that_says_what_to_fetch(tmp_p
     french = make_dump(tmp_path, "fr", articles("A"))
     german = make_dump(tmp_path, "de", articles("A"))
     build(tmp_path, english, french)
-    message = r"de\.xml: nothing joins the articles in 'de' .* fetch dewiki-DATE-page_props\.sql\.gz .* or dewiki-DATE-langl"
+    message = (
+        r"de\.xml: nothing joins the articles in 'de' .* fetch dewiki-DATE-page_props\.sql\.gz .* or dewiki-DATE-langl"
+    )
     with pytest.raises(ValueError, match=message):
         build_topics(tmp_path / "other.sqlite", [english, french, german])
 

@@ -137,7 +137,18 @@ def test_language_links_are_the_first_of_each_wanted_language():
 def test_broken_pages_take_linear_time():
     """Of each kind 100,000: a step that looks to the end of the page for each one would take minutes."""
     marks = ["{{", "}}", "[[", "[[a|", "[[Datei:a|", "<ref>", "{|\n", "<!--", "'", " ", "= ", "( ", "* ", "<", "<a "]
-    marks += ["<table>", "[http://a ", "{{{", "[[<ref>{{", "[[x:y.jpg ", "-{a", "==\n{{a\n", "&lt", "[[a:b]] ", "<ref a"]
+    marks += [
+        "<table>",
+        "[http://a ",
+        "{{{",
+        "[[<ref>{{",
+        "[[x:y.jpg ",
+        "-{a",
+        "==\n{{a\n",
+        "&lt",
+        "[[a:b]] ",
+        "<ref a",
+    ]
     start = time.perf_counter()
     for mark in marks:
         sections(mark * 100_000, SITE)
@@ -163,7 +174,9 @@ def words(text: str) -> list[str]:
 
 def peer_text(parser, page: str) -> str:
     code = parser.parse(page)
-    tags = code.filter_tags(matches=lambda tag: str(tag.tag).lower() in ("table", "ref", "gallery", "math", "references"))
+    tags = code.filter_tags(
+        matches=lambda tag: str(tag.tag).lower() in ("table", "ref", "gallery", "math", "references")
+    )
     files = r"(?:datei|bild|kategorie|fichier|image|catégorie|file|category):"
     links = code.filter_wikilinks(matches=lambda link: re.match(files, str(link.title).strip(), re.IGNORECASE))
     for node in [*tags, *links]:

@@ -112,10 +112,10 @@ def test_language_links_in_the_text(tmp_path):
         tmp_path, "en", [page(1, "Dog", "x\n[[de:Hund]]\n[[fr:Chien]]"), page(2, "Cat", "x [[:de:Katze]]")]
     )
     german = make_dump(tmp_path, "de", articles("Hund", "Katze"))
-    index, counts = build(tmp_path, english, german)
+    index, _ = build(tmp_path, english, german)
     assert [index.key("de", title) for title in ("Hund", "Katze")] == ["en:Dog", "de:Katze"]
     with_table = Dump("en", english.files, langlinks=write_sql(tmp_path / "l.sql", "langlinks", [(2, "de", "Katze")]))
-    index, counts = build(tmp_path, with_table, german)
+    index, _ = build(tmp_path, with_table, german)
     assert [index.key("de", title) for title in ("Hund", "Katze")] == ["de:Hund", "en:Cat"]
 
 
@@ -236,7 +236,7 @@ def test_a_language_that_nothing_joins_is_an_error_that_says_what_to_fetch(tmp_p
 def test_a_table_with_the_wrong_name_is_an_error(tmp_path):
     dump = make_dump(tmp_path, "en", articles("A"), langlinks=[(1, "de", "A")])
     dump.page_props, dump.langlinks = dump.langlinks, None
-    with pytest.raises(ValueError, match="langlinks.sql.gz: a dump of the table 'langlinks', not 'page_props'"):
+    with pytest.raises(ValueError, match=r"langlinks\.sql\.gz: a dump of the table 'langlinks', not 'page_props'"):
         build_topics(tmp_path / "topics.sqlite", [dump])
 
 

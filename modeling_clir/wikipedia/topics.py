@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -122,29 +123,44 @@ def add_pages(database: sqlite3.Connection, dumps: list[Dump], workers: int, fol
     jobs = [(file, languages[language], others[language]) for language, file in files]
     for (language, file), rows in zip(files, scan_all(jobs, workers, folder)):
         logger.info(f"index of topics: {file}")
-        dump = dumps[language]
+        add_file(database, language, languages, file, rows, counts)
+
+
+def add_file(
+    database: sqlite3.Connection,
+    language: int,
+    languages: list[str],
+    file: Path,
+    rows: Iterable[Scanned],
+    counts: Counter,
+):
+    """Adds the pages of one file. Raises `ValueError` for a page whose id or title is there already."""
+    name = languages[language]
+    row = None
+
+    def pages() -> Iterator[tuple]:
+        nonlocal row
         for row in rows:
             if row.namespace == TEMPLATE:
-                database.execute(
-                    "INSERT INTO template VALUES (?, ?, ?, ?)", (language, row.title, row.redirect, row.disambiguation)
-                )
+                template = (language, row.title, row.redirect, row.disambiguation)
+                database.execute("INSERT INTO template VALUES (?, ?, ?, ?)", template)
                 continue
-            try:
-                database.execute(
-                    "INSERT INTO page (language, id, title, redirect, disambiguation) VALUES (?, ?, ?, ?, ?)",
-                    (language, row.page_id, row.title, row.redirect, row.disambiguation),
-                )
-            except sqlite3.IntegrityError:
-                query = "SELECT id, title FROM page WHERE language = ? AND (id = ? OR title = ?)"
-                number, title = database.execute(query, (language, row.page_id, row.title)).fetchone()
-                raise ValueError(
-                    f"{file}: page {row.page_id} ({row.title!r}) is a duplicate of page {number} ({title!r}) in the "
-                    f"dumps of {dump.language!r}; is a file there twice, or are the parts of several dates?"
-                ) from None
-            counts[dump.language, "redirects" if row.redirect else "pages"] += 1
+            counts[name, "redirects" if row.redirect else "pages"] += 1
             if row.links:
                 links = [(language, row.title, languages.index(other), title) for other, title in row.links]
                 database.executemany("INSERT INTO link VALUES (?, ?, ?, ?)", links)
+            yield language, row.page_id, row.title, row.redirect, row.disambiguation
+
+    try:
+        add = "INSERT INTO page (language, id, title, redirect, disambiguation) VALUES (?, ?, ?, ?, ?)"
+        database.executemany(add, pages())
+    except sqlite3.IntegrityError:  # at the last row that was asked for
+        query = "SELECT id, title FROM page WHERE language = ? AND (id = ? OR title = ?)"
+        number, title = database.execute(query, (language, row.page_id, row.title)).fetchone()
+        raise ValueError(
+            f"{file}: page {row.page_id} ({row.title!r}) is a duplicate of page {number} ({title!r}) in the dumps of "
+            f"{name!r}; is a file there twice, or are the parts of several dates?"
+        ) from None
 
 
 def scan_all(jobs: list[tuple[Path, str, list[str]]], workers: int, folder: Path) -> Iterator[Iterator[Scanned]]:
@@ -183,27 +199,36 @@ def add_tables(database: sqlite3.Connection, language: int, dump: Dump, dumps: l
     name = dump.language
     if dump.page:  # titles of pages that the XML files lack, so that links to them have a key
         rows = read_table(dump.page, "page", ("page_id", "page_namespace", "page_title", "page_is_redirect"))
-        new = "INSERT OR IGNORE INTO page (language, id, title, disambiguation) VALUES (?, ?, ?, 0)"
-        for page_id, namespace, title, redirect in rows:
-            if namespace == 0 and not redirect:
-                counts[name, "pages without text"] += database.execute(
-                    new, (language, page_id, str(title).replace("_", " "))
-                ).rowcount
+        counts[name, "pages without text"] += database.executemany(
+            "INSERT OR IGNORE INTO page (language, id, title, disambiguation) VALUES (?, ?, ?, 0)",
+            (
+                (language, number, str(title).replace("_", " "))
+                for number, space, title, redirect in rows
+                if not space and not redirect
+            ),
+        ).rowcount
     if dump.page_props:
-        for page_id, prop, value in read_table(dump.page_props, "page_props", ("pp_page", "pp_propname", "pp_value")):
-            if prop == "wikibase_item":
-                key = "UPDATE page SET key = ?, label = number - ? WHERE language = ? AND id = ? AND redirect IS NULL"
-                counts[name, "Wikidata ids"] += database.execute(key, (value, WIKIDATA, language, page_id)).rowcount
-            elif prop == "disambiguation":
-                mark = "UPDATE page SET disambiguation = 1 WHERE language = ? AND id = ?"
-                counts[name, "disambiguation pages"] += database.execute(mark, (language, page_id)).rowcount
+        rows = read_table(dump.page_props, "page_props", ("pp_page", "pp_propname", "pp_value"))
+        while batch := list(islice(rows, BATCH)):
+            counts[name, "Wikidata ids"] += database.executemany(
+                "UPDATE page SET key = ?, label = number - ? WHERE language = ? AND id = ? AND redirect IS NULL",
+                ((value, WIKIDATA, language, number) for number, prop, value in batch if prop == "wikibase_item"),
+            ).rowcount
+            counts[name, "disambiguation pages"] += database.executemany(
+                "UPDATE page SET disambiguation = 1 WHERE language = ? AND id = ?",
+                ((language, number) for number, prop, _ in batch if prop == "disambiguation"),
+            ).rowcount
     if dump.langlinks and not dump.page_props:
-        numbers = {other.language: number for number, other in enumerate(dumps)}
-        add = "INSERT INTO link SELECT language, title, ?, ? FROM page WHERE language = ? AND id = ?"
-        for page_id, other, title in read_table(dump.langlinks, "langlinks", ("ll_from", "ll_lang", "ll_title")):
-            number = numbers.get(str(other).replace("-", "_"), language)
-            if number != language and title:
-                database.execute(add, (number, clean_title(str(title)), language, page_id))
+        numbers = {other.language: number for number, other in enumerate(dumps) if number != language}
+        rows = read_table(dump.langlinks, "langlinks", ("ll_from", "ll_lang", "ll_title"))
+        database.executemany(
+            "INSERT INTO link SELECT language, title, ?, ? FROM page WHERE language = ? AND id = ?",
+            (
+                (numbers[code], clean_title(str(title)), language, page_id)
+                for page_id, other, title in rows
+                if title and (code := str(other).replace("-", "_")) in numbers
+            ),
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -68,6 +68,7 @@ EMPTY_BRACKETS = re.compile(r"[(（][\s,;:،、；，/–—-]*[)）]|\[\s*\]")
 AFTER_BRACKET = re.compile(r"([(（])[\s,;:،、；，]+")
 SPACES = re.compile(r"(?: [^\S\n]|[^\S\n ])[^\S\n]*")  # all but a single space
 SPACE_BEFORE = re.compile(r" ([,.)،。，、])(?=\s|$)")  # not ; : ! ?, before which French has a space
+IDEOGRAPHS = "\u2e80"  # scripts from here on are written without spaces
 LIST_MARK = "\ue000"  # stands at the start of an item of a list until the text is clean
 
 
@@ -177,7 +178,12 @@ def cut(wikitext: str) -> str:
                 continue
             if opened[level][1] == "{{{" and wikitext.startswith("}", position):
                 position += 1
-            gaps.append((opened[level][0], position, ""))
+            begin = opened[level][0]
+            # Words that a template parts, as in 24{{nbsp}}August, stay two words; Chinese and Japanese have no spaces.
+            parts = wikitext[max(0, begin - 1) : begin] + wikitext[position : position + 1]
+            gaps.append(
+                (begin, position, " " if len(parts) == 2 and parts.isalnum() and max(parts) < IDEOGRAPHS else "")
+            )
             del opened[level:]
     for kinds, following in ((("{{", "{{{"), NEXT_PARAGRAPH), (("{|", "<table"), NEXT_HEADING)):
         end = 0

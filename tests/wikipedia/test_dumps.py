@@ -155,6 +155,16 @@ def cut_xml(file: Path):
     file.write_bytes(bz2.compress(text[: text.index(b"<title>T1<") + 60]))
 
 
+def cut_between(file: Path):
+    text = bz2.decompress(file.read_bytes())
+    file.write_bytes(bz2.compress(text[: text.index(b"  <page><title>T2<")]))
+
+
+def spoil_between(file: Path):
+    text = bz2.decompress(file.read_bytes())
+    file.write_bytes(bz2.compress(text.replace(b"  <page><title>T1<", b"  x<page><title>T1<")))
+
+
 def spoil_bz2(file: Path):
     data = file.read_bytes()
     file.write_bytes(data[:60] + b"\0" * 9 + data[69:])
@@ -179,14 +189,22 @@ def no_number(file: Path):
     [
         (cut_bz2, r"a\.xml\.bz2: damaged or cut off after byte \d+ of its text"),
         (spoil_bz2, r"a\.xml\.bz2: damaged or cut off after byte \d+ of its text"),
-        (cut_xml, r"a\.xml\.bz2: cut off in line 4, after page 0 \('T0'\)"),
+        (cut_xml, r"a\.xml\.bz2: cut off at byte \d+ of its text, after page 0 \('T0'\)"),
+        (cut_between, r"a\.xml\.bz2: cut off at byte \d+ of its text, after page 1 \('T1'\)"),
+        (spoil_between, r"a\.xml\.bz2: broken XML at byte \d+ of its text, after page 0 \('T0'\)"),
         (spoil_text, r"a\.xml\.bz2: not UTF-8 at byte \d+ of its text"),
-        (spoil_xml, r"a\.xml\.bz2: broken XML in line 4, after page 0 \('T0'\)"),
+        (spoil_xml, r"a\.xml\.bz2: broken XML in the page at byte \d+ of its text, after page 0 \('T0'\)"),
         (no_number, r"a\.xml\.bz2: a page has the title 'T1' and the id 'one'"),
         (lambda file: file.write_bytes(b""), r"a\.xml\.bz2: empty"),
         (lambda file: file.write_bytes(bz2.compress(b"")), r"a\.xml\.bz2: empty"),
-        (lambda file: file.write_bytes(bz2.compress(b"<html></html>")), r"the root is <html>, not <mediawiki>"),
-        (lambda file: file.write_bytes(bz2.compress(b"CREATE TABLE")), r"a\.xml\.bz2: broken XML in line 1"),
+        (
+            lambda file: file.write_bytes(bz2.compress(b"<html></html>")),
+            r"not a dump of a wiki; it starts with '<html></html>'",
+        ),
+        (
+            lambda file: file.write_bytes(bz2.compress(b"CREATE TABLE")),
+            r"a\.xml\.bz2: not a dump of a wiki; it starts with 'CREATE TABLE'",
+        ),
     ],
 )
 def test_a_damaged_dump_is_an_error_with_its_place(damage, message, tmp_path):

@@ -57,6 +57,7 @@ def test_a_heading_is_plain_text():
         ("a <nowiki>[[b]] ''c'' {{d}} <ref></nowiki> e", "a [[b]] ''c'' {{d}} <ref> e"),
         ("a <math>x < y</math> b <syntaxhighlight lang='py'>if {{a</syntaxhighlight> c", "a b c"),
         ("a <gallery>\nDatei:X.jpg|[[y]]\n</gallery> b", "a b"),
+        ("24{{nbsp}}August {{small|x}}y z{{t}}. {{a}}1 東京{{ruby}}都", "24 August y z. 1 東京都"),
         ("{{a|{{b|{{{c|d}}}}}|[[e]]}}f{{#if: {{{x}}} | y }}", "f"),
         ("计算机是-{zh-hans:程序; zh-hant:程式;}-的机器，-{A}-。", "计算机是程序的机器，A。"),
         ("ברלין היא '''בירת''' [[גרמניה]] {{עברית}}.", "ברלין היא בירת גרמניה."),
@@ -85,7 +86,7 @@ def test_files_categories_and_language_links_are_no_text(wikitext):
 def test_tables_are_removed_whatever_is_in_them():
     page = "a\n{| class=x\n! h\n|-\n| {{t|\n{|\n| inner\n|}\n}} || [[b]]\n{|\n| inner\n|}\n|}\nc\n:{|\n|d\n|}\ne"
     assert text(page) == "a\nc\ne"
-    assert text("a<table><tr><td><table><tr><td>b</table></td></tr></table>c") == "ac"
+    assert text("a<table><tr><td><table><tr><td>b</table></td></tr></table>c") == "a c"
 
 
 def test_a_template_may_end_at_the_start_of_a_line():

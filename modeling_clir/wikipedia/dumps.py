@@ -69,7 +69,9 @@ DISAMBIGUATION_TEMPLATES = frozenset(
     + ("ابهام‌زدایی", "פירושונים", "동음이의")
 )
 CHUNK = 1 << 18  # bytes
-PAGE_END = b"</page>"  # stands nowhere else: in a text it is escaped
+CONTINUATION = bytes(range(0x80, 0xC0))  # bytes of a character of UTF-8 after its first
+STREAM_START = re.compile(rb"BZh[1-9]1AY&SY")
+PAGE_START, PAGE_END = b"<page>", b"</page>"  # stand nowhere else: in a text they are escaped
 SITE_INFO = re.compile(rb"<siteinfo>.*?</siteinfo>", re.DOTALL)
 
 NAME = re.compile(
@@ -160,37 +162,71 @@ class Stream:
     The bytes of a file, plain, `.bz2` (also of several streams) or `.gz`, unpacked. Counts them, and checks that they
     are UTF-8.
 
+    Args:
+        file (`Path`).
+        part, parts (`int`, default to 0 and 1): gives about one of `parts` equal parts of the file. Only a `.bz2` of
+            several streams can be parted; the first part of any other file is the whole file. A part starts at the
+            start of a stream. What follows after its end is given too, with `over` set, for who needs it to finish a
+            page.
+
     Raises `ValueError` for a damaged file and for bytes that are not UTF-8, with the file and the number of the byte
-    (of the unpacked file).
+    (of the unpacked file or part).
     """
 
-    def __init__(self, file: Path):
+    def __init__(self, file: Path, part: int = 0, parts: int = 1):
         self.file = file
+        self.part, self.parts = part, parts
         self.position = 0
+        self.over = False
         self.decoder = codecs.getincrementaldecoder("utf-8")()
+
+    @property
+    def text(self) -> str:
+        """Names what the number of a byte counts from."""
+        return "its text" if self.parts == 1 else f"the text of its part {self.part} of {self.parts}"
 
     def chunks(self) -> Iterator[bytes]:
         if not self.file.stat().st_size:
             return
-        openers = {".bz2": bz2.open, ".gz": gzip.open}
-        stream: IO[bytes]
-        with openers.get(self.file.suffix, open)(self.file, "rb") as stream:
-            while chunk := self.read(stream):
-                yield chunk
-        self.check(b"", final=True)
-
-    def read(self, stream: IO[bytes]) -> bytes:
+        if self.file.suffix != ".bz2" and self.part:
+            return
         try:
-            chunk = stream.read(CHUNK)
+            for chunk in self.unpack() if self.file.suffix == ".bz2" else self.read():
+                if self.position == 0 and self.part:
+                    chunk = chunk.lstrip(CONTINUATION)
+                self.check(chunk)
+                self.position += len(chunk)
+                yield chunk
         except (EOFError, zlib.error, OSError) as error:
             if getattr(error, "errno", None):
                 raise
             raise ValueError(
-                f"{self.file}: damaged or cut off after byte {self.position} of its text ({error}); fetch it again"
+                f"{self.file}: damaged or cut off after byte {self.position} of {self.text} ({error}); fetch it again"
             ) from error
-        self.check(chunk)
-        self.position += len(chunk)
-        return chunk
+        self.check(b"", final=True)
+
+    def read(self) -> Iterator[bytes]:
+        with gzip.open(self.file) if self.file.suffix == ".gz" else open(self.file, "rb") as stream:
+            while chunk := stream.read(CHUNK):
+                yield chunk
+
+    def unpack(self) -> Iterator[bytes]:
+        size = self.file.stat().st_size
+        with open(self.file, "rb") as packed:
+            start, end = (next_stream(packed, size * part // self.parts, size) for part in (self.part, self.part + 1))
+            packed.seek(start)
+            decompressor, data = None, b""
+            while data := data or packed.read(CHUNK):
+                if decompressor is None:
+                    self.over = packed.tell() - len(data) >= end
+                    decompressor = bz2.BZ2Decompressor()
+                yield decompressor.decompress(data, CHUNK)
+                while not decompressor.needs_input and not decompressor.eof:
+                    yield decompressor.decompress(b"", CHUNK)
+                data = decompressor.unused_data if decompressor.eof else b""
+                decompressor = None if decompressor.eof else decompressor
+            if decompressor is not None:
+                raise EOFError("the last bz2 stream has no end")
 
     def check(self, chunk: bytes, final: bool = False):
         kept = len(self.decoder.getstate()[0])
@@ -198,7 +234,20 @@ class Stream:
             self.decoder.decode(chunk, final)
         except UnicodeDecodeError as error:
             place = self.position - kept + error.start
-            raise ValueError(f"{self.file}: not UTF-8 at byte {place} of its text ({error.reason})") from error
+            raise ValueError(f"{self.file}: not UTF-8 at byte {place} of {self.text} ({error.reason})") from error
+
+
+def next_stream(packed: IO[bytes], start: int, size: int) -> int:
+    """Finds the first stream of a bz2 file that starts at byte `start` or later; `size`, its size, without one."""
+    if start == 0:
+        return 0
+    packed.seek(start)
+    kept = b""
+    while block := packed.read(CHUNK):
+        if found := STREAM_START.search(kept + block):
+            return packed.tell() - len(kept) - len(block) + found.start()
+        kept = (kept + block)[-9:]
+    return size
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -227,48 +276,67 @@ class Page(NamedTuple):
     model: str
 
 
-def read_pages(file: Path, language: str) -> Iterator[tuple[Site, Page]]:
+def read_pages(file: Path, language: str, part: int = 0, parts: int = 1) -> Iterator[tuple[Site, Page]]:
     """
     Reads the pages of a dump in the order of the file, each with the site of the dump; one page is in memory at a
     time.
 
+    Args:
+        part, parts (`int`, default to 0 and 1): reads one of `parts` parts of the file, so that tasks can share it; see
+            [`Stream`]. Each page is in one part.
+
     Raises `ValueError` with file and place for a file that is damaged, cut off, empty or not a dump.
     """
+    stream = Stream(file, part, parts)
     site, last = None, "the start"
-    for position, data in split_pages(Stream(file)):
-        start = data.find(b"<page>")
+    if part:
+        _, head = next(split_pages(Stream(file)))
+        site = read_site(file, head.partition(PAGE_START)[0], language)
+    for position, data in split_pages(stream):
+        start = data.find(PAGE_START)
         if site is None:
             site = read_site(file, data if start < 0 else data[:start], language)
-        elif data[: max(start, 0)].strip():
-            raise ValueError(f"{file}: broken XML at byte {position} of its text, after {last}; fetch it again")
+        elif data[: max(start, 0)].strip() and not (part and last == "the start"):
+            raise ValueError(f"{file}: broken XML at byte {position} of {stream.text}, after {last}; fetch it again")
         if not data.endswith(PAGE_END):
             if start >= 0 or not data.rstrip().endswith(b"</mediawiki>"):
-                raise ValueError(
-                    f"{file}: cut off at byte {position + len(data)} of its text, after {last}; fetch it again"
-                )
+                place = f"byte {position + len(data)} of {stream.text}, after {last}"
+                raise ValueError(f"{file}: cut off at {place}; fetch it again")
             return
+        if start < 0 and part and last == "the start":  # the end of a page of the part before
+            continue
         try:
             page = read_page(file, fromstring(data[start:]), site)
         except ParseError as error:
-            raise ValueError(
-                f"{file}: broken XML in the page at byte {position} of its text, after {last} ({error}); fetch it again"
-            ) from error
+            place = f"in the page at byte {position} of {stream.text}, after {last}"
+            raise ValueError(f"{file}: broken XML {place} ({error}); fetch it again") from error
         last = f"page {page.page_id} ({page.title!r})"
         yield site, page
 
 
 def split_pages(stream: Stream) -> Iterator[tuple[int, bytes]]:
-    """Yields (number of the first byte, bytes) of each page, with what is before it; at last of what is after all."""
+    """
+    Yields (number of the first byte, bytes) of each page, with what is before it. A page belongs to the part of a file
+    in which it starts, and may end in the next one. At the end of the file yields what is after all pages.
+    """
     rest, position = b"", 0
+    own = None  # bytes of `rest` that are in the part, at its end
     for chunk in stream.chunks():
+        if stream.over and own is None:
+            own = len(rest)
         rest += chunk
+        if own is not None and len(rest) >= own + len(PAGE_START) and not 0 <= rest.find(PAGE_START) < own:
+            return
         start = 0
         while (end := rest.find(PAGE_END, start)) >= 0:
             end += len(PAGE_END)
             yield position + start, rest[start:end]
+            if own is not None:
+                return
             start = end
         rest, position = rest[start:], position + start
-    yield position, rest
+    if position or rest or not stream.part:
+        yield position, rest
 
 
 def read_site(file: Path, head: bytes, language: str) -> Site:
@@ -317,7 +385,9 @@ def read_page(file: Path, element: Element, site: Site) -> Page:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def read_articles(file: Path, language: str, topics: "Topics", counts: Counter) -> Iterator[Article]:
+def read_articles(
+    file: Path, language: str, topics: "Topics", counts: Counter, part: int = 0, parts: int = 1
+) -> Iterator[Article]:
     """
     Reads the articles of one XML file, in the order of the file; one page is in memory at a time.
 
@@ -327,11 +397,12 @@ def read_articles(file: Path, language: str, topics: "Topics", counts: Counter) 
         topics (`Topics`): index that has been built from this file and the others.
         counts (`Counter`): gets the number of `"articles"`, of pages that are left out by reason (one of `REASONS`),
             of `"links"` to articles, and of `"links without an article"` (which have no key).
+        part, parts (`int`, default to 0 and 1): as in [`read_pages`].
 
     Raises `ValueError` with file and place for a file that is damaged, or is not one of the index's.
     """
     templates = DISAMBIGUATION_TEMPLATES | topics.disambiguation_templates(language)
-    for site, page in read_pages(file, language):
+    for site, page in read_pages(file, language, part, parts):
         found: list = []
         reason = why_not(page, topics, language, templates)
         if reason is None:

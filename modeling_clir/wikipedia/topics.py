@@ -55,14 +55,14 @@ class Scanned(NamedTuple):
     links: list[tuple[str, str]]
 
 
-def scan(file: Path, language: str, languages: list[str]) -> Iterator[Scanned]:
+def scan(file: Path, language: str, languages: list[str], part: int = 0, parts: int = 1) -> Iterator[Scanned]:
     """
     Reads what the index needs of a file of pages: articles, redirects, and the templates that make a page a
     disambiguation page, with the language links in the text to the other `languages`. Raises the errors of
     [`read_pages`](dumps.read_pages).
     """
     others = tuple(other for other in languages if other != language)
-    for _, page in read_pages(file, language):
+    for _, page in read_pages(file, language, part, parts):
         text = page.text or ""
         disambiguation = DISAMBIGUATION in text
         if page.namespace == 0:
@@ -80,7 +80,7 @@ def build_topics(path: Path, dumps: list[Dump], workers: int = 1) -> Counter:
     Args:
         path (`Path`): file of the index. Atomic: a run that fails or is killed leaves none.
         dumps (`list[Dump]`): see [`find_dumps`](dumps.find_dumps).
-        workers (`int`, defaults to 1): processes that read the XML files.
+        workers (`int`, defaults to 1): processes that read the XML files, or parts of them if there are fewer files.
 
     Returns what was found, by `(language, what)`, such as `("de", "redirect loops")`.
 
@@ -117,13 +117,15 @@ def add_pages(database: sqlite3.Connection, dumps: list[Dump], workers: int, fol
     """Adds the pages of all XML files. Raises `ValueError` for a page whose id or title is there already."""
     languages = [dump.language for dump in dumps]
     database.executemany("INSERT INTO wiki VALUES (?, ?)", enumerate(languages))
-    files = [(language, file) for language, dump in enumerate(dumps) for file in dump.files]
-    # Language links in the text are read where no SQL dump has them.
-    others = [languages if dump.page_props is None and dump.langlinks is None else [] for dump in dumps]
-    jobs = [(file, languages[language], others[language]) for language, file in files]
-    for (language, file), rows in zip(files, scan_all(jobs, workers, folder)):
+    parts = workers if sum(len(dump.files) for dump in dumps) < workers else 1
+    jobs = []
+    for dump in dumps:
+        # Language links in the text are read where no SQL dump has them.
+        others = languages if dump.page_props is None and dump.langlinks is None else []
+        jobs += [(file, dump.language, others, part, parts) for file in dump.files for part in range(parts)]
+    for (file, language, *_), rows in zip(jobs, scan_all(jobs, workers, folder)):
         logger.info(f"index of topics: {file}")
-        add_file(database, language, languages, file, rows, counts)
+        add_file(database, languages.index(language), languages, file, rows, counts)
 
 
 def add_file(
@@ -163,7 +165,7 @@ def add_file(
         ) from None
 
 
-def scan_all(jobs: list[tuple[Path, str, list[str]]], workers: int, folder: Path) -> Iterator[Iterator[Scanned]]:
+def scan_all(jobs: list[tuple], workers: int, folder: Path) -> Iterator[Iterator[Scanned]]:
     """
     Yields what [`scan`] gives for each of `jobs`, its arguments, in order. With several workers it passes through
     files in `folder`.
@@ -180,9 +182,9 @@ def scan_all(jobs: list[tuple[Path, str, list[str]]], workers: int, folder: Path
             pool.shutdown(cancel_futures=True)
 
 
-def scan_into(output: Path, file: Path, language: str, languages: list[str]) -> Path:
+def scan_into(output: Path, *job) -> Path:
     with open(output, "wb") as stream:
-        for row in scan(file, language, languages):
+        for row in scan(*job):
             pickle.dump(tuple(row), stream)
     return output
 

@@ -143,6 +143,45 @@ def test_of_several_revisions_the_last_is_read(tmp_path):
     assert [p.text for _, p in read_pages(write_dump(tmp_path / "a.xml", pages), "en")] == ["new"]
 
 
+def sizes(number: int) -> list[str]:
+    return [page(n, f"T{n}", "".join(map(chr, range(0x4E00, 0x4E00 + n * 97 % 500)))) for n in range(1, number)]
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7, 50, 500])
+@pytest.mark.parametrize("cut", ["pages", "anywhere", "one stream", "plain"])
+def test_parts_of_a_file_have_each_page_once(cut, parts, tmp_path):
+    """Streams that end at pages, as in `multistream` dumps, and anywhere, as parallel programs write them."""
+    pages = sizes(120)
+    if cut == "anywhere":
+        data = (head() + "".join(pages) + "</mediawiki>\n").encode()
+        file = tmp_path / "a.xml.bz2"
+        file.write_bytes(b"".join(bz2.compress(data[start : start + 997]) for start in range(0, len(data), 997)))
+    else:
+        file = write_dump(tmp_path / ("a.xml" if cut == "plain" else "a.xml.bz2"), pages, streams=cut == "pages")
+    found = [[p.page_id for _, p in read_pages(file, "en", part, parts)] for part in range(parts)]
+    assert [page_id for part in found for page_id in part] == list(range(1, 120))
+    if cut in ("pages", "anywhere") and parts < 10:
+        assert max(map(len, found)) < 2 * 120 / parts + 10
+    sites = {site.namespaces["category"] for part in range(parts) for site, _ in read_pages(file, "en", part, parts)}
+    assert sites == {14}
+
+
+def test_a_damaged_part_is_an_error_with_its_place(tmp_path):
+    file = write_dump(tmp_path / "a.xml.bz2", sizes(40), streams=True)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-50])
+    with pytest.raises(
+        ValueError, match=r"a\.xml\.bz2: damaged or cut off after byte \d+ of the text of its part 2 of 3"
+    ):
+        list(read_pages(file, "en", 2, 3))
+    assert len(list(read_pages(file, "en", 0, 3))) > 5
+    file.write_bytes(whole[: -len(bz2.compress(b"</mediawiki>\n"))])
+    with pytest.raises(
+        ValueError, match=r"cut off at byte \d+ of the text of its part 2 of 3, after page 39 \('T39'\)"
+    ):
+        list(read_pages(file, "en", 2, 3))
+
+
 LONG = [page(n, f"T{n}", "ü" * CHUNK) for n in range(3)]
 
 

@@ -189,16 +189,16 @@ def test_pages_of_other_parts_are_known_by_the_table(tmp_path):
 
 
 def test_several_workers_build_the_same_index(tmp_path):
-    files = [
-        write_dump(tmp_path / f"en{n}.xml.bz2", [page(n * 10 + k, f"T{n}{k}", f"[[de:D{n}{k}]]") for k in range(5)])
-        for n in range(4)
-    ]
+    """They share files, or parts of files of several streams."""
+    pages = [[page(n * 10 + k, f"T{n}{k}", f"[[de:D{n}{k}]]" * 9) for k in range(5)] for n in range(4)]
+    files = [write_dump(tmp_path / f"en{n}.xml.bz2", some, streams=True) for n, some in enumerate(pages)]
     german = make_dump(tmp_path, "de", articles(*(f"D{n}{k}" for n in range(4) for k in range(5))))
-    one, counts = build(tmp_path, Dump("en", files), german)
-    rows = list(one.database.execute("SELECT * FROM page ORDER BY number"))
-    two, again = build(tmp_path, Dump("en", files), german, workers=3)
-    assert list(two.database.execute("SELECT * FROM page ORDER BY number")) == rows and counts == again
-    assert one.key("de", "D34") == "en:T34"
+    index, counts = build(tmp_path, Dump("en", files), german)
+    rows = list(index.database.execute("SELECT * FROM page ORDER BY number"))
+    assert index.key("de", "D34") == "en:T34" and len(rows) == 40
+    for workers in (3, 9):
+        index, again = build(tmp_path, Dump("en", files), german, workers=workers)
+        assert list(index.database.execute("SELECT * FROM page ORDER BY number")) == rows and counts == again
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -13,6 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 from xml.etree.ElementTree import Element, ParseError, fromstring
@@ -61,7 +62,6 @@ LARGEST_LISTED = 0.65
 
 REDIRECT = re.compile(r"\s*#[^\W\d_]+\s*:?\s*\[\[:?([^\[\]|\n]+)")
 DISAMBIGUATION = "__DISAMBIG__"
-TEMPLATE_NAME = re.compile(r"\{\{\s*([^|{}<>\n#]+?)\s*[|}\n]")
 # Templates of disambiguation pages in some large wikis. Those of a whole dump are learned from its own templates.
 DISAMBIGUATION_TEMPLATES = frozenset(
     ("Disambiguation", "Disambig", "Hndis", "Geodis", "Begriffsklärung", "Homonymie", "Desambiguación", "Disambigua")
@@ -413,9 +413,10 @@ def read_articles(
             continue
         if (key := topics.key(language, page.title)) is None:
             raise ValueError(f"{file}: the index {topics.path} lacks the page {page.title!r}; build it anew")
+        keys = topics.keys(language, [title for section in found for title in section.links])
         kept = []
         for section in found:
-            links = topics.keys(language, section.links)
+            links = [key for title in section.links if (key := keys[title]) is not None]
             counts["links"] += len(links)
             counts["links without an article"] += len(section.links) - len(links)
             kept.append(ArticleSection(section.heading, section.level, section.text, links))
@@ -440,9 +441,14 @@ def why_not(page: Page, topics: "Topics", language: str, templates: frozenset[st
 
 def is_disambiguation_text(wikitext: str, templates: frozenset[str] = DISAMBIGUATION_TEMPLATES) -> bool:
     """Tells whether a page says of itself, by a word or one of the `templates`, that it is a disambiguation page."""
-    if DISAMBIGUATION in wikitext:
-        return True
-    return any(clean_title(name[1]) in templates for name in TEMPLATE_NAME.finditer(wikitext))
+    return DISAMBIGUATION in wikitext or template_pattern(templates).search(wikitext) is not None
+
+
+@cache
+def template_pattern(templates: frozenset[str]) -> re.Pattern:
+    """Finds one of the templates. In a page the first letter may be small, and spaces may be underscores."""
+    names = (f"[{re.escape(name[0] + name[0].lower())}]{re.escape(name[1:])}" for name in sorted(templates))
+    return re.compile(r"\{\{\s*(?:" + "|".join(names).replace(r"\ ", "[ _]") + r")\s*[|}\n]")
 
 
 def too_little(texts: list[tuple[str, int]]) -> str | None:

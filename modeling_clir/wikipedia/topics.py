@@ -42,6 +42,7 @@ CREATE TABLE wiki (number INTEGER PRIMARY KEY, language TEXT);
 WIKIDATA = 1 << 40
 CACHE = 256 << 20  # bytes of the index in memory while it is built
 BATCH = 10_000  # rows
+TITLES = 64  # that are looked up together
 
 
 class Scanned(NamedTuple):
@@ -402,9 +403,15 @@ class Topics:
         row = self.database.execute(query, (self.numbers[language], title)).fetchone()
         return row[0] if row else None
 
-    def keys(self, language: str, titles: Iterable[str]) -> list[str]:
-        """Returns the keys of the titles that have one, in order."""
-        return [key for title in titles if (key := self.key(language, title)) is not None]
+    def keys(self, language: str, titles: Iterable[str]) -> dict[str, str | None]:
+        """Returns the keys of many titles, as [`Topics.key`] does, but some times faster."""
+        found: dict[str, str | None] = dict.fromkeys(titles)
+        unique = iter(list(found))
+        query = f"SELECT title, key FROM page WHERE language = ? AND title IN ({', '.join('?' * TITLES)})"
+        while some := list(islice(unique, TITLES)):
+            padded = some + [None] * (TITLES - len(some))
+            found.update(self.database.execute(query, (self.numbers[language], *padded)))
+        return found
 
     def is_disambiguation(self, language: str, title: str) -> bool:
         """Tells whether `page_props` or the page itself marks a page as a disambiguation page."""

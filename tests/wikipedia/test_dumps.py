@@ -282,7 +282,7 @@ def test_what_is_no_article_is_left_out_and_counted(tmp_path):
         page(5, "Other name", "#REDIRECT [[Kept]]", redirect="Kept"),
         page(6, "By word", PROSE + "__DISAMBIG__"),
         page(7, "By name", PROSE + "{{disambiguation|geo}}"),
-        page(8, "By its dump", PROSE + "{{our sign}}"),
+        page(8, "By its dump", PROSE + "{{ our_sign }}{{Signs}}"),
         page(9, "By the table"),
         page(10, "Many", f"{PROSE[:200]}\n" + "* [[item]] of a list\n" * 50),
         page(11, "Short", PROSE[: SHORTEST - 5]),

@@ -160,7 +160,9 @@ def test_redirects_are_followed_and_loops_counted(tmp_path):
     assert counts == {
         ("en", "pages"): 1, ("en", "redirects"): 10, ("en", "redirect loops"): 5, ("en", "redirects to missing pages"): 2,
     }  # fmt: skip
-    assert index.keys("en", ["A2", "L1", "x", "A"]) == ["en:A", "en:A"]
+    assert index.keys("en", ["A2", "L1", "x", "A", "A2"]) == {"A2": "en:A", "L1": None, "x": None, "A": "en:A"}
+    many = [f"x{n}" for n in range(500)]
+    assert index.keys("en", [*many, "A"]) == dict.fromkeys(many) | {"A": "en:A"}
 
 
 def test_disambiguation_pages_are_marked(tmp_path):

@@ -3,11 +3,12 @@
 import json
 from collections import Counter
 from collections.abc import Iterable
+from itertools import product
 
 import regex
 
 from ..data.first_stage import tokenize
-from .articles import Article
+from .articles import Article, ArticleSection
 
 
 # Rule of [`Boilerplate`]
@@ -23,71 +24,114 @@ def normalize(heading: str) -> str:
 
 class HeadingTable:
     """
-    Counts how often a heading of one language stands over the same section as a heading of another language.
+    Counts which words of headings stand over the same sections in two languages, and how long the sections are.
 
-    The table is learned from the corpus itself, without labels. Counts are additive: tables of shards are counted
-    apart and merged, and the merged table equals the table of all shards in one.
+    The table is learned from the corpus itself, without labels: from the headings of the sections that
+    [`align_sections`] matches, first without a table, then with the table so far. Counts are additive: tables of
+    shards are counted apart and merged, and the merged table equals the table of all shards in one.
 
         table = None
-        for _ in range(ROUNDS):  # the first round matches without a table, the next one with the table so far
+        for _ in range(ROUNDS):
             table = HeadingTable.merge(HeadingTable.count(shard, table) for shard in shards)
 
     Args:
-        pairs (`Counter`, *optional*): `(source heading, target heading)` to the number of matched sections.
+        pairs (`Counter`, *optional*): (source word, target word) to the number of matched sections with such headings.
+        sources, targets (`Counter`, *optional*): word to the number of matched sections with the word in the heading.
+        lengths (`tuple[int, int]`, defaults to `(0, 0)`): bytes of the matched sections of source and target.
     """
 
-    def __init__(self, pairs: Counter | None = None):
-        self.pairs = Counter(pairs)
-        self.sources, self.targets = Counter(), Counter()
-        for (source, target), number in self.pairs.items():
-            self.sources[source] += number
-            self.targets[target] += number
+    def __init__(
+        self,
+        pairs: Counter | None = None,
+        sources: Counter | None = None,
+        targets: Counter | None = None,
+        lengths: tuple[int, int] = (0, 0),
+    ):
+        self.pairs, self.sources, self.targets = Counter(pairs), Counter(sources), Counter(targets)
+        self.lengths = tuple(lengths)
+        self.scores = {}  # (source heading, target heading) -> score
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HeadingTable) and self.to_json() == other.to_json()
 
     @classmethod
-    def count(
-        cls, articles: Iterable[tuple[Article, Article]], table: "HeadingTable | None" = None
-    ) -> "HeadingTable":
+    def count(cls, articles: Iterable[tuple[Article, Article]], table: "HeadingTable | None" = None) -> "HeadingTable":
         """
-        Counts the headings of sections that [`align_sections`] matches.
+        Counts the matches of [`align_sections`].
 
         Args:
-            articles (`Iterable[tuple[Article, Article]]`): an article in the source and in the target language.
+            articles (`Iterable[tuple[Article, Article]]`): articles in the source and in the target language.
             table (`HeadingTable`, *optional*): the merged table of the round before.
         """
         from .aligner import align_sections
 
-        pairs = Counter()
+        counts = cls()
         for source, target in articles:
             for match in align_sections(source, target, table):
-                pair = source.sections[match.source].heading, target.sections[match.target].heading
-                if all(pair):
-                    pairs[tuple(map(normalize, pair))] += 1
-        return cls(pairs)
+                counts.add(source.sections[match.source], target.sections[match.target])
+        return counts
+
+    def add(self, source: ArticleSection, target: ArticleSection):
+        """Counts one match."""
+        lengths = [len(section.text.encode("utf-8", "replace")) for section in (source, target)]
+        self.lengths = (self.lengths[0] + lengths[0], self.lengths[1] + lengths[1])
+        if source.heading and target.heading:
+            words = set(tokenize(source.heading)), set(tokenize(target.heading))
+            self.sources.update(words[0])
+            self.targets.update(words[1])
+            self.pairs.update(product(*words))
 
     @classmethod
     def merge(cls, tables: "Iterable[HeadingTable]") -> "HeadingTable":
         """Adds up the counts of tables."""
-        pairs = Counter()
+        merged = cls()
         for table in tables:
-            pairs.update(table.pairs)
-        return cls(pairs)
+            merged.pairs.update(table.pairs)
+            merged.sources.update(table.sources)
+            merged.targets.update(table.targets)
+            merged.lengths = (merged.lengths[0] + table.lengths[0], merged.lengths[1] + table.lengths[1])
+        return merged
+
+    def without_rare(self) -> "HeadingTable":
+        """Drops pairs that were counted once. No score changes; only do this to a table that is not merged further."""
+        pairs = Counter({pair: number for pair, number in self.pairs.items() if number > 1})
+        return HeadingTable(pairs, self.sources, self.targets, self.lengths)
+
+    @property
+    def ratio(self) -> float:
+        """Bytes of the source per byte of the target; 1.0 without matches."""
+        return self.lengths[0] / self.lengths[1] if all(self.lengths) else 1.0
 
     def score(self, source: str, target: str) -> float:
         """
-        Returns how sure it is that two headings stand over the same section, 0 to 1: Dice's coefficient of the counts.
-        A pair that was seen once scores 0.
+        Compares two headings, 0 to 1: how well each word of one goes with its best word of the other, on average over
+        both. Two words go together by Dice's coefficient of their counts. One count is taken off, so that two words
+        that occur together once, perhaps in the match that is being judged, score 0.
         """
-        source, target = normalize(source), normalize(target)
-        number = self.pairs[source, target]
-        return 2 * (number - 1) / (self.sources[source] + self.targets[target]) if number else 0.0
+        if (source, target) not in self.scores:
+            words = set(tokenize(source)), set(tokenize(target))
+            dice = [[self.dice(a, b) for b in sorted(words[1])] for a in sorted(words[0])]
+            if not all(words):
+                self.scores[source, target] = 0.0
+            else:
+                best = [sum(map(max, rows)) / len(rows) for rows in (dice, list(zip(*dice)))]
+                self.scores[source, target] = sum(best) / 2
+        return self.scores[source, target]
+
+    def dice(self, source: str, target: str) -> float:
+        number = self.pairs[source, target] - 1
+        return 2 * number / (self.sources[source] + self.targets[target]) if number > 0 else 0.0
 
     def to_json(self) -> str:
         """Writes the table as JSON, the same for equal tables."""
-        return json.dumps([[*pair, number] for pair, number in sorted(self.pairs.items())], ensure_ascii=False)
+        pairs = [[*pair, number] for pair, number in sorted(self.pairs.items())]
+        words = [sorted(counts.items()) for counts in (self.sources, self.targets)]
+        return json.dumps([pairs, *words, self.lengths], ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> "HeadingTable":
-        return cls(Counter({(source, target): number for source, target, number in json.loads(text)}))
+        pairs, *words, lengths = json.loads(text)
+        return cls(Counter({(a, b): number for a, b, number in pairs}), *map(Counter, map(dict, words)), lengths)
 
 
 class Boilerplate:

@@ -10,16 +10,17 @@ import regex
 
 from ..data.first_stage import tokenize
 from .articles import Article, ArticleSection
-from .headings import HeadingTable
 
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from .headings import HeadingTable
+
 FEATURES = ("lead", "links", "headings", "position", "length", "numbers", "names", "vectors")
 # Weight of each feature, and the bias. `python benchmarks/aligner.py --fit DEV` prints these lines.
-WEIGHTS = (3.75, 5.50, 5.46, 2.24, 1.00, 5.50, 1.00, 0.00, -3.00)
-WEIGHTS_WITH_VECTORS = (3.75, 5.50, 5.46, 2.24, 1.00, 5.50, 1.00, 1.00, -3.00)
+WEIGHTS = (2.92, 6.05, 5.73, 1.85, 2.45, 6.05, 0.69, 0.00, -2.24)
+WEIGHTS_WITH_VECTORS = (2.92, 6.05, 5.73, 1.85, 2.45, 6.05, 0.69, 1.00, -2.24)
 THRESHOLD = 0.3
 ROUNDS = 2  # of counting a `HeadingTable`
 MAX_TOKENS = 256  # of a section that is encoded
@@ -41,7 +42,7 @@ class Match(NamedTuple):
 def align_sections(
     source: Article,
     target: Article,
-    headings: HeadingTable | None = None,
+    headings: "HeadingTable | None" = None,
     vectors: tuple[np.ndarray, np.ndarray] | None = None,
     threshold: float = THRESHOLD,
 ) -> list[Match]:
@@ -128,7 +129,7 @@ def match_scores(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def section_features(
     source: Article,
     target: Article,
-    headings: HeadingTable | None = None,
+    headings: "HeadingTable | None" = None,
     vectors: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
     """
@@ -151,7 +152,7 @@ def section_features(
         "names": overlap(*shared_words(*texts)),
     }
     if headings:
-        columns["headings"] = [[headings.score(a.heading, b.heading) for b in sections[1]] for a in sections[0]]
+        columns["headings"] = headings.score(*[[section.heading for section in part] for part in sections])
     if vectors is not None:
         columns["vectors"] = compare_vectors(*vectors, features.shape[:2])
     for name, column in columns.items():

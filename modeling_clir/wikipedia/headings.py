@@ -5,9 +5,11 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import product
 
+import numpy as np
 import regex
 
 from ..data.first_stage import tokenize
+from .aligner import align_sections
 from .articles import Article, ArticleSection
 
 
@@ -49,7 +51,6 @@ class HeadingTable:
     ):
         self.pairs, self.sources, self.targets = Counter(pairs), Counter(sources), Counter(targets)
         self.lengths = tuple(lengths)
-        self.scores = {}  # (source heading, target heading) -> score
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, HeadingTable) and self.to_json() == other.to_json()
@@ -63,8 +64,6 @@ class HeadingTable:
             articles (`Iterable[tuple[Article, Article]]`): articles in the source and in the target language.
             table (`HeadingTable`, *optional*): the merged table of the round before.
         """
-        from .aligner import align_sections
-
         counts = cls()
         for source, target in articles:
             for match in align_sections(source, target, table):
@@ -102,21 +101,23 @@ class HeadingTable:
         """Bytes of the source per byte of the target; 1.0 without matches."""
         return self.lengths[0] / self.lengths[1] if all(self.lengths) else 1.0
 
-    def score(self, source: str, target: str) -> float:
+    def score(self, sources: list[str], targets: list[str]) -> np.ndarray:
         """
-        Compares two headings, 0 to 1: how well each word of one goes with its best word of the other, on average over
+        Compares headings, 0 to 1: how well each word of one goes with its best word of the other, on average over
         both. Two words go together by Dice's coefficient of their counts. One count is taken off, so that two words
         that occur together once, perhaps in the match that is being judged, score 0.
+
+        Returns:
+            `(sources, targets)`.
         """
-        if (source, target) not in self.scores:
-            words = set(tokenize(source)), set(tokenize(target))
-            dice = [[self.dice(a, b) for b in sorted(words[1])] for a in sorted(words[0])]
-            if not all(words):
-                self.scores[source, target] = 0.0
-            else:
-                best = [sum(map(max, rows)) / len(rows) for rows in (dice, list(zip(*dice)))]
-                self.scores[source, target] = sum(best) / 2
-        return self.scores[source, target]
+        words = [[sorted(set(tokenize(heading))) for heading in headings] for headings in (sources, targets)]
+        scores = np.zeros((len(sources), len(targets)))
+        for i, row in enumerate(words[0]):
+            for j, column in enumerate(words[1]):
+                if row and column:
+                    dice = np.array([[self.dice(a, b) for b in column] for a in row])
+                    scores[i, j] = (dice.max(axis=0).mean() + dice.max(axis=1).mean()) / 2
+        return scores
 
     def dice(self, source: str, target: str) -> float:
         number = self.pairs[source, target] - 1

@@ -25,6 +25,7 @@ Settings:
 Rows:
 
 - `random`: each section of the shorter side gets another one by chance.
+- `same place`: section k of the source gets section k of the target.
 - `shipped`: `align_sections` as it is, with its weights and threshold.
 - others: features, with weights and threshold fitted on the file of --tune. Leads are told from other sections in all.
 
@@ -83,7 +84,6 @@ FITTED = [
 TEXT = ("links", "headings", "length", "numbers", "names")
 SETS = {
     "lead": (),
-    "position": ("position",),
     "length": ("length",),
     "numbers": ("numbers",),
     "names": ("names",),
@@ -351,6 +351,7 @@ def report(name: str, settings: dict[str, list[Case]], fitted: dict[str, tuple],
         table = learn_headings(cases)
         features = [section_features(case.source, case.target, table, case.vectors) for case in cases]
         add(setting, "random", random_matches(cases, args.seed), cases)
+        add(setting, "same place", [[(k, k) for k in range(min(case.matches.shape))] for case in cases], cases)
         for row, (weights, threshold) in fitted.items():
             if row != "links" or any(part[:, :, FEATURES.index("links")].any() for part in features):
                 add(setting, row, match(features, weights, threshold), cases)

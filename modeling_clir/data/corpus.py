@@ -4,17 +4,15 @@ import logging
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from .corpus_files import write_pairs, write_sections
 from .files import find_file, folder_name, new_folder, read_json, read_jsonl
 from .first_stage import SCORES_AT_ONCE, load_dense, score_bm25, top
 from .languages import warn_of_cards
@@ -29,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 BM25 = {"k1": 1.5, "b": 0.75}  # bm25s' own values; the collections of results/ were judged with these values
 Negatives = dict[tuple[str, str, str], dict[str, list[str]]]  # (query language, language, split) -> key -> keys
-SECTION_COLUMNS = ("id", "language", "article", "title", "heading", "text")
 
 
 @dataclass
@@ -472,24 +469,19 @@ def write_corpus(
     pairs = list(combinations(languages, 2)) + [(language, language) for language in languages if same_language]
     if not any(source in s.text and target in s.text for source, target in pairs for s in sections):
         raise ValueError(f"no section exists in two of the languages {', '.join(languages)}: are the ids the same?")
-    strings = pa.list_(pa.string())
-    names = ["source_id", "target_id", "source_negatives", "target_negatives"]
-    types = [pa.string(), pa.string(), strings, strings]
     teacher, counts = None, defaultdict(dict)
     if teacher_model is not None:
         from ..teacher import Teacher
 
         teacher = Teacher(teacher_model, prompts)
-        names += ["source_scores", "target_scores"]
-        types += [pa.list_(pa.list_(pa.float32()))] * 2
     with new_folder(output) as folder:
         for language in languages:
-            rows = [
+            rows = (
                 (f"{language}:{s.key}", language, s.article, s.title[language], s.heading[language], s.text[language])
                 for s in sections
                 if language in s.text
-            ]
-            write_table(folder / f"sections/{language}.parquet", SECTION_COLUMNS, [pa.string()] * 6, rows)
+            )
+            write_sections(folder / f"sections/{language}.parquet", rows)
         if negatives_from is None:
             negatives = near_negatives(splits, pairs, num_negatives, seed)
         else:
@@ -511,15 +503,9 @@ def write_corpus(
                         for query, language in dict.fromkeys(directions)
                     }
                     columns += [scores[direction] for direction in directions]
-                write_table(folder / f"pairs/{source}-{target}/{split}.parquet", names, types, list(zip(*columns)))
+                write_pairs(folder / f"pairs/{source}-{target}/{split}.parquet", zip(*columns), teacher is not None)
                 counts[f"{source}-{target}"][split] = len(aligned)
     return dict(counts)
-
-
-def write_table(path: Path, names: Sequence[str], types: list[pa.DataType], rows: list[tuple]):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    columns = list(zip(*rows)) or [()] * len(names)
-    pq.write_table(pa.table([pa.array(c, type=t) for c, t in zip(columns, types)], names=names), path)
 
 
 __all__ = [

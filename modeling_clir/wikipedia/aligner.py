@@ -222,10 +222,15 @@ def compare_lengths(source: list[ArticleSection], target: list[ArticleSection], 
 
 
 def compare_vectors(source: np.ndarray, target: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Returns the cosines."""
+    """
+    Returns by how many standard deviations the cosine of two sections is above the mean cosine of both with the other
+    article's sections. So encoders whose cosines are all high, or all low, give the same values.
+    """
     if (len(source), len(target)) != shape:
         raise ValueError(f"expected vectors of {shape} sections, got {(len(source), len(target))}")
-    return source @ target.T
+    cosines = source.astype(np.float64) @ target.T
+    margins = cosines - (cosines.mean(axis=0, keepdims=True) + cosines.mean(axis=1, keepdims=True)) / 2
+    return margins / (margins.std() + 1e-3)
 
 
 def encode_sections(model: "SentenceTransformer", sections: list[ArticleSection]) -> np.ndarray:

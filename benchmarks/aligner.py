@@ -35,29 +35,18 @@ With several settings or files nothing else is shared. --fit prints the weights 
 
 import csv
 import re
-import sys
-from dataclasses import dataclass, replace
-from itertools import groupby
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout
-
-from modeling_clir.program import Parser, run_program, share_cores
-
-
-share_cores()
-
 import torch
 
 from modeling_clir.data.files import decode_lines, read_columns
 from modeling_clir.data.first_stage import load_dense
+from modeling_clir.program import Parser, run_program
 from modeling_clir.wikipedia.aligner import (
     FEATURES,
     ROUNDS,
-    THRESHOLD,
     align_sections,
     encode_sections,
     match_scores,

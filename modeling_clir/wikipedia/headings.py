@@ -15,13 +15,11 @@ from .articles import Article, ArticleSection
 
 # Rule of [`Boilerplate`]
 MIN_ARTICLES = 20  # with the heading
-MIN_SHARE = 0.01  # of the articles with headings
-MAX_LINE = 0.25  # of the length of a line in leads
+MIN_SHARE = 0.01  # of the articles
+MAX_PROSE = 0.25  # of what leads have
 
-
-def normalize(heading: str) -> str:
-    """Returns the heading in the form that is counted: tokens of [`tokenize`], or the text itself without any."""
-    return " ".join(tokenize(heading)) or heading.strip()
+# End of a sentence: a terminal of any script ("." "。" "।" "؟"), perhaps in quotes or brackets.
+SENTENCE_END = regex.compile(r"\p{Sentence_Terminal}[\p{Pe}\p{Pf}\p{Pi}\"']*$")
 
 
 class HeadingTable:
@@ -135,70 +133,91 @@ class HeadingTable:
         return cls(Counter({(a, b): number for a, b, number in pairs}), *map(Counter, map(dict, words)), lengths)
 
 
+def normalize(heading: str) -> str:
+    """Returns the heading in the form that is counted: its tokens, or the text itself if it has none."""
+    return " ".join(tokenize(heading)) or heading.strip()
+
+
 class Boilerplate:
     """
     Finds the headings of boilerplate ("See also", "Einzelnachweise") in one language, without a list of them.
 
-    A heading is boilerplate if at least `MIN_ARTICLES` articles and a share of `MIN_SHARE` of all have it, and if the
-    text below it is no prose: its lines have on average less than `MAX_LINE` of the characters that a line of a lead
-    has. So no heading of a corpus of fewer than `MIN_ARTICLES` articles is boilerplate. Counts are additive.
+    A heading is boilerplate if many articles have it, and what stands below is no prose:
+
+    - at least `MIN_ARTICLES` articles and a share of `MIN_SHARE` of all have it. So no heading is boilerplate in a
+      corpus of fewer articles.
+    - over all its sections there is no text at all; or the mean length of a line, or the share of lines that end like
+      a sentence, is below `MAX_PROSE` times that of leads. Frequent lists ("Filmography") are boilerplate too.
+
+    Counts are additive, as in [`HeadingTable`].
 
     Args:
-        articles (`int`, defaults to 0): number of articles counted.
-        lead (`tuple[int, int]`, defaults to `(0, 0)`): lines of leads, and their characters.
-        headings (`dict[str, tuple[int, int, int]]`, *optional*): heading to number of articles, lines and characters.
+        headings (`dict[str, tuple[int, int, int, int]]`, *optional*): heading, as [`normalize`] gives it, to the
+            numbers of articles, lines, characters, and lines that end like a sentence. "" stands for the lead.
     """
 
-    def __init__(self, articles=0, lead=(0, 0), headings=None):
-        self.articles, self.lead, self.headings = articles, tuple(lead), dict(headings or {})
+    def __init__(self, headings: dict[str, tuple[int, int, int, int]] | None = None):
+        self.headings = dict(headings or {})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Boilerplate) and self.headings == other.headings
 
     @classmethod
     def count(cls, articles: Iterable[Article]) -> "Boilerplate":
         """Counts the headings of articles. Sections without text must be among them, with the text ""."""
         counts = cls()
         for article in articles:
-            counts.articles += 1
             seen = {}
             for section in article.sections:
-                lines = [line for line in regex.split(r"\n+", section.text) if line.strip()]
-                size = len(lines), sum(map(len, lines))
-                if section.heading:
-                    old = seen.get(normalize(section.heading), (1, 0, 0))
-                    seen[normalize(section.heading)] = (1, old[1] + size[0], old[2] + size[1])
-                else:
-                    counts.lead = (counts.lead[0] + size[0], counts.lead[1] + size[1])
+                lines = [line.strip() for line in section.text.split("\n") if line.strip()]
+                ends = sum(bool(SENTENCE_END.search(line)) for line in lines)
+                heading = normalize(section.heading)
+                old = seen.get(heading, (1, 0, 0, 0))
+                seen[heading] = plus(old, (0, len(lines), sum(map(len, lines)), ends))
             counts.add(seen)
         return counts
-
-    def add(self, headings: dict[str, tuple[int, int, int]]):
-        for heading, numbers in headings.items():
-            old = self.headings.get(heading, (0, 0, 0))
-            self.headings[heading] = tuple(a + b for a, b in zip(old, numbers))
 
     @classmethod
     def merge(cls, parts: "Iterable[Boilerplate]") -> "Boilerplate":
         """Adds up the counts."""
-        counts = cls()
+        merged = cls()
         for part in parts:
-            counts.articles += part.articles
-            counts.lead = (counts.lead[0] + part.lead[0], counts.lead[1] + part.lead[1])
-            counts.add(part.headings)
-        return counts
+            merged.add(part.headings)
+        return merged
+
+    def add(self, headings: dict[str, tuple[int, int, int, int]]):
+        for heading, numbers in headings.items():
+            self.headings[heading] = plus(self.headings.get(heading, (0, 0, 0, 0)), numbers)
 
     def is_boilerplate(self, heading: str) -> bool:
-        number, lines, characters = self.headings.get(normalize(heading), (0, 0, 0))
-        if number < max(MIN_ARTICLES, MIN_SHARE * self.articles):
+        """Says whether the sections below this heading are to be left out. The lead never is."""
+        articles, lines, characters, ends = self.headings.get(normalize(heading), (0, 0, 0, 0))
+        all_articles, lead_lines, lead_characters, lead_ends = self.headings.get("", (0, 0, 0, 0))
+        if not heading.strip() or articles < max(MIN_ARTICLES, MIN_SHARE * all_articles):
             return False
-        return characters * self.lead[0] < MAX_LINE * self.lead[1] * lines or not characters
+        if not lines or not lead_lines:
+            return not lines
+        return (
+            characters / lines < MAX_PROSE * lead_characters / lead_lines
+            or ends / lines < MAX_PROSE * lead_ends / lead_lines
+        )
+
+    def without_rare(self) -> "Boilerplate":
+        """Drops the headings of fewer than `MIN_ARTICLES` articles. No answer changes, unless it is merged further."""
+        kept = {heading: n for heading, n in self.headings.items() if n[0] >= MIN_ARTICLES or not heading}
+        return Boilerplate(kept)
 
     def to_json(self) -> str:
         """Writes the counts as JSON, the same for equal counts."""
-        return json.dumps([self.articles, self.lead, sorted(self.headings.items())], ensure_ascii=False)
+        return json.dumps(sorted(self.headings.items()), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Boilerplate":
-        articles, lead, headings = json.loads(text)
-        return cls(articles, lead, {heading: tuple(numbers) for heading, numbers in headings})
+        return cls({heading: tuple(numbers) for heading, numbers in json.loads(text)})
+
+
+def plus(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(a + b for a, b in zip(left, right))
 
 
 __all__ = ["Boilerplate", "HeadingTable"]

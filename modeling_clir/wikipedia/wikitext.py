@@ -33,6 +33,20 @@ NEXT_PARAGRAPH = re.compile(r"\n[ \t]*\n|\n(?==)")
 NEXT_HEADING = re.compile(r"\n(?==)")
 NOWIKI = {ord(mark): f"&#{ord(mark)};" for mark in "[]{}<>'=*#:;|_-"}
 
+# Templates that show their arguments (which of them, the name not counted). They are dates, numbers and names: what texts
+# in two languages share. All other templates are removed.
+SHOWN = {
+    **dict.fromkeys(("lang", "langue", "transl", "transliteration"), slice(1, 2)),
+    **dict.fromkeys(("convert", "cvt", "unité", "nombre", "tmp"), slice(0, 2)),
+    **dict.fromkeys(
+        ("date", "date-", "date de naissance", "date de décès", "start date", "nobr", "nowrap", "incise", "linktext"),
+        slice(0, 3),
+    ),
+    **dict.fromkeys(("s-", "s", "siècle", '"', "smaller", "small", "flag", "flagu", "nihongo"), slice(0, 1)),
+}
+BAR = re.compile(r"\|(?![^\[\]]*\]\])")  # not of a link
+NAMED = re.compile(r"\s*[\w -]+=")
+
 HEADING = re.compile(r"^(={1,6})(.+?)(={1,6})[ \t]*$", re.MULTILINE)
 DEEPEST = 3  # headings below this level do not start a section
 
@@ -179,11 +193,12 @@ def cut(wikitext: str) -> str:
             if opened[level][1] == "{{{" and wikitext.startswith("}", position):
                 position += 1
             begin = opened[level][0]
+            kept = shown(wikitext[begin + 2 : position - 2]) if level == 0 and kind == "{{" else ""
             # Words that a template parts, as in 24{{nbsp}}August, stay two words; Chinese and Japanese have no spaces.
-            parts = wikitext[max(0, begin - 1) : begin] + wikitext[position : position + 1]
-            gaps.append(
-                (begin, position, " " if len(parts) == 2 and parts.isalnum() and max(parts) < IDEOGRAPHS else "")
-            )
+            sides = wikitext[max(0, begin - 1) : begin] + wikitext[position : position + 1]
+            if not kept and len(sides) == 2 and sides.isalnum() and max(sides) < IDEOGRAPHS:
+                kept = " "
+            gaps.append((begin, position, kept))
             del opened[level:]
     for kinds, following in ((("{{", "{{{"), NEXT_PARAGRAPH), (("{|", "<table"), NEXT_HEADING)):
         end = 0
@@ -198,6 +213,15 @@ def cut(wikitext: str) -> str:
             parts += wikitext[position:start], kept
         position = max(position, end)
     return "".join(parts) + wikitext[position:]
+
+
+def shown(template: str) -> str:
+    """Returns the text that a template of `SHOWN` shows, as wikitext; "" for other templates."""
+    name, bar, _ = template.partition("|")
+    if not bar or "{{" in template or (places := SHOWN.get(name.strip().lower())) is None:
+        return ""
+    arguments = [part.strip() for part in BAR.split(template)[1:] if not NAMED.match(part)]
+    return " ".join(part for part in arguments[places] if part)
 
 
 def end_of_tag(wikitext: str, mark: re.Match, closes: dict[str, re.Match | None]) -> tuple[int, int]:

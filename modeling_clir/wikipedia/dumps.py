@@ -416,7 +416,7 @@ def read_articles(
         keys = topics.keys(language, [title for section in found for title in section.links])
         kept = []
         for section in found:
-            links = [key for title in section.links if (key := keys[title]) is not None]
+            links = [keys[title] for title in section.links if keys[title] is not None]
             counts["links"] += len(links)
             counts["links without an article"] += len(section.links) - len(links)
             kept.append(ArticleSection(section.heading, section.level, section.text, links))

@@ -18,7 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, redirect_stderr
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -222,6 +222,11 @@ def check_stage(stage: Stage, work: Path, error: Exception | None):
     """Raises the error of a stage that has not finished."""
     for file in sorted((work / "errors").glob(f"{stage.name}-*.txt")):
         raise ValueError(file.read_text(encoding="utf-8")) from error
+    if isinstance(error, BrokenExecutor):
+        raise ChildProcessError(
+            f"a process of the stage {stage.name!r} was killed, perhaps because memory ran out; take more tasks or fewer "
+            "workers, or go on with the same command"
+        ) from error
     if error is not None:
         raise error
     if missing := stage.tasks - len(finished_folders(work, stage.name)):
@@ -288,6 +293,7 @@ def reporting(stage: Stage, work: Path) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+    if len(finished_folders(work, stage.name)) == stage.tasks:
         report()
 
 

@@ -27,7 +27,6 @@ from threading import Event, Thread
 from typing import Any, NamedTuple
 
 from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
-from datatrove.executor.base import PipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.logging import logger as datatrove_logger
 
@@ -114,18 +113,22 @@ class LocalExecutor(LocalPipelineExecutor):
     """
     datatrove's executor on this machine with other processes: they end with the first one, their death ends the run
     (the pool of `multiprocess` would wait for ever for what a killed process had in hand), and so does the first error.
+    `pool` is set by [`run_stages`]; without one, or for a single task, this process works.
     """
 
+    pool: ProcessPoolExecutor | None = None
+
     def run(self):
+        pool, self.pool = self.pool, None  # not sent to the processes
         tasks = self.get_incomplete_ranks()
-        if self.workers == 1:
+        if pool is None or len(tasks) == 1:
             for task in tasks:
                 self.run_task(task)
             return
-        with ProcessPoolExecutor(self.workers, get_context("spawn"), initializer=end_with_parent) as pool:
-            futures: list[Future] = [pool.submit(self.run_task, task) for task in tasks]
-            finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            pool.shutdown(cancel_futures=True)
+        futures: list[Future] = [pool.submit(self.run_task, task) for task in tasks]
+        finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        for future in futures:
+            future.cancel()
         for future in finished:
             future.result()
 
@@ -192,30 +195,40 @@ def run_stages(
         import ray
 
         ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False, ignore_reinit_error=True)
-    for stage in stages:
-        if len(finished_folders(work, stage.name)) == stage.tasks:
-            continue
-        kind = RayPipelineExecutor if executor == "ray" else LocalExecutor
-        with reporting(stage, work), quiet():
-            error = run_pipeline(
-                kind(
-                    [Task(stage, work, settings)],
-                    tasks=stage.tasks,
-                    workers=min(workers, stage.tasks),
-                    logging_dir=str(work / "logs" / stage.name),
-                    skip_completed=False,  # a finished task is known by its folder
-                )
-            )
-        check_stage(stage, work, error)
+    pool = None
+    if executor == "local" and workers > 1:
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
+    try:
+        for stage in stages:
+            if len(finished_folders(work, stage.name)) < stage.tasks:
+                run_stage(stage, work, settings, executor, workers, pool)
+    finally:
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
     return True
 
 
-def run_pipeline(executor: PipelineExecutor) -> Exception | None:
-    try:
-        executor.run()
-    except Exception as error:
-        return error
-    return None
+def run_stage(
+    stage: Stage, work: Path, settings: Any, executor: str, workers: int, pool: ProcessPoolExecutor | None
+):
+    """Runs the unfinished tasks of a stage. Raises the error of a task."""
+    kind = RayPipelineExecutor if executor == "ray" else LocalExecutor
+    pipeline = kind(
+        [Task(stage, work, settings)],
+        tasks=stage.tasks,
+        workers=min(workers, stage.tasks),
+        logging_dir=str(work / "logs" / stage.name),
+        skip_completed=False,  # a finished task is known by its folder
+    )
+    if pool is not None:
+        pipeline.pool = pool
+    failed = None
+    with reporting(stage, work), quiet():
+        try:
+            pipeline.run()
+        except Exception as error:
+            failed = error
+    check_stage(stage, work, failed)
 
 
 def check_stage(stage: Stage, work: Path, error: Exception | None):

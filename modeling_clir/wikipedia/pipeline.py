@@ -635,7 +635,8 @@ def left_out(settings: Settings, counts: Counter) -> list[str]:
     total: Counter = Counter()
     for stage in ("index", "read") if settings.source == "dumps" else ("read",):
         total.update(read_counts(settings, stage))
-    kept = ("articles", "sections", "pages", "links", "redirects", "Wikidata ids")
+    kept = ("articles", "sections", "pages", "pages without text", "links", "redirects", "Wikidata ids")
+    kept += ("disambiguation pages",)  # in the index; those that were read are counted there
     total.update({key: number for key, number in counts.items() if len(key) == 2 and key[0] in settings.languages})
     reasons = sorted({reason for language, reason in total if reason not in kept and language in settings.languages})
     return table(

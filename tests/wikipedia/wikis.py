@@ -14,7 +14,7 @@ HEADINGS = {  # of the sections after the lead
 LANGUAGES = tuple(HEADINGS)
 
 
-def write_wikis(folder: Path, topics: int = 24, streams: bool = True) -> Path:
+def write_wikis(folder: Path, topics: int = 12, streams: bool = True) -> Path:
     """
     Writes `{language}wiki-20240501-pages-articles-multistream.xml.bz2` and `page_props` in `folder`.
 

@@ -4,8 +4,8 @@ Plain text of an article's sections from wikitext.
 [`sections`] works in three steps, each a few passes over the page. [`cut`] removes what is never text: comments,
 templates, tables, references and other tags of extensions. [`cut_files`] removes files and categories. [`plain`] turns
 what is left (links, bold and italic, lists, HTML) into lines. The steps know no grammar and cannot fail: on markup that
-is broken they remove a little too much or too little. (A full parser, mwparserfromhell, gives the same text at a tenth
-of the speed: see results/wikipedia.md.)
+is broken they remove a little too much or too little. (A full parser, mwparserfromhell, gives the same words at a tenth
+of the speed: see results/wikipedia_text.md.)
 """
 
 import html

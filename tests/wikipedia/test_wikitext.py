@@ -75,7 +75,7 @@ def test_markup_is_removed(wikitext, expected):
         ("né le {{Date|11|novembre|1866}} à", "né le 11 novembre 1866 à"),
         ("({{lang|grc|''[[ἀναρχία|x]]''}})", "(x)"),
         ("{{convert|1300|mi|km|abbr=on}}, {{unité|12|km|2}}, {{nobr|86 ans}}.", "1300 mi, 12 km, 86 ans."),
-        ('{{"|Es liegt am [[Tag|Tage]]|ref=<ref>x</ref>}}', "Es liegt am Tage"),
+        ('{{"|Es liegt am [[Tag|Morgen]]|ref=<ref>x</ref>}}', "Es liegt am Morgen"),
         ("a {{lang|de|{{nobr|b}}}} {{t|{{nobr|c}}}} {{lang}} {{nobr|}}d", "a d"),
     ],
 )

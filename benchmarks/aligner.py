@@ -359,8 +359,9 @@ def main(argv: list[str] | None = None):
     parser.add_argument(
         "--prompts", nargs=2, metavar=("QUERY", "DOCUMENT"), help="what the encoder reads before a text"
     )
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="(default: all)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of aligner.csv (results)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of aligner.csv")
     args = parser.parse_args(argv)
     if args.fit and not args.tune:
         raise ValueError("--fit needs --tune")
@@ -391,7 +392,7 @@ def main(argv: list[str] | None = None):
     # 3. Measure
     rows = []
     for name, pairs in measured.items():
-        settings = {setting: make_cases(pairs, args.seed, **options) for setting, options in SETTINGS.items()}
+        settings = {setting: make_cases(pairs, args.seed, **SETTINGS[setting]) for setting in args.settings}
         if model:
             encode_cases(list(settings.values()), model)
         sections = sum(len(pair.source) for pair in pairs)

@@ -35,11 +35,11 @@ GERMAN = article(
     "de",
     ("Geschichte", "Im Jahr 1861 gründete Nilsson die Firma Skarv mit 47 Leuten."),
     ("Sport", "Der FK Skarvholm gewann 1988 gegen Tromsø mit 4 zu 1."),
-    ("Klima", "Im Januar fallen 132 Millimeter Regen, es sind 3 Grad."),
+    ("Klima", "Im Winter fallen 132 Millimeter Regen, es sind 3 Grad."),
 )
 ENGLISH = article(
     "en",
-    ("Weather", "January has 132 millimetres of rain and 3 degrees."),
+    ("Weather", "Winter has 132 millimetres of rain and 3 degrees."),
     ("Past", "Nilsson founded the company Skarv in 1861 with 47 people."),
     ("Clubs", "FK Skarvholm beat Tromsø 4-1 in 1988."),
 )

@@ -51,7 +51,9 @@ def main():
 
     # 1. What to build
     if args.source not in SOURCES:
-        raise ValueError(f"--source is one of {', '.join(SOURCES)}, got {args.source!r}{nearest(args.source, SOURCES)}")
+        raise ValueError(
+            f"--source is one of {', '.join(SOURCES)}, got {args.source!r}{nearest(args.source, SOURCES)}"
+        )
     name = args.input or default_input(args.source)
     settings = Settings(
         output=os.path.abspath(args.output),
@@ -68,9 +70,11 @@ def main():
     # 2. Build
     slurm = {"partition": args.slurm_partition, "time": args.slurm_time, "mem-per-cpu": args.slurm_memory}
     if not build(settings, args.executor, args.workers, slurm):
-        print(f"handed to SLURM; the last job makes {args.output}. A task that fails says why in {settings.work}/errors")
+        print(
+            f"handed to SLURM; the last job makes {args.output}. A task that fails says why in {settings.work}/errors"
+        )
         return
-    print((args.output / "README.md").read_text(encoding="utf-8").partition("## Content")[2].strip())
+    print((args.output / "README.md").read_text(encoding="utf-8").partition("\n---\n")[2].strip())
     print(f"corpus: {args.output}")
 
     # 3. Upload
@@ -97,7 +101,9 @@ def check_arguments(args, languages: list[str]):
     if args.executor == "slurm" and not args.slurm_partition:
         raise ValueError("--executor slurm needs --slurm_partition")
     if args.executor == "slurm" and args.push_to_hub:
-        raise ValueError("--push_to_hub needs --executor local or ray; with slurm upload the finished corpus by itself")
+        raise ValueError(
+            "--push_to_hub needs --executor local or ray; with slurm upload the finished corpus by itself"
+        )
     if args.encoder:
         check_name(args.encoder, "model")
 

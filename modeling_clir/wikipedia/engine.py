@@ -208,9 +208,7 @@ def run_stages(
     return True
 
 
-def run_stage(
-    stage: Stage, work: Path, settings: Any, executor: str, workers: int, pool: ProcessPoolExecutor | None
-):
+def run_stage(stage: Stage, work: Path, settings: Any, executor: str, workers: int, pool: ProcessPoolExecutor | None):
     """Runs the unfinished tasks of a stage. Raises the error of a task."""
     kind = RayPipelineExecutor if executor == "ray" else LocalExecutor
     pipeline = kind(

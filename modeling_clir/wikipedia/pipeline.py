@@ -19,19 +19,17 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from importlib.resources import files
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
-from huggingface_hub import DatasetCard, DatasetCardData
 
+from ..data.corpus_card import corpus_card
 from ..data.corpus_files import write_pairs, write_sections
 from ..data.files import check_text, new_file, refuse_existing
-from ..data.languages import card_languages
 from ..names import check_name
 from .aligner import ROUNDS, align_sections, encode_sections
 from .articles import Article, ArticleSection
@@ -46,8 +44,10 @@ from .topics import Topics, build_topics
 
 SOURCES = ("dumps", *HUB_SOURCES)
 BUFFER = 32 << 20  # characters of articles that a reading task holds before it writes them to the shards
-LENGTHS = (250, 500, 1000, 2000, 4000, 8000)  # characters, bounds of the histogram
 SPLITS = ("train", "validation")
+# What counts say besides what was left out. Disambiguation pages of the index are counted again when they are read.
+KEPT = ("articles", "sections", "topics", "pages", "pages without text", "disambiguation pages", "redirects")
+KEPT += ("links", "Wikidata ids", *SPLITS)
 Topic = dict[str, Article]  # language -> article, of one key
 
 
@@ -207,10 +207,11 @@ class Shards:
         self.lines, self.size = {}, 0
 
 
-def read_shard(settings: Settings, shard: int) -> list[Article]:
+def read_shard(settings: Settings, shard: int, counts: Counter) -> list[Article]:
     """
     Reads the articles of a shard, sorted by key and language, whatever task has written them. Of several articles in
-    one language with the same key it keeps the first by page id. Raises `ValueError` for two with the same page id.
+    one language with the same key it keeps the first by page id; `counts` gets the others. Raises `ValueError` for two
+    with the same page id.
     """
     found: dict[tuple[str, int], list[tuple]] = {}
     for folder in finished_folders(settings.work, "read"):
@@ -226,9 +227,10 @@ def read_shard(settings: Settings, shard: int) -> list[Article]:
     articles = []
     for _, same in sorted(found.items()):
         same.sort(key=lambda one: one[:3])
-        for one, other in zip(same, same[1:]):
+        for one, other in pairwise(same):
             if one[1] == other[1]:
                 raise ValueError(f"{other[2]}: page {one[1]} ({one[3].title!r}) is a duplicate; it is in {one[2]} too")
+        counts[same[0][3].language, "further articles of a topic"] += len(same) - 1
         articles.append(same[0][3])
     return articles
 
@@ -242,7 +244,7 @@ def read_topics(settings: Settings, shard: int, counts: Counter) -> list[Topic]:
         language: Boilerplate.from_json(text) for language, text in read_sum(settings, "sum_boilerplate").items()
     }
     topics: dict[str, Topic] = {}
-    for article in read_shard(settings, shard):
+    for article in read_shard(settings, shard, counts):
         topics.setdefault(article.key, {})[article.language] = article
     kept = []
     for topic in topics.values():
@@ -322,13 +324,15 @@ def read_language(settings: Settings, language: str, task: int, counts: Counter)
     parts = 1 if len(dump.files) >= settings.tasks else settings.tasks
     units = [(file, part) for file in dump.files for part in range(parts)]
     for place, (file, part) in enumerate(units):
-        if (place + number) % settings.tasks == task:  # the only part of small files is another task's in each language
+        if (
+            place + number
+        ) % settings.tasks == task:  # the only part of small files is another task's in each language
             for article in read_articles(file, language, topics, counts, part, parts):
                 yield str(file), article
 
 
 def count_boilerplate(settings: Settings, task: int, folder: Path, progress: Progress):
-    articles = read_shard(settings, task)
+    articles = read_shard(settings, task, Counter())
     progress.add(len(articles))
     counts = {
         language: Boilerplate.count(article for article in articles if article.language == language).to_json()
@@ -435,7 +439,6 @@ def align(settings: Settings, task: int, folder: Path, progress: Progress):
                 values = section_id(article, j), language, article.key, article.title, section.heading, section.text
                 rows[language].append(values)
                 counts[language, "sections"] += 1
-                counts[language, "characters", histogram(len(section.text))] += 1
             total = sum(len(held[number][language].sections) for number in numbers)
             counts[language, "sections in no pair and no negative"] += total - len(used)
         write_split(settings, task, folder, split, held, matches, negatives, counts)
@@ -475,11 +478,6 @@ def section_id(article: Article, number: int) -> str:
     return f"{article.language}:{article.page_id}#{number}"
 
 
-def histogram(length: int) -> str:
-    """Returns the name of the histogram's bin, which sorts as the bins do."""
-    return f"{max((bound for bound in LENGTHS if bound <= length), default=0):05d}"
-
-
 def encode(settings: Settings, topics: list[Topic]) -> dict:
     """Computes the vectors of all sections with the encoder: (key, language) -> `(sections, width)`."""
     if not settings.encoder:
@@ -509,11 +507,11 @@ def finish(settings: Settings, task: int, folder: Path, progress: Progress):
     task can be repeated.
     """
     output = Path(settings.output)
-    unfinished = settings.work / "corpus"
+    unfinished = settings.work / "corpus" / output.name
     if output.exists():  # renamed just before the task was killed
         return
     shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
+    unfinished.mkdir(parents=True)
     counts = read_counts(settings, "align")
     check_counts(settings, counts)
     rows: Counter = Counter()
@@ -527,10 +525,9 @@ def finish(settings: Settings, task: int, folder: Path, progress: Progress):
         check_rows(f"sections/{language}", rows["sections", language], counts[language, "sections"])
     for a, b in settings.pairs:
         for split in SPLITS:
-            check_rows(
-                f"pairs/{a}-{b}/{split}", rows["pairs", f"{a}-{b}", split], counts[f"{a}-{b}", split]
-            )
-    write_card(unfinished, settings, counts)
+            check_rows(f"pairs/{a}-{b}/{split}", rows["pairs", f"{a}-{b}", split], counts[f"{a}-{b}", split])
+    card = corpus_card(unfinished, "cc-by-sa-4.0", sources(settings), left_out(settings, counts))
+    (unfinished / "README.md").write_text(card, encoding="utf-8")
     unfinished.rename(output)
 
 
@@ -558,36 +555,6 @@ def check_counts(settings: Settings, counts: Counter):
         )
 
 
-def write_card(folder: Path, settings: Settings, counts: Counter):
-    """Writes `README.md`, the card of the data set on the Hub."""
-    tables = [*(f"sections/{language}" for language in settings.languages)]
-    configs = [{"config_name": name.replace("/", "-"), "data_files": f"{name}/*.parquet"} for name in tables]
-    for a, b in settings.pairs:
-        splits = [
-            {"split": split, "path": f"pairs/{a}-{b}/{split}/*.parquet"} for split in SPLITS if counts[f"{a}-{b}", split]
-        ]
-        if splits:
-            configs.append({"config_name": f"pairs-{a}-{b}", "data_files": splits})
-    data = DatasetCardData(
-        language=card_languages(list(settings.languages)) or None,
-        license="cc-by-sa-4.0",
-        task_categories=["text-ranking", "sentence-similarity"],
-        tags=["cross-lingual", "wikipedia"],
-        configs=configs,
-    )
-    card = DatasetCard.from_template(
-        data,
-        template_path=str(files("modeling_clir") / "templates" / "wikipedia_card.md"),
-        sources=sources(settings),
-        settings=settings,
-        sections=section_table(settings, counts),
-        pairs=pair_table(settings, counts),
-        lengths=length_table(settings, counts),
-        left_out=left_out(settings, counts),
-    )
-    card.save(folder / "README.md")
-
-
 def sources(settings: Settings) -> list[str]:
     if settings.source != "dumps":
         name = HUB_SOURCES[settings.source].name
@@ -598,51 +565,15 @@ def sources(settings: Settings) -> list[str]:
     ]
 
 
-def table(head: list[str], rows: Iterable[list]) -> list[str]:
-    """Makes the lines of a Markdown table, the first column a name, the others numbers."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
-    lines += [[first, *(f"{number:,}" for number in numbers)] for first, *numbers in rows]
-    return [f"| {' | '.join(line)} |" for line in lines]
-
-
-def section_table(settings: Settings, counts: Counter) -> list[str]:
-    return table(
-        ["language", "articles", "sections"],
-        [[language, counts[language, "articles"], counts[language, "sections"]] for language in settings.languages],
-    )
-
-
-def pair_table(settings: Settings, counts: Counter) -> list[str]:
-    columns = ("topics", "topics without a match", *SPLITS)
-    pairs = [f"{a}-{b}" for a, b in settings.pairs]
-    return table(["pair", *columns], [[pair, *(counts[pair, column] for column in columns)] for pair in pairs])
-
-
-def length_table(settings: Settings, counts: Counter) -> list[str]:
-    bounds = (0, *LENGTHS)
-    names = [f"{low:,}-{high - 1:,}" for low, high in zip(bounds, LENGTHS)] + [f"{LENGTHS[-1]:,}-"]
-    return table(
-        ["characters", *settings.languages],
-        [
-            [name, *(counts[language, "characters", f"{bound:05d}"] for language in settings.languages)]
-            for name, bound in zip(names, bounds)
-        ],
-    )
-
-
-def left_out(settings: Settings, counts: Counter) -> list[str]:
-    """Makes a table of what was left out, by stage and reason."""
+def left_out(settings: Settings, counts: Counter) -> dict[str, int]:
+    """Lists what was left out, by language or pair and reason."""
     total: Counter = Counter()
     for stage in ("index", "read") if settings.source == "dumps" else ("read",):
         total.update(read_counts(settings, stage))
-    kept = ("articles", "sections", "pages", "pages without text", "links", "redirects", "Wikidata ids")
-    kept += ("disambiguation pages",)  # in the index; those that were read are counted there
-    total.update({key: number for key, number in counts.items() if len(key) == 2 and key[0] in settings.languages})
-    reasons = sorted({reason for language, reason in total if reason not in kept and language in settings.languages})
-    return table(
-        ["left out", *settings.languages],
-        [[reason, *(total[language, reason] for language in settings.languages)] for reason in reasons],
-    )
+    total.update(counts)
+    names = [*settings.languages, *(f"{a}-{b}" for a, b in settings.pairs)]
+    reasons = sorted((names.index(name), reason) for name, reason in total if reason not in KEPT)
+    return {f"{names[place]}: {reason}": total[names[place], reason] for place, reason in reasons}
 
 
 def list_input(source: str, name: str, languages: list[str]) -> tuple[tuple[str, int], ...]:

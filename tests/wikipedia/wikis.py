@@ -27,7 +27,9 @@ def write_wikis(folder: Path, topics: int = 12, streams: bool = True) -> Path:
             if language == "fr" and topic % 3 == 0:
                 continue
             parts = [prose(language, topic, 0)]
-            parts += [f"== {heading} ==\n{prose(language, topic, j)}" for j, heading in enumerate(HEADINGS[language], 1)]
+            parts += [
+                f"== {heading} ==\n{prose(language, topic, j)}" for j, heading in enumerate(HEADINGS[language], 1)
+            ]
             pages.append(page(topic, f"{language.upper()} topic {topic}", "\n".join(parts)))
             props.append((topic, "wikibase_item", f"Q{topic}", None))
         pages.append(page(900, "Alone", prose(language, 900 + place, 0) * 2))

@@ -47,7 +47,7 @@ def main():
     try:
         from modeling_clir.wikipedia.pipeline import SOURCES, Settings, build, list_input
     except ImportError as error:
-        raise ImportError(f'{error}; pip install "modeling-clir[wikipedia]"') from error
+        raise ImportError(f'{error}; pip install -e ".[wikipedia]"') from error
 
     # 1. What to build
     if args.source not in SOURCES:

@@ -105,25 +105,24 @@ def build(settings: Settings, executor: str = "local", workers: int = 1, slurm: 
     """
     Builds the corpus, or goes on where a run with the same settings ended. Takes what [`run_stages`] takes.
 
-    Returns whether the corpus is there: with SLURM it comes later. Then `{output}.work` stays; else it is removed.
+    Returns whether the corpus is there; then `{output}.work` is removed. With SLURM it comes later.
 
     Raises `FileExistsError` if the output exists, and `ValueError` if another run is at work, if the run to go on with
     had other settings, and for mistakes in the input, with file and place.
     """
     output, work = Path(settings.output), settings.work
-    finished = task_folder(work, "finish", 0)
-    if not (output.exists() and finished.exists()):  # else a run was killed as it removed the folder
+    if not work.exists():
         refuse_existing(output)
     work.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(work / "lock", timeout=0):
             keep_settings(settings)
-            done = run_stages(stages(settings), work, settings, executor, workers, slurm)
+            # With both folders, a run was killed as it removed the work folder, or SLURM has finished
+            done = output.exists() or run_stages(stages(settings), work, settings, executor, workers, slurm)
     except Timeout as error:
         raise ValueError(f"another run is at work in {work}; wait for it, or end it") from error
     if done:
-        # `finish` goes last: while it is there, the run can still be taken up
-        for path in sorted(work.iterdir(), key=lambda path: path.name in ("finish", "settings.json")):
+        for path in sorted(work.iterdir(), key=lambda path: path.name == "settings.json"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         work.rmdir()
     return done

@@ -20,7 +20,7 @@ Settings:
 - `shuffled`: the target's sections are shuffled by the seed.
 - `third removed`: also a random third of the sections of each side is removed.
 - `halves`: also the source keeps only the first half of each section, and the target the second half, in sentences or
-  paragraphs. No sentence is left whose translation is on the other side. Sections of one sentence are left out.
+  paragraphs. No sentence is left whose translation is on the other side. Sections of one sentence, and links, are left out.
 
 Rows:
 
@@ -57,7 +57,6 @@ from modeling_clir.wikipedia.articles import Article, ArticleSection
 from modeling_clir.wikipedia.headings import HeadingTable
 
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
 LEAD = "Introduction"
 SETTINGS = {
     "in order": {},
@@ -197,8 +196,8 @@ def make_cases(pairs: list[Pair], seed: int, shuffle=False, removed=0.0, halves=
         if halves:
             long = [i for i, parts in enumerate(zip(*sides)) if all(len(part[2]) > 1 for part in parts)]
             sides = [[side[i] for i in long] for side in sides]
-            sides[0] = [(h, level, texts[: len(texts) // 2], links) for h, level, texts, links in sides[0]]
-            sides[1] = [(h, level, texts[len(texts) // 2 :], links) for h, level, texts, links in sides[1]]
+            sides[0] = [(h, level, texts[: len(texts) // 2], []) for h, level, texts, _ in sides[0]]
+            sides[1] = [(h, level, texts[len(texts) // 2 :], []) for h, level, texts, _ in sides[1]]
         size = len(sides[0])
         kept = [np.sort(rng.permutation(size)[round(size * removed) :]) for _ in sides]
         if shuffle:
@@ -361,7 +360,7 @@ def main(argv: list[str] | None = None):
     )
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="(default: all)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of aligner.csv")
+    parser.add_argument("--output", type=Path, help="folder for the rows as aligner.csv")
     args = parser.parse_args(argv)
     if args.fit and not args.tune:
         raise ValueError("--fit needs --tune")
@@ -398,7 +397,7 @@ def main(argv: list[str] | None = None):
         sections = sum(len(pair.source) for pair in pairs)
         print(f"{name}: {len(pairs)} articles, {sections} pairs of sections")
         rows += report(name, settings, fitted, args)
-    if rows:
+    if rows and args.output:
         args.output.mkdir(parents=True, exist_ok=True)
         with open(args.output / "aligner.csv", "w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))

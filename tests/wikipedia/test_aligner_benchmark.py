@@ -107,6 +107,9 @@ def test_markdown_folders(aligner, tmp_path, capsys):
         ("Two x", 3, ["B", "C"], []),
     ]
     assert [section[0] for section in pairs[0].target] == ["", "Eins", "Two x"]
+    halves = aligner.make_cases(pairs, 0, halves=True)[0]
+    assert [(s.text, s.links) for s in halves.source.sections] == [("# no heading", []), ("B", [])]
+    assert [s.text for s in halves.target.sections] == ["Text", "C"]
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,8 @@ def read_tsv(path: Path) -> list[Pair]:
         texts = pages.setdefault(page, {}).setdefault(tuple(headings), ([], []))
         texts[0].append(sentence)
         texts[1].append(translation)
+    if not pages:
+        raise ValueError(f"{path} has no rows")
     pairs = []
     for page, sections in pages.items():
         sides = [[(*split_heading(h[side]), texts[side], []) for h, texts in sections.items()] for side in (0, 1)]
@@ -156,7 +158,7 @@ def read_markdown(folder: Path, translated: Path) -> list[Pair]:
             left_out.append(file.name)
             continue
         filled = [(a, b) for a, b in zip(source, target) if a[2] and b[2]]
-        pairs.append(Pair(file.stem, *map(list, zip(*filled))))
+        pairs.append(Pair(file.stem, [a for a, _ in filled], [b for _, b in filled]))
     if left_out:
         print(f"{translated}: left out, other headings than {folder}: {', '.join(left_out)}")
     return pairs
@@ -165,7 +167,7 @@ def read_markdown(folder: Path, translated: Path) -> list[Pair]:
 def markdown_sections(path: Path) -> list[tuple[str, int, list[str], list[str]]]:
     """Reads the lead and the sections of a Markdown file: heading, level, paragraphs, links."""
     lines, fenced, sections = [line.rstrip("\r\n") for _, line in decode_lines(path)], False, [("", 1, [""], [])]
-    if lines and lines[0] == "---":
+    if lines[:1] == ["---"] and "---" in lines[1:]:  # front matter
         lines = lines[lines.index("---", 1) + 1 :]
     for line in lines:
         fenced ^= line.startswith("```")

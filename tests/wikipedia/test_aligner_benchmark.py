@@ -114,7 +114,11 @@ def test_markdown_folders(aligner, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a\tb\tc\td\n", r"x.tsv:1: expected 5 columns, got 4"), ("a\t\tc\td\te\n", r"x.tsv:1: page and headings")],
+    [
+        ("", "x.tsv has no rows"),
+        ("a\tb\tc\td\n", r"x.tsv:1: expected 5 columns, got 4"),
+        ("a\t\tc\td\te\n", r"x.tsv:1: page and headings"),
+    ],
 )
 def test_files_of_another_form_are_refused(aligner, tmp_path, text, message):
     (tmp_path / "x.tsv").write_text(text, encoding="utf-8")

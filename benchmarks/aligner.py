@@ -20,7 +20,7 @@ Settings:
 - `shuffled`: the target's sections are shuffled by the seed.
 - `third removed`: also a random third of the sections of each side is removed.
 - `halves`: also the source keeps only the first half of each section, and the target the second half, in sentences or
-  paragraphs. No sentence is left whose translation is on the other side. Sections of one sentence are left out.
+  paragraphs. No sentence is left whose translation is on the other side. Sections of one sentence, and links, are left out.
 
 Rows:
 
@@ -57,7 +57,6 @@ from modeling_clir.wikipedia.articles import Article, ArticleSection
 from modeling_clir.wikipedia.headings import HeadingTable
 
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
 LEAD = "Introduction"
 SETTINGS = {
     "in order": {},
@@ -134,6 +133,8 @@ def read_tsv(path: Path) -> list[Pair]:
         texts = pages.setdefault(page, {}).setdefault(tuple(headings), ([], []))
         texts[0].append(sentence)
         texts[1].append(translation)
+    if not pages:
+        raise ValueError(f"{path} has no rows")
     pairs = []
     for page, sections in pages.items():
         sides = [[(*split_heading(h[side]), texts[side], []) for h, texts in sections.items()] for side in (0, 1)]
@@ -157,7 +158,7 @@ def read_markdown(folder: Path, translated: Path) -> list[Pair]:
             left_out.append(file.name)
             continue
         filled = [(a, b) for a, b in zip(source, target) if a[2] and b[2]]
-        pairs.append(Pair(file.stem, *map(list, zip(*filled))))
+        pairs.append(Pair(file.stem, [a for a, _ in filled], [b for _, b in filled]))
     if left_out:
         print(f"{translated}: left out, other headings than {folder}: {', '.join(left_out)}")
     return pairs
@@ -166,7 +167,7 @@ def read_markdown(folder: Path, translated: Path) -> list[Pair]:
 def markdown_sections(path: Path) -> list[tuple[str, int, list[str], list[str]]]:
     """Reads the lead and the sections of a Markdown file: heading, level, paragraphs, links."""
     lines, fenced, sections = [line.rstrip("\r\n") for _, line in decode_lines(path)], False, [("", 1, [""], [])]
-    if lines and lines[0] == "---":
+    if lines[:1] == ["---"] and "---" in lines[1:]:  # front matter
         lines = lines[lines.index("---", 1) + 1 :]
     for line in lines:
         fenced ^= line.startswith("```")
@@ -197,8 +198,8 @@ def make_cases(pairs: list[Pair], seed: int, shuffle=False, removed=0.0, halves=
         if halves:
             long = [i for i, parts in enumerate(zip(*sides)) if all(len(part[2]) > 1 for part in parts)]
             sides = [[side[i] for i in long] for side in sides]
-            sides[0] = [(h, level, texts[: len(texts) // 2], links) for h, level, texts, links in sides[0]]
-            sides[1] = [(h, level, texts[len(texts) // 2 :], links) for h, level, texts, links in sides[1]]
+            sides[0] = [(h, level, texts[: len(texts) // 2], []) for h, level, texts, _ in sides[0]]
+            sides[1] = [(h, level, texts[len(texts) // 2 :], []) for h, level, texts, _ in sides[1]]
         size = len(sides[0])
         kept = [np.sort(rng.permutation(size)[round(size * removed) :]) for _ in sides]
         if shuffle:
@@ -361,7 +362,7 @@ def main(argv: list[str] | None = None):
     )
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="(default: all)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of aligner.csv")
+    parser.add_argument("--output", type=Path, help="folder for the rows as aligner.csv")
     args = parser.parse_args(argv)
     if args.fit and not args.tune:
         raise ValueError("--fit needs --tune")
@@ -398,7 +399,7 @@ def main(argv: list[str] | None = None):
         sections = sum(len(pair.source) for pair in pairs)
         print(f"{name}: {len(pairs)} articles, {sections} pairs of sections")
         rows += report(name, settings, fitted, args)
-    if rows:
+    if rows and args.output:
         args.output.mkdir(parents=True, exist_ok=True)
         with open(args.output / "aligner.csv", "w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))

@@ -107,11 +107,18 @@ def test_markdown_folders(aligner, tmp_path, capsys):
         ("Two x", 3, ["B", "C"], []),
     ]
     assert [section[0] for section in pairs[0].target] == ["", "Eins", "Two x"]
+    halves = aligner.make_cases(pairs, 0, halves=True)[0]
+    assert [(s.text, s.links) for s in halves.source.sections] == [("# no heading", []), ("B", [])]
+    assert [s.text for s in halves.target.sections] == ["Text", "C"]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a\tb\tc\td\n", r"x.tsv:1: expected 5 columns, got 4"), ("a\t\tc\td\te\n", r"x.tsv:1: page and headings")],
+    [
+        ("", "x.tsv has no rows"),
+        ("a\tb\tc\td\n", r"x.tsv:1: expected 5 columns, got 4"),
+        ("a\t\tc\td\te\n", r"x.tsv:1: page and headings"),
+    ],
 )
 def test_files_of_another_form_are_refused(aligner, tmp_path, text, message):
     (tmp_path / "x.tsv").write_text(text, encoding="utf-8")

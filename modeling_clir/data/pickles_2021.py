@@ -21,7 +21,7 @@ from .languages import warn_of_cards
 
 logger = logging.getLogger(__name__)
 
-MAX_STACK = 1_000_000  # values that wait for their container; Python writes 1000 at a time, but tuples whole
+MAX_STACK = 100_000  # values that wait for their container; Python writes 1000 at a time, but tuples whole
 MAX_DIGITS = 20  # of a number in text; in bytes it has at most 8
 
 # Opcodes with a length in front of their data: bytes of the length

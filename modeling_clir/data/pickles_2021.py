@@ -8,6 +8,7 @@ A pickle can run any code when Python loads it. [`load_plain`] is a reader of it
 strings and whole numbers; nothing in it can import, call or build anything.
 """
 
+import gc
 import logging
 import random
 from collections import Counter
@@ -195,7 +196,13 @@ def load_plain(path: Path):
 
 def load_table(path: Path, kind: type) -> dict:
     """Reads a pickle of one dict, whose values are of this type. Ids become strings."""
-    table = load_plain(path)
+    collecting = gc.isenabled()
+    gc.disable()  # it would look at the millions of containers again and again
+    try:
+        table = load_plain(path)
+    finally:
+        if collecting:
+            gc.enable()
     if type(table) is not dict:
         raise ValueError(f"{path}: expected a dict, got a {type(table).__name__}")
     found = {}

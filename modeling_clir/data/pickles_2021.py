@@ -8,6 +8,7 @@ A pickle can run any code when Python loads it. [`load_plain`] is a reader of it
 strings and whole numbers; nothing in it can import, call or build anything.
 """
 
+import gc
 import logging
 import random
 from collections import Counter
@@ -21,7 +22,7 @@ from .languages import warn_of_cards
 
 logger = logging.getLogger(__name__)
 
-MAX_STACK = 1_000_000  # values that wait for their container; Python writes 1000 at a time, but tuples whole
+MAX_STACK = 100_000  # values that wait for their container; Python writes 1000 at a time, but tuples whole
 MAX_DIGITS = 20  # of a number in text; in bytes it has at most 8
 
 # Opcodes with a length in front of their data: bytes of the length
@@ -195,7 +196,13 @@ def load_plain(path: Path):
 
 def load_table(path: Path, kind: type) -> dict:
     """Reads a pickle of one dict, whose values are of this type. Ids become strings."""
-    table = load_plain(path)
+    collecting = gc.isenabled()
+    gc.disable()  # it would look at the millions of containers again and again
+    try:
+        table = load_plain(path)
+    finally:
+        if collecting:
+            gc.enable()
     if type(table) is not dict:
         raise ValueError(f"{path}: expected a dict, got a {type(table).__name__}")
     found = {}

@@ -5,7 +5,15 @@ BIN = $(VENV)/bin
 BASE ?= base
 SEED ?= 0
 
-.PHONY: demo test slow style quality clean
+# Of `make wikipedia`: a folder of dumps (docs/wikipedia.md), its languages, the pairs to train on
+WIKIPEDIA ?= dumps
+LANGUAGES ?= en,de
+PAIRS ?= en-de
+OUTPUT ?= output/wikipedia
+TASKS ?= 4
+WORKERS ?= 2
+
+.PHONY: demo wikipedia test slow style quality clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -15,6 +23,13 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/installed  ## convert, pretrain, rerank, MAP before and after; BASE=<Hub name> for another model
 	$(BIN)/python scripts/demo.py --base $(BASE) --seed $(SEED)
+
+wikipedia:  ## dumps to corpus, and 20 steps of pretraining on it; WIKIPEDIA=<folder> LANGUAGES=en,de PAIRS=en-de
+	$(BIN)/python scripts/build_wikipedia.py $(OUTPUT)/corpus --languages $(LANGUAGES) --source dumps \
+		--input $(WIKIPEDIA) --tasks $(TASKS) --workers $(WORKERS) --validation_fraction 0
+	$(BIN)/python run_pretraining.py --corpus $(OUTPUT)/corpus --model_name_or_path $(BASE) \
+		--output_dir $(OUTPUT)/clir-bertlong --qlm_pairs $(PAIRS) --rr_pairs $(PAIRS) --max_length 256 --do_train \
+		--max_steps 20 --per_device_train_batch_size 4 --logging_steps 5 --use_cpu --report_to none
 
 test: $(VENV)/installed  ## fast tests, offline
 	$(BIN)/python -m pytest -n auto

@@ -6,7 +6,8 @@ Builds a pretraining corpus from folders of aligned documents and of parallel SQ
 
 A folder of documents has {language}.jsonl[.gz], aligned by "id". Each line has "id", "sentences" (or "text") and
 optionally "article", "title", "heading". A folder of SQuAD files has *.{language}.json[.gz] with the same paragraphs
-in the same order. Documents and paragraphs without text are left out and counted.
+in the same order. Documents and paragraphs without text are left out and counted; with --strict the first one ends
+the run. OUTPUT gets a dataset card.
 
 Hard negatives are other sections of the article, or else the nearest by BM25. With --negatives_from they are the
 nearest by the vectors of a dense model, given the section in the pair's other language. Sections that score above
@@ -16,6 +17,7 @@ nearest by the vectors of a dense model, given the section in the pair's other l
 with the aligned section and its hard negatives, by any reranker or dense model.
 """
 
+from collections import Counter
 from pathlib import Path
 
 from modeling_clir.names import check_name
@@ -45,6 +47,8 @@ def main():
         help="what a dense model reads in front of queries and documents, such as 'query: ' 'passage: ' for E5",
     )
     parser.add_argument("--same_language", action="store_true", help="also pair every section with itself (en-en ...)")
+    parser.add_argument("--strict", action="store_true", help="the first empty document or paragraph ends the run")
+    parser.add_argument("--license", help="of the texts, for the dataset card, such as cc-by-sa-4.0")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     models = [name for name in (args.negatives_from, args.teacher_model) if name]
@@ -55,15 +59,18 @@ def main():
 
     # Imported here, so that help and mistakes in the arguments are answered at once
     from modeling_clir.data.corpus import parse_articles, read_documents, read_squad, write_corpus
+    from modeling_clir.data.files import folder_name
 
     # 1. Read
     languages = list(dict.fromkeys(language.strip() for language in args.languages.split(",")))
     if not args.documents and not args.squad:
         raise ValueError("nothing to read: pass --documents or --squad")
     articles = parse_articles(args.squad_articles)
-    sections = [s for folder in args.documents for s in read_documents(folder, languages, args.max_sentences)]
+    sections, left_out = [], Counter()
+    for folder in args.documents:
+        sections += read_documents(folder, languages, args.max_sentences, left_out, args.strict)
     for folder in args.squad:
-        sections += read_squad(folder, languages, articles)
+        sections += read_squad(folder, languages, articles, left_out, args.strict)
 
     # 2. Write
     counts = write_corpus(
@@ -78,6 +85,9 @@ def main():
         negatives_margin=args.negatives_margin,
         teacher_model=args.teacher_model,
         prompts=args.prompts,
+        license=args.license,
+        sources=[folder_name(folder) for folder in (*args.documents, *args.squad)],
+        left_out=left_out,
     )
 
     # 3. Report

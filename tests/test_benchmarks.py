@@ -11,6 +11,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification
 
+from .wikipedia.written import page, write_dump
+
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 TINY = ["--layers", "1", "--hidden_size", "64", "--vocab_size", "12000", "--repeats", "1"]
@@ -184,3 +186,11 @@ def test_flops_of_heads():
         3 * 2 * 128 * 1000
     )
     assert measure.count_flops(larger, 50, 9) == measure.count_flops(args, 50, 9)
+
+
+def test_wikitext(tmp_path, capsys):
+    pytest.importorskip("mwparserfromhell")
+    file = write_dump(tmp_path / "a.xml.bz2", [page(n, f"T{n}") for n in range(5)] + [page(9, "R", redirect="T1")])
+    importlib.import_module("wikitext").main([str(file), "--repeats", "1"])
+    first, *_, last = capsys.readouterr().out.strip().split("\n")
+    assert first.startswith("a.xml.bz2: 5 articles, 0.0 MB") and last.startswith("| mwparserfromhell | ")

@@ -4,17 +4,17 @@ import logging
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from .corpus_card import corpus_card
+from .corpus_files import write_pairs, write_sections
 from .files import find_file, folder_name, new_folder, read_json, read_jsonl
 from .first_stage import SCORES_AT_ONCE, load_dense, score_bm25, top
 from .languages import warn_of_cards
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 BM25 = {"k1": 1.5, "b": 0.75}  # bm25s' own values; the collections of results/ were judged with these values
 Negatives = dict[tuple[str, str, str], dict[str, list[str]]]  # (query language, language, split) -> key -> keys
-SECTION_COLUMNS = ("id", "language", "article", "title", "heading", "text")
 
 
 @dataclass
@@ -57,7 +56,13 @@ class Paragraph(NamedTuple):
     questions: dict[str, str]
 
 
-def read_documents(folder: Path, languages: list[str], max_sentences: int | None = None) -> list[Section]:
+def read_documents(
+    folder: Path,
+    languages: list[str],
+    max_sentences: int | None = None,
+    left_out: Counter | None = None,
+    strict: bool = False,
+) -> list[Section]:
     """
     Reads a folder of `{language}.jsonl[.gz]`, aligned by `id`. Each line has `id`, `sentences` (a list) or `text`, and
     optionally `article` (defaults to the title, then to the id), `title`, `heading`. Documents without text are left
@@ -69,6 +74,8 @@ def read_documents(folder: Path, languages: list[str], max_sentences: int | None
         max_sentences (`int`, *optional*): most sentences of a section. Longer documents are cut if they are
             sentence-parallel: all languages have the same number of sentences, and the same `sentence_ids` if there
             are any. Other documents stay whole, and are counted in the log.
+        left_out (`Counter`, *optional*): what is left out is added, by reason.
+        strict (`bool`, defaults to `False`): the first document or part without text is an error.
 
     Raises `FileNotFoundError` for a language without file. Raises `ValueError` with file and line for a line that does
     not parse, a missing key, and an id that occurs twice.
@@ -85,6 +92,8 @@ def read_documents(folder: Path, languages: list[str], max_sentences: int | None
                     raise ValueError(f"{where}: neither 'sentences' nor 'text'")
                 record["sentences"] = [record["text"]]
             if not " ".join(record["sentences"]).strip():
+                if strict:
+                    raise ValueError(f"{where}: the document has no text; without --strict it is left out and counted")
                 empty.append(where)
                 continue
             if language in records[record["id"]]:
@@ -113,8 +122,15 @@ def read_documents(folder: Path, languages: list[str], max_sentences: int | None
                 section.text[language] = " ".join(record["sentences"][start:end]).strip()
             if all(section.text.values()):
                 sections.append(section)
+            elif strict:
+                raise ValueError(
+                    f"{folder}: the part {section.key!r} has no text in some language; without --strict it is left out "
+                    "and counted"
+                )
             else:
                 cut.append(section.key)
+    if left_out is not None:
+        left_out.update({"documents without text": len(empty), "parts of documents without text": len(cut)})
     if cut:
         logger.warning(f"{folder}: {len(cut)} parts have no text in some language, {cut[0]!r} the first; left out")
     if whole:
@@ -122,11 +138,18 @@ def read_documents(folder: Path, languages: list[str], max_sentences: int | None
     return sections
 
 
-def parallel_squad(folder: Path, languages: list[str], articles: slice = slice(None)) -> dict[str, list[Paragraph]]:
+def parallel_squad(
+    folder: Path,
+    languages: list[str],
+    articles: slice = slice(None),
+    left_out: Counter | None = None,
+    strict: bool = False,
+) -> dict[str, list[Paragraph]]:
     """
     Reads the SQuAD files `*.{language}.json[.gz]` of a folder, which must have the same paragraphs and questions in
     the same order. Returns language to paragraphs of the chosen `articles`. Languages without a file are left out and
-    logged. Paragraphs and questions that are empty in one language are left out in all, and counted in the log.
+    logged. Paragraphs and questions that are empty in one language are left out in all, and counted in the log. The
+    number of paragraphs is added to `left_out`. If `strict`, the first of them is an error.
 
     Raises `FileNotFoundError` if no language has a file. Raises `ValueError` for more than one file of a language,
     another layout, files that are not parallel, and a question id that occurs twice.
@@ -163,6 +186,14 @@ def parallel_squad(folder: Path, languages: list[str], articles: slice = slice(N
         read[language] = data
     if not read:
         raise FileNotFoundError(f"{folder}: none of the languages {', '.join(languages)} has a file *.LANGUAGE.json")
+    if empty and strict:
+        number, part = min(empty)
+        raise ValueError(
+            f"{folder}: paragraph {part} of article {number} is empty in some language; without --strict it is left out "
+            "and counted"
+        )
+    if left_out is not None:
+        left_out["paragraphs that are empty in some language"] += len(empty)
     if empty or unasked:
         logger.warning(
             f"{folder}: {len(empty)} paragraphs and {len(unasked)} questions are empty in some language; left out"
@@ -184,10 +215,16 @@ def parallel_squad(folder: Path, languages: list[str], articles: slice = slice(N
     }
 
 
-def read_squad(folder: Path, languages: list[str], articles: slice = slice(None)) -> list[Section]:
+def read_squad(
+    folder: Path,
+    languages: list[str],
+    articles: slice = slice(None),
+    left_out: Counter | None = None,
+    strict: bool = False,
+) -> list[Section]:
     """Makes a section of each paragraph of [`parallel_squad`], with the key `folder/article.paragraph`."""
     name, sections = folder_name(folder), {}
-    for language, paragraphs in parallel_squad(folder, languages, articles).items():
+    for language, paragraphs in parallel_squad(folder, languages, articles, left_out, strict).items():
         for paragraph in paragraphs:
             key = f"{name}/{paragraph.article}.{paragraph.part}"
             section = sections.setdefault(key, Section(key, f"{name}/{paragraph.article}"))
@@ -432,9 +469,12 @@ def write_corpus(
     negatives_margin: float = 0.95,
     teacher_model: str | None = None,
     prompts: tuple[str, str] | None = None,
+    license: str | None = None,
+    sources: Sequence[str] = (),
+    left_out: Mapping[str, int] | None = None,
 ) -> dict[str, dict[str, int]]:
     """
-    Writes a corpus folder, all or nothing.
+    Writes a corpus folder with its dataset card, all or nothing.
 
     Args:
         output (`Path`): folder to write; it must not exist.
@@ -450,6 +490,7 @@ def write_corpus(
         teacher_model (`str`, *optional*): folder or Hub name of a [`Teacher`], whose scores are written too, see
             [`score_sections`].
         prompts (`tuple[str, str]`, *optional*): of both models, see [`load_dense`].
+        license, sources, left_out: see [`corpus_card`].
 
     Returns:
         `{pair: {split: number of aligned sections}}`.
@@ -472,24 +513,19 @@ def write_corpus(
     pairs = list(combinations(languages, 2)) + [(language, language) for language in languages if same_language]
     if not any(source in s.text and target in s.text for source, target in pairs for s in sections):
         raise ValueError(f"no section exists in two of the languages {', '.join(languages)}: are the ids the same?")
-    strings = pa.list_(pa.string())
-    names = ["source_id", "target_id", "source_negatives", "target_negatives"]
-    types = [pa.string(), pa.string(), strings, strings]
     teacher, counts = None, defaultdict(dict)
     if teacher_model is not None:
         from ..teacher import Teacher
 
         teacher = Teacher(teacher_model, prompts)
-        names += ["source_scores", "target_scores"]
-        types += [pa.list_(pa.list_(pa.float32()))] * 2
     with new_folder(output) as folder:
         for language in languages:
-            rows = [
+            rows = (
                 (f"{language}:{s.key}", language, s.article, s.title[language], s.heading[language], s.text[language])
                 for s in sections
                 if language in s.text
-            ]
-            write_table(folder / f"sections/{language}.parquet", SECTION_COLUMNS, [pa.string()] * 6, rows)
+            )
+            write_sections(folder / f"sections/{language}.parquet", rows)
         if negatives_from is None:
             negatives = near_negatives(splits, pairs, num_negatives, seed)
         else:
@@ -511,15 +547,10 @@ def write_corpus(
                         for query, language in dict.fromkeys(directions)
                     }
                     columns += [scores[direction] for direction in directions]
-                write_table(folder / f"pairs/{source}-{target}/{split}.parquet", names, types, list(zip(*columns)))
+                write_pairs(folder / f"pairs/{source}-{target}/{split}.parquet", zip(*columns), teacher is not None)
                 counts[f"{source}-{target}"][split] = len(aligned)
+        (folder / "README.md").write_text(corpus_card(folder, license, sources, left_out), encoding="utf-8")
     return dict(counts)
-
-
-def write_table(path: Path, names: Sequence[str], types: list[pa.DataType], rows: list[tuple]):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    columns = list(zip(*rows)) or [()] * len(names)
-    pq.write_table(pa.table([pa.array(c, type=t) for c, t in zip(columns, types)], names=names), path)
 
 
 __all__ = [

@@ -6,8 +6,11 @@ Reads the pretraining corpus: sections of multilingual documents, and the pairs 
                                                     source_id, target_id, source_negatives, target_negatives,
                                                     optionally source_scores, target_scores
 
-in a local folder or a dataset repository of the Hub. `datasets` maps the files, so that memory holds only row numbers.
-`scripts/build_corpus.py` writes a corpus.
+in a local folder or a dataset repository of the Hub. Each of these tables may be in shards: `sections/{language}/*.parquet`
+and `pairs/{source}-{target}/{split}/*.parquet`. `scripts/build_corpus.py` writes a corpus.
+
+Memory holds neither texts nor row numbers. `datasets` maps the texts. The row numbers are computed once for the files of
+a corpus, by the first process, kept as `.npy` in the cache of `datasets`, and mapped by all processes.
 
 `source_scores` are a teacher's scores. There is a list for each sentence of the target section, in order. It has the
 score of the source section, then those of `source_negatives`, for the sentence as the query. `target_scores` are those
@@ -15,30 +18,36 @@ for the sentences of the source section.
 """
 
 import glob
+import hashlib
+import json
 import logging
 import random
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, Value, load_dataset
-from datasets.exceptions import DatasetGenerationError
-from huggingface_hub import list_repo_files
+from filelock import FileLock
+from huggingface_hub import list_repo_files, snapshot_download
 from huggingface_hub.errors import HTTPError
 from sentencex import segment
 
 from ..names import check_name, missing_path
-from .files import list_files
+from .files import list_files, new_folder
 from .languages import warn_of_cards
 
 
 logger = logging.getLogger(__name__)
 
 MAX_QUERY_WORDS = 64
+ROWS_AT_ONCE = 2**18  # while row numbers are computed
+INDEX = "row numbers 1"  # changes with what the cache holds
 
 SECTIONS = Features({"id": Value("string"), "text": Value("string")})
 PAIRS = Features(
@@ -54,7 +63,7 @@ SCORES = Features({"source_scores": [[Value("float32")]], "target_scores": [[Val
 
 def corpus_files(corpus: str) -> set[str]:
     """
-    Lists the names of a corpus' files. Follows linked subfolders. Raises `FileNotFoundError` for a name that is
+    Lists the names of a corpus' Parquet files. Follows linked subfolders. Raises `FileNotFoundError` for a name that is
     neither a folder nor a dataset of the Hub.
     """
     folder = Path(corpus)
@@ -64,50 +73,219 @@ def corpus_files(corpus: str) -> set[str]:
         raise FileNotFoundError(missing_path(corpus))
     check_name(corpus, "corpus")
     try:
-        return set(list_repo_files(corpus, repo_type="dataset"))
+        return {name for name in list_repo_files(corpus, repo_type="dataset") if name.endswith(".parquet")}
     except (HTTPError, OSError) as error:
         raise FileNotFoundError(f"{corpus} is not a folder, and the Hub lists no such dataset: {error}") from error
 
 
-def load_parquet(corpus: str, files: set[str], name: str, features: Features) -> Dataset:
-    """
-    Reads the columns `features` of the file `name`. Raises `FileNotFoundError` if it is not among the corpus' `files`,
-    and `ValueError` if it cannot be read or has no row.
-    """
-    if name not in files:
-        raise FileNotFoundError(f"the corpus {corpus} has no {name}; scripts/build_corpus.py writes it")
-    path, data_files = corpus, name
-    if Path(corpus).is_dir():  # `datasets` takes brackets in a path for a pattern
-        path, data_files = "parquet", glob.escape(f"{corpus}/{name}")
-    columns = {"features": features, "columns": list(features)}
-    try:
-        return load_dataset(path, data_files={"train": data_files}, split="train", **columns)
-    except (DatasetGenerationError, ValueError) as error:
-        raise ValueError(
-            f"{corpus}/{name} must be a Parquet file with the columns {', '.join(features)} and at least one row; "
-            f"{error.__cause__ or error}"
-        ) from error
+def reverse(pair: str) -> str:
+    """Turns `en-de` into `de-en`."""
+    return "-".join(reversed(pair.split("-")))
 
 
-def row_numbers(ids: pa.ChunkedArray, sections: Dataset, where: str) -> np.ndarray:
+def has_table(files: set[str], table: str) -> bool:
+    return any(file == f"{table}.parquet" or file.startswith(f"{table}/") for file in files)
+
+
+def find_table(corpus: str, files: set[str], table: str) -> list[str]:
+    """
+    Lists the files of a table such as `sections/en`: one file, or its shards in the order of their names. Raises
+    `FileNotFoundError` without any, and `ValueError` for both forms.
+    """
+    shards = sorted(file for file in files if PurePosixPath(file).parent == PurePosixPath(table))
+    if f"{table}.parquet" in files:
+        if shards:
+            raise ValueError(f"{corpus} has both {table}.parquet and {shards[0]}; remove one")
+        return [f"{table}.parquet"]
+    if not shards:
+        raise FileNotFoundError(
+            f"the corpus {corpus} has no {table}.parquet and no {table}/*.parquet; scripts/build_corpus.py writes them"
+        )
+    return shards
+
+
+@dataclass
+class Table:
+    """The Parquet files of a table, on this machine. `name` and `names` are for messages."""
+
+    name: str
+    names: list[str]
+    paths: list[Path]
+    features: Features
+
+    def __post_init__(self):
+        """
+        Raises `ValueError` with the file's name if one cannot be read or lacks a column, and if all are empty. Leaves
+        empty files out.
+        """
+        columns, rows = ", ".join(self.features), []
+        for name, path in zip(self.names, self.paths):
+            try:
+                metadata = pq.read_metadata(path)
+            except (pa.ArrowException, OSError) as error:
+                raise ValueError(f"{name} must be a Parquet file with the columns {columns}; {error}") from error
+            present = metadata.schema.to_arrow_schema().names
+            missing = [column for column in self.features if column not in present]
+            if missing and set(missing) <= set(SCORES):
+                raise ValueError(
+                    f"{name} has no teacher's scores ({', '.join(SCORES)}), which --rr_loss margin_mse and kl train "
+                    "on: build the corpus with scripts/build_corpus.py --teacher_model"
+                )
+            if missing:
+                raise ValueError(
+                    f"{name} must be a Parquet file with the columns {columns}; it has no {', '.join(missing)}, but "
+                    f"{', '.join(present)}"
+                )
+            rows.append(metadata.num_rows)
+        if not sum(rows):
+            raise ValueError(f"{self.name} must be a Parquet file with the columns {columns} and at least one row")
+        self.names = [name for name, number in zip(self.names, rows) if number]
+        self.paths = [path for path, number in zip(self.paths, rows) if number]
+
+    def batches(self, columns: list[str]) -> Iterator[tuple[str, list[pa.Array]]]:
+        """Yields the name of a file and arrays of up to `ROWS_AT_ONCE` rows, one for each of these columns."""
+        types = [self.features.arrow_schema.field(column).type for column in columns]
+        for name, path in zip(self.names, self.paths):
+            with pq.ParquetFile(path) as file:
+                try:
+                    for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
+                        yield name, [batch[column].cast(kind) for column, kind in zip(columns, types)]
+                except (pa.ArrowException, OSError) as error:
+                    raise ValueError(f"{name} cannot be read: {error}") from error
+
+    def load(self) -> Dataset:
+        """Maps the rows."""
+        files = [glob.escape(str(path)) for path in self.paths]  # `datasets` takes brackets in a path for a pattern
+        columns = {"features": self.features, "columns": list(self.features)}
+        return load_dataset("parquet", data_files={"train": files}, split="train", **columns)
+
+    def fingerprint(self) -> list[tuple]:
+        """Tells one state of the files from another: their paths, sizes and times."""
+        return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in map(Path.resolve, self.paths)]
+
+
+def open_tables(corpus: str, files: set[str], wanted: dict[str, tuple[str, Features]]) -> dict[str, Table]:
+    """
+    Finds tables, and downloads their files if the corpus is on the Hub. `wanted` maps a key to the table's name and
+    columns. Raises the errors of [`find_table`] and [`Table`], and `ValueError` for missing scores of a teacher.
+    """
+    names = {key: find_table(corpus, files, table) for key, (table, _) in wanted.items()}
+    folder = Path(corpus)
+    if not folder.is_dir():
+        patterns = [glob.escape(name) for listed in names.values() for name in listed]
+        try:
+            folder = Path(snapshot_download(corpus, repo_type="dataset", allow_patterns=patterns))
+        except (HTTPError, OSError) as error:
+            raise FileNotFoundError(f"the files of {corpus} cannot be downloaded from the Hub: {error}") from error
+    tables = {}
+    for key, (name, features) in wanted.items():
+        name = names[key][0] if len(names[key]) == 1 else name
+        paths = [folder / file for file in names[key]]
+        tables[key] = Table(f"{corpus}/{name}", [f"{corpus}/{file}" for file in names[key]], paths, features)
+    return tables
+
+
+def cached_arrays(key: list, build: Callable[[], dict[str, np.ndarray]]) -> Path:
+    """
+    Returns the folder of arrays that `build` gives, `{name}.npy`, in the cache of `datasets`. Of all processes that ask
+    for a `key`, one builds; the others wait.
+    """
+    digest = hashlib.sha256(json.dumps([INDEX, key]).encode()).hexdigest()[:32]
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "modeling_clir" / digest
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not folder.is_dir():
+                arrays = build()
+                with new_folder(folder) as temporary:
+                    for name, array in arrays.items():
+                        np.save(temporary / f"{name}.npy", array)
+    return folder
+
+
+def section_ids(table: Table) -> pa.Array:
+    """Reads the ids of the sections of a language, in the order of their rows."""
+    return pa.concat_arrays([ids for _, (ids,) in table.batches(["id"])])
+
+
+def check_sections(table: Table) -> dict[str, np.ndarray]:
+    """
+    Reads the sections of a language once and returns how many there are. Raises `ValueError` for a section without
+    text or id, and an id that occurs twice.
+    """
+    for name, (ids, texts) in table.batches(["id", "text"]):
+        empty = ids.filter(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(texts, ""))), 0))
+        if len(empty):
+            raise ValueError(f"{name}: section {empty[0].as_py()!r} has no text")
+        if ids.null_count:
+            raise ValueError(f"{name}: a section has no id")
+    ids = section_ids(table)
+    counts = pc.value_counts(ids)
+    if len(counts) != len(ids):
+        twice = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"].as_py()
+        raise ValueError(f"{table.name}: the id {twice!r} occurs more than once")
+    return {"sections": np.array([len(ids)])}
+
+
+def row_numbers(ids: pa.Array, sections: pa.Array, where: str) -> np.ndarray:
     """Finds the numbers of the rows with these ids. Raises `ValueError` for an id that no section has."""
-    rows = pc.index_in(ids, value_set=sections.data["id"].combine_chunks())
+    rows = pc.index_in(ids, value_set=sections)
     if rows.null_count:
         unknown = ids.filter(pc.is_null(rows))
         raise ValueError(f"{where}: no section has the id {unknown[0].as_py()!r} ({len(unknown)} unknown ids in all)")
-    return rows.to_numpy().astype(np.int64)
+    return rows.to_numpy()
+
+
+def index_pairs(table: Table, sections: dict[str, Table]) -> dict[str, np.ndarray]:
+    """
+    Finds the row numbers of the sections of aligned pairs. `sections` has the tables for `"source"` and `"target"`.
+
+    Returns, for both, `{column}_rows` `(pairs,)`, `{column}_negatives` of all pairs `(negatives,)`, `{column}_offsets`
+    `(pairs + 1,)`, where the negatives of each pair begin, and `{column}_pool`, the rows without repetition.
+    """
+    arrays = {}
+    for column, side in sections.items():
+        ids = section_ids(side)
+        rows, negatives, lengths = [], [], []
+        for name, (aligned, lists) in table.batches([f"{column}_id", f"{column}_negatives"]):
+            rows.append(row_numbers(aligned, ids, name))
+            negatives.append(row_numbers(lists.flatten(), ids, name))
+            lengths.append(pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False))
+        arrays[f"{column}_rows"] = np.concatenate(rows)
+        arrays[f"{column}_negatives"] = np.concatenate(negatives)
+        arrays[f"{column}_offsets"] = np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
+        arrays[f"{column}_pool"] = np.unique(arrays[f"{column}_rows"])
+    return arrays
+
+
+def select_pairs(index: Path, chosen: list[int]) -> dict[str, np.ndarray]:
+    """Takes the `chosen` pairs of the arrays of [`index_pairs`]. Returns such arrays and `chosen`."""
+    chosen = np.array(chosen)
+    arrays = {"chosen": chosen}
+    for column in ("source", "target"):
+        rows, negatives, offsets = (
+            np.load(index / f"{column}_{name}.npy", mmap_mode="r") for name in ("rows", "negatives", "offsets")
+        )
+        lengths = offsets[chosen + 1] - offsets[chosen]
+        ends = np.concatenate([[0], np.cumsum(lengths)])
+        # The place of a negative is that of its pair's first one, and its place among them.
+        places = np.repeat(offsets[chosen] - ends[:-1], lengths) + np.arange(ends[-1])
+        arrays[f"{column}_rows"], arrays[f"{column}_negatives"] = rows[chosen], negatives[places]
+        arrays[f"{column}_offsets"], arrays[f"{column}_pool"] = ends, np.unique(rows[chosen])
+    return arrays
 
 
 class SectionPairs:
     """
-    The aligned sections of one language pair and split, as row numbers.
+    The aligned sections of one language pair and split, as row numbers that are mapped from the cache.
 
     Args:
-        corpus (`str`): folder or Hub name.
-        files (`set[str]`): the names of the corpus' files.
-        pair (`str`): a pair such as `"en-de"`; the corpus may hold it as `de-en`. `"en-en"` pairs every section with
+        table (`Table`): the aligned sections.
+        pair (`str`): a pair such as `"en-de"`; `table` may have it as `de-en`. `"en-en"` pairs every section with
             itself.
+        swapped (`bool`): whether `table` has the pair in the other order.
         split (`str`): `"train"` or `"validation"`.
+        tables (`dict[str, Table]`): language to the table of its sections.
         sections (`dict[str, Dataset]`): language to its sections.
         max_pairs (`int`, *optional*): sample this many of the aligned pairs, by `seed`.
         seed (`int`, defaults to 0).
@@ -116,30 +294,41 @@ class SectionPairs:
     Side 0 is the pair's first language, side 1 its second. `rows[side]` and `negatives[side]` are in that language.
     """
 
-    def __init__(self, corpus, files, pair, split, sections, max_pairs=None, seed=0, teacher_scores=False):
+    def __init__(self, table, pair, swapped, split, tables, sections, max_pairs=None, seed=0, teacher_scores=False):
         self.languages = pair.split("-")
         self.name = pair
         self.sections = [sections[language] for language in self.languages]
-        source, target = self.languages
-        file, columns = f"pairs/{pair}/{split}.parquet", ("source", "target")
-        swapped = f"pairs/{target}-{source}/{split}.parquet"
-        if file not in files and swapped in files:
-            file, columns = swapped, ("target", "source")
-        pairs = load_parquet(corpus, files, file, Features(PAIRS | SCORES) if teacher_scores else PAIRS)
-        if max_pairs is not None and max_pairs < len(pairs):
-            chosen = sorted(random.Random(f"{seed}-{pair}-{split}").sample(range(len(pairs)), max_pairs))
-            logger.info(f"{pair} {split}: {max_pairs} of {len(pairs)} aligned pairs sampled (max_pairs)")
-            pairs = pairs.select(chosen).flatten_indices()
-        self.rows, self.negatives, self.offsets, self.pools = [], [], [], []
-        for side, column in enumerate(columns):
-            self.rows.append(row_numbers(pairs.data[f"{column}_id"], self.sections[side], f"{corpus}/{file}"))
-            lists = pairs.data[f"{column}_negatives"].combine_chunks()
-            self.negatives.append(row_numbers(lists.flatten(), self.sections[side], f"{corpus}/{file}"))
-            lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-            self.offsets.append(np.concatenate([[0], np.cumsum(lengths)]))
-            self.pools.append(np.unique(self.rows[side]))
-        self.columns = columns
-        self.scores = pairs.select_columns([f"{column}_scores" for column in columns]) if teacher_scores else None
+        self.columns = ("target", "source") if swapped else ("source", "target")
+        sides = {column: tables[language] for column, language in zip(self.columns, self.languages)}
+        key = [table.fingerprint(), {column: side.fingerprint() for column, side in sorted(sides.items())}]
+        self.folder = cached_arrays(["pairs", key], lambda: index_pairs(table, sides))
+        total = len(np.load(self.folder / "source_rows.npy", mmap_mode="r"))
+        if max_pairs is not None and max_pairs < total:
+            logger.info(f"{pair} {split}: {max_pairs} of {total} aligned pairs sampled (max_pairs)")
+            sample, whole = f"{seed}-{pair}-{split}", self.folder
+            self.folder = cached_arrays(
+                ["sample", key, max_pairs, sample],
+                lambda: select_pairs(whole, sorted(random.Random(sample).sample(range(total), max_pairs))),
+            )
+        self.map_arrays()
+        self.scores = table.load().select_columns(list(SCORES)) if teacher_scores else None
+
+    def map_arrays(self):
+        def mapped(name: str) -> list[np.ndarray]:
+            return [np.load(self.folder / f"{column}_{name}.npy", mmap_mode="r") for column in self.columns]
+
+        self.rows, self.negatives, self.offsets, self.pools = map(mapped, ("rows", "negatives", "offsets", "pool"))
+        chosen = self.folder / "chosen.npy"
+        self.chosen = np.load(chosen, mmap_mode="r") if chosen.is_file() else None
+
+    def __getstate__(self):
+        """Leaves the arrays out: a process that is given the pairs maps them itself."""
+        mapped = ("rows", "negatives", "offsets", "pools", "chosen")
+        return {name: value for name, value in self.__dict__.items() if name not in mapped}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self.map_arrays()
 
     def __len__(self):
         return len(self.rows[0])
@@ -158,7 +347,8 @@ class SectionPairs:
         the section's `sentences`) of the other side. Raises `ValueError` if the scores are of another number of
         sentences or negatives.
         """
-        scores = self.scores[index][f"{self.columns[side]}_scores"]
+        row = index if self.chosen is None else int(self.chosen[index])
+        scores = self.scores[row][f"{self.columns[side]}_scores"]
         negatives = len(self.hard_negatives(side, index))
         if len(scores) != sentences or {len(listed) for listed in scores} != {1 + negatives}:
             raise ValueError(
@@ -248,16 +438,27 @@ class PretrainingDataset:
         files = corpus_files(corpus)
         present = {file.split("/")[1] for file in files if file.startswith("pairs/")}
         for name in names:
-            if not {name, "-".join(reversed(name.split("-")))} & present:
+            if not {name, reverse(name)} & present:
                 known = ", ".join(sorted(present)) or "none"
                 raise FileNotFoundError(f"the corpus {corpus} has no language pair {name}; it has {known}")
         languages = list(dict.fromkeys(language for name in names for language in name.split("-")))
         warn_of_cards(languages)
         taught = set(pairs.get("rr", ())) if teacher_scores else set()
-        check_scores(corpus, files, taught, split)
-        self.sections = {language: load_sections(corpus, files, language) for language in languages}
+        wanted = {language: (f"sections/{language}", SECTIONS) for language in languages}
+        swapped = {name for name in names if not has_table(files, f"pairs/{name}/{split}")}
+        swapped = {name for name in swapped if has_table(files, f"pairs/{reverse(name)}/{split}")}
+        for name in names:
+            table = f"pairs/{reverse(name) if name in swapped else name}/{split}"
+            wanted[name] = (table, Features(PAIRS | SCORES) if name in taught else PAIRS)
+        tables = open_tables(corpus, files, wanted)
+        self.sections = {}
+        for language in languages:
+            cached_arrays(["sections", tables[language].fingerprint()], lambda: check_sections(tables[language]))  # noqa: B023
+            self.sections[language] = tables[language].load()
         self.pairs = {
-            name: SectionPairs(corpus, files, name, split, self.sections, max_pairs, seed, name in taught)
+            name: SectionPairs(
+                tables[name], name, name in swapped, split, tables, self.sections, max_pairs, seed, name in taught
+            )
             for name in names
         }
         for name, aligned in self.pairs.items():
@@ -319,35 +520,6 @@ def as_query(sentence: str) -> str:
 def without_sentence(sentences: list[str], sentence: str) -> str:
     """Joins the sentences of a section without one of them, wherever it occurs."""
     return " ".join(other for other in sentences if other != sentence)
-
-
-def check_scores(corpus: str, files: set[str], pairs: set[str], split: str):
-    """
-    Raises `ValueError` for a pair of a corpus without a teacher's scores. Looks at local files only: a file of the Hub
-    says it when it is loaded.
-    """
-    for name in sorted(pairs) if Path(corpus).is_dir() else ():
-        for file in (f"pairs/{name}/{split}.parquet", f"pairs/{'-'.join(reversed(name.split('-')))}/{split}.parquet"):
-            if file in files and not set(SCORES) <= set(pq.read_schema(Path(corpus) / file).names):
-                raise ValueError(
-                    f"{corpus}/{file} has no teacher's scores ({', '.join(SCORES)}), which --rr_loss margin_mse and "
-                    "kl train on: build the corpus with scripts/build_corpus.py --teacher_model"
-                )
-
-
-def load_sections(corpus: str, files: set[str], language: str) -> Dataset:
-    """Reads the sections of a language. Raises `ValueError` for a section without text and an id that occurs twice."""
-    name = f"sections/{language}.parquet"
-    sections = load_parquet(corpus, files, name, SECTIONS)
-    ids, texts = sections.data["id"], sections.data["text"]
-    empty = ids.filter(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(texts, ""))), 0))
-    if len(empty):
-        raise ValueError(f"{corpus}/{name}: section {empty[0].as_py()!r} has no text ({len(empty)} such sections)")
-    counts = pc.value_counts(ids.combine_chunks())
-    if len(counts) != len(ids):
-        twice = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"].as_py()
-        raise ValueError(f"{corpus}/{name}: the id {twice!r} occurs more than once")
-    return sections
 
 
 def split_sentences(text: str, language: str) -> list[str]:

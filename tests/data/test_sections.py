@@ -1,15 +1,23 @@
 """Examples of QLM and RR from a corpus."""
 
 import math
+import multiprocessing
+import pickle
 import random
+import re
+import shutil
+import time
 from collections import Counter
 from pathlib import Path
 
+import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HTTPError
+from huggingface_hub.utils import filter_repo_objects
 
 from modeling_clir.data import sections as module
 from modeling_clir.data.languages import card_languages
@@ -284,28 +292,28 @@ def test_corpus_errors_of_names(tmp_path):
 def test_corpus_of_the_hub(tmp_path, monkeypatch):
     """Only the list of a repository's files is requested, and then the needed files, by name."""
     corpus = numbered_corpus(tmp_path, 6)
-    load, loaded = module.load_dataset, []
+    (tmp_path / "pairs/en-de/train").mkdir()
+    (tmp_path / "pairs/en-de/train.parquet").rename(tmp_path / "pairs/en-de/train/[0].parquet")
+    listed = ["sections/en.parquet", "sections/de.parquet", "pairs/en-de/train/[0].parquet"]
+    downloaded = []
 
-    def load_from_hub(name, data_files, **options):
-        assert name == "someone/corpus"
-        loaded.append(data_files["train"])
-        return load("parquet", data_files={"train": f"{corpus}/{data_files['train']}"}, **options)
+    def download(name, repo_type, allow_patterns):
+        assert (name, repo_type) == ("someone/corpus", "dataset")
+        downloaded.append(list(filter_repo_objects(repository, allow_patterns=allow_patterns)))
+        return corpus
 
     def list_hub(name, repo_type):
         if (name, repo_type) != ("someone/corpus", "dataset"):
             raise OSError("404") if name != "no/network" else HTTPError("Name or service not known")
-        return ["README.md", "sections/en.parquet", "sections/de.parquet", "pairs/en-de/train.parquet"]
+        return repository
 
+    repository = ["README.md", "sections/fr.parquet", "pairs/en-de/train/notes.txt", *listed]
     monkeypatch.setattr(module, "list_repo_files", list_hub)
-    monkeypatch.setattr(module, "load_dataset", load_from_hub)
+    monkeypatch.setattr(module, "snapshot_download", download)
     for pair in ("en-de", "de-en"):
         example = PretrainingDataset("someone/corpus", both(pair))[ExampleKey("rr", pair, 2, 0, 0)]
         assert example.pair == pair and example.documents[0].startswith(f"{pair[3:]}2 ")
-    assert loaded == ["sections/en.parquet", "sections/de.parquet", "pairs/en-de/train.parquet"] + [
-        "sections/de.parquet",
-        "sections/en.parquet",
-        "pairs/en-de/train.parquet",
-    ]
+    assert downloaded == [listed, listed]
     with pytest.raises(FileNotFoundError, match="no language pair en-fr; it has en-de"):
         PretrainingDataset("someone/corpus", both("en-fr"))
     with pytest.raises(FileNotFoundError, match="no pairs/en-de/validation"):
@@ -314,6 +322,155 @@ def test_corpus_of_the_hub(tmp_path, monkeypatch):
         PretrainingDataset("someone/else", both("en-de"))
     with pytest.raises(FileNotFoundError, match=r"no/network is not a folder.*: Name or service not known"):
         PretrainingDataset("no/network", both("en-de"))
+
+    def fail(*args, **options):
+        raise OSError("connection lost")
+
+    monkeypatch.setattr(module, "snapshot_download", fail)
+    with pytest.raises(FileNotFoundError, match=r"someone/corpus cannot be downloaded .*: connection lost"):
+        PretrainingDataset("someone/corpus", both("en-de"))
+
+
+def in_shards(corpus: str, table: str, *rows: int) -> list[Path]:
+    """Cuts a table of a corpus into shards with these numbers of rows; the last one has the others."""
+    path = Path(corpus) / f"{table}.parquet"
+    whole, start, shards = pq.read_table(path), 0, []
+    path.unlink()
+    path.with_suffix("").mkdir()
+    for number in (*rows, None):
+        part = whole.slice(start, number)
+        shards.append(path.with_suffix("") / f"part-{len(shards):05d}.parquet")
+        pq.write_table(part, shards[-1])
+        start += part.num_rows
+    return shards
+
+
+@pytest.mark.parametrize("max_pairs", [None, 11])
+@pytest.mark.parametrize("pair", ["en-de", "de-en"])
+def test_shards_give_the_examples_of_one_file(pair, max_pairs, tmp_path):
+    options = {"num_negatives": 2, "max_pairs": max_pairs, "teacher_scores": True, "seed": 3}
+    whole = PretrainingDataset(taught_corpus(tmp_path / "a", 20), both(pair), **options)
+    corpus = taught_corpus(tmp_path / "b", 20)
+    in_shards(corpus, "sections/en", 3, 0, 9)
+    in_shards(corpus, "pairs/en-de/train", 0, 1, 12)
+    dataset = PretrainingDataset(corpus, both(pair), **options)
+    assert dataset.sizes == whole.sizes
+    for (task, name), size in dataset.sizes.items():
+        for index in range(size):
+            key = ExampleKey(task, name, index)
+            assert dataset[key] == whole[key]
+            if task == "rr":  # the scores are those of the pair: section i has 100 * i and more
+                number = int(dataset[key].query.lower().split()[0][2:])
+                assert all(score // 100 == number for score in dataset[key].teacher_scores)
+
+
+def test_a_table_in_both_forms_is_refused(tmp_path):
+    corpus = numbered_corpus(tmp_path, 6)
+    for table in ("sections/de", "pairs/en-de/train"):
+        (tmp_path / table).mkdir()
+        copy = shutil.copy(tmp_path / f"{table}.parquet", tmp_path / table / "x.parquet")
+        with pytest.raises(ValueError, match=rf"has both {table}\.parquet and {table}/x\.parquet; remove one"):
+            PretrainingDataset(corpus, both("en-de"))
+        Path(copy).unlink()
+        Path(copy).parent.rmdir()
+
+
+def test_errors_name_the_shard(tmp_path):
+    corpus = numbered_corpus(tmp_path, 6)
+    shards = in_shards(corpus, "sections/de", 2, 2) + in_shards(corpus, "pairs/en-de/train", 2, 2)
+    PretrainingDataset(corpus, both("en-de"))
+
+    def refused(shard: Path, table: pa.Table | bytes, message: str):
+        before = shard.read_bytes()
+        shard.write_bytes(table) if isinstance(table, bytes) else pq.write_table(table, shard)
+        with pytest.raises(ValueError, match=re.escape(str(shard.relative_to(tmp_path))) + ".*" + message):
+            PretrainingDataset(corpus, both("en-de"))
+        shard.write_bytes(before)
+
+    section, aligned = pq.read_table(shards[1]), pq.read_table(shards[4])
+    refused(shards[1], section.rename_columns(["key", "text"]), "must be .* columns id, text; it has no id, but key")
+    refused(shards[4], aligned.drop_columns("source_negatives"), "it has no source_negatives, but source_id")
+    refused(shards[1], section.set_column(1, "text", pa.array(["x", " "])), "section 'de3' has no text")
+    refused(shards[1], section.set_column(0, "id", pa.array(["x", None])), "a section has no id")
+    refused(shards[4], aligned.set_column(1, "target_id", pa.array(["de2", "zz"])), "no section has the id 'zz'")
+    refused(shards[4], aligned.set_column(2, "source_negatives", pa.array([3, 4])), "cannot be read: .*list")
+    refused(shards[1], shards[1].read_bytes()[:50], "must be a Parquet file")
+    damaged = bytearray(shards[1].read_bytes())
+    damaged[10:20] = bytes(10)
+    refused(shards[1], bytes(damaged), "cannot be read")
+    shards[1].write_bytes(shards[0].read_bytes())
+    with pytest.raises(ValueError, match="sections/de: the id 'de0' occurs more than once"):
+        PretrainingDataset(corpus, both("en-de"))
+    for shard in shards[:3]:
+        pq.write_table(section.slice(0, 0), shard)
+    with pytest.raises(ValueError, match=r"sections/de must be .* and at least one row"):
+        PretrainingDataset(corpus, both("en-de"))
+
+
+def test_row_numbers_are_computed_once_for_the_same_files(tmp_path, monkeypatch):
+    corpus, built = numbered_corpus(tmp_path, 8), []
+    for name in ("index_pairs", "check_sections", "select_pairs"):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, f=function, n=name: built.append(n) or f(*args))
+    for max_pairs in (None, None, 5, 5):
+        PretrainingDataset(corpus, both("en-de"), max_pairs=max_pairs)
+    PretrainingDataset(corpus, both("de-en"))  # the same files
+    assert built == ["check_sections", "check_sections", "index_pairs", "select_pairs"]
+    numbered_corpus(tmp_path, 9)
+    dataset = PretrainingDataset(corpus, both("en-de"))
+    assert dataset.sizes["rr", "en-de"] == 9 and dataset[ExampleKey("rr", "en-de", 8, 0, 0)].query.endswith(
+        ("8 one.", "8 two.")
+    )
+    assert built[4:] == ["check_sections", "check_sections", "index_pairs"]
+
+
+def test_row_numbers_are_mapped_and_not_pickled(tmp_path):
+    dataset = PretrainingDataset(numbered_corpus(tmp_path, 5000), both("en-de"), max_pairs=4000)
+    small = PretrainingDataset(numbered_corpus(tmp_path / "small", 6), both("en-de"))
+    aligned = dataset.pairs["en-de"]
+    for arrays in (aligned.rows, aligned.negatives, aligned.offsets, aligned.pools):
+        assert all(isinstance(array, np.memmap) and array.mode == "r" for array in arrays)
+    pickled = pickle.dumps(dataset)
+    assert len(pickled) < len(pickle.dumps(small)) + 10_000
+    again = pickle.loads(pickled)
+    for key in (ExampleKey("rr", "en-de", index) for index in range(0, 4000, 500)):
+        assert again[key] == dataset[key]
+
+
+def build_slowly(folder: str, place: int, built):
+    """One of several processes that start together."""
+
+    def build():
+        with built.get_lock():
+            built.value += 1
+        time.sleep(0.5)
+        return {"x": np.arange(7)}
+
+    datasets.config.HF_DATASETS_CACHE = folder
+    assert np.load(module.cached_arrays(["key"], build) / "x.npy").tolist() == list(range(7))
+
+
+def test_one_of_several_processes_computes(tmp_path):
+    context = multiprocessing.get_context("fork")
+    built = context.Value("i", 0)
+    processes = [context.Process(target=build_slowly, args=(str(tmp_path), i, built)) for i in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4 and built.value == 1
+
+
+def test_a_failure_leaves_nothing_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+
+    def build():
+        raise ValueError("bad rows")
+
+    with pytest.raises(ValueError, match="bad rows"):
+        module.cached_arrays(["key"], build)
+    assert not [path for path in (tmp_path / "modeling_clir").iterdir() if path.is_dir()]
+    assert (module.cached_arrays(["key"], lambda: {"x": np.arange(3)}) / "x.npy").is_file()
 
 
 def test_corpus_in_a_folder_with_brackets(tmp_path):

@@ -102,7 +102,7 @@ def main():
 
     from modeling_clir.data.files import new_file
     from modeling_clir.data.questions import describe, language_key, read_question_sets, read_training_questions
-    from modeling_clir.data.windows import TrainingWindows
+    from modeling_clir.data.windows import TrainingWindows, check_offsets
     from modeling_clir.evaluation.answering import write_results
     from modeling_clir.loading import check_checkpoint
     from modeling_clir.quantization import quantize_int8
@@ -127,7 +127,7 @@ def main():
         raise ValueError("nothing to do: pass --test_data, or --do_train with --train_data")
     if args.dtype == "int8" and training_args.device.type != "cpu":
         raise ValueError("--dtype int8 is for CPUs: add --use_cpu")
-    check_checkpoint(args.model_name_or_path, "answer questions")
+    check_offsets(check_checkpoint(args.model_name_or_path, "answer questions")[1])
     development, tests = (
         [
             one

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from huggingface_hub import ModelCard
+from transformers import BertConfig, BertJapaneseTokenizer
 
 import run_mlqa
 from modeling_clir.training.answering import chosen_epochs
@@ -211,3 +212,13 @@ def test_chosen_epochs():
     assert chosen_epochs(history) == {"a": 2, "b": 1, None: 2}
     assert chosen_epochs(history, "last") == {"a": 3, "b": 3, None: 3}
     assert chosen_epochs([{"threshold": 0.5}] * 2) == {None: 2}
+
+
+def test_tokenizer_without_offsets_is_refused_before_the_weights(mlqa, data, tmp_path):
+    write(tmp_path / "vocab.txt", "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abc")
+    options = {"word_tokenizer_type": "basic", "subword_tokenizer_type": "character"}
+    tokenizer = BertJapaneseTokenizer(str(tmp_path / "vocab.txt"), **options)
+    for part in (tokenizer, BertConfig(vocab_size=len(tokenizer))):
+        part.save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="gives no offsets"):
+        mlqa(tmp_path / "model", tmp_path / "results", "--test_data", data / "v2.json")

@@ -66,6 +66,15 @@ class Window:
         return (int(inside[0]), int(inside[-1])) if len(inside) else None
 
 
+def check_offsets(tokenizer: PreTrainedTokenizerBase):
+    """Raises `ValueError` for a tokenizer that is written in Python."""
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"a {type(tokenizer).__name__} is written in Python and gives no offsets, by which an answer is found in "
+            "its context: to answer questions choose a model with a fast tokenizer"
+        )
+
+
 @dataclass
 class WindowEncoder:
     """
@@ -84,11 +93,7 @@ class WindowEncoder:
     max_question_length: int = 64
 
     def __post_init__(self):
-        if not self.tokenizer.is_fast:
-            raise ValueError(
-                f"a {type(self.tokenizer).__name__} is written in Python and gives no offsets, by which an answer is "
-                "found in its context: to answer questions choose a model with a fast tokenizer"
-            )
+        check_offsets(self.tokenizer)
         self.pairs = PairEncoder(self.tokenizer, self.max_length, self.max_question_length)
         if not 0 <= self.doc_stride < self.pairs.room:
             raise ValueError(
@@ -205,4 +210,4 @@ class TrainingWindows:
         return batch | {"task": "qa", "pairs": ["train"] * len(windows)}
 
 
-__all__ = ["TrainingWindows", "Window", "WindowEncoder"]
+__all__ = ["TrainingWindows", "Window", "WindowEncoder", "check_offsets"]

@@ -80,10 +80,13 @@ def share_cores():
     - Idle threads sleep. By default they spin, which gains nothing and takes the cores from other programs.
     - With a CPU quota, as in a container, there are only as many threads as the quota gives cores. OpenMP itself
       counts the cores of the affinity mask.
+    - JAX, which bm25s uses where it is installed, takes GPU memory as it needs it. By default it takes three quarters
+      of a GPU at once.
 
     Environment variables that the user has set stay.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     quota = cpu_quota()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if quota is not None and quota < cores:

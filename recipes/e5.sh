@@ -8,8 +8,8 @@
 #     recipes/e5.sh MODEL DATA [SEED ...]
 #
 # MODEL: a folder or Hub name, such as intfloat/multilingual-e5-small. DATA: as for recipes/base.sh, with squad/train-v1.1.json
-# beside. Needs a GPU: it trains on 300,000 pairs a seed. A killed run continues if it is started again. Not
-# measured yet.
+# beside. Needs a GPU: it trains on 300,000 pairs a seed. A killed run continues if it is started again.
+# results/e5.md says what is measured: the first stages, not yet the reranker.
 set -euo pipefail
 model=$1 data=$2
 seeds=("${@:3}")

@@ -194,3 +194,16 @@ def test_wikitext(tmp_path, capsys):
     importlib.import_module("wikitext").main([str(file), "--repeats", "1"])
     first, *_, last = capsys.readouterr().out.strip().split("\n")
     assert first.startswith("a.xml.bz2: 5 articles, 0.0 MB") and last.startswith("| mwparserfromhell | ")
+
+
+def test_corpus(tmp_path, capsys):
+    options = ["--sections", "2000", "--processes", "1", "--batches", "3", "--output", str(tmp_path)]
+    importlib.import_module("corpus").main(options)
+    with open(tmp_path / "benchmark_corpus.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    cases = [(sections, cache) for sections in ("86", "2000") for cache in ("cold", "warm")]
+    assert column(rows, "sections", "cache") == cases
+    for row in rows:
+        assert float(row["uss_mb"]) > 50 and float(row["seconds"]) > 0 and float(row["anonymous_mb"]) > 50
+        assert row["sections"] != "86" or float(row["extra_uss_mb"]) == 0
+    assert "extra anonymous mb" in capsys.readouterr().out

@@ -461,6 +461,7 @@ class PretrainingDataset:
             )
             for name in names
         }
+        pa.default_memory_pool().release_unused()  # what the first reading of the Parquet files took
         for name, aligned in self.pairs.items():
             if name in pairs.get("rr", ()) and min(map(len, aligned.pools)) <= num_negatives:
                 raise ValueError(

@@ -1,7 +1,8 @@
 """Chooses the examples of each batch."""
 
 import random
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow.compute as pc
@@ -45,16 +46,16 @@ class TaskBatchSampler:
     def number_of_steps(self, name: tuple[str, str]) -> int:
         return -(-self.sizes[name] // (self.batch_size * self.batches_per_step))
 
-    def steps(self, name: tuple[str, str], rng: random.Random) -> list[list[int]]:
+    def steps(self, name: tuple[str, str], rng: random.Random) -> list[Sequence[int]]:
         """Draws the examples of each optimizer step of a (task, pair) in this epoch."""
         size = self.sizes[name]
-        order = list(range(size))
+        order = array("q", range(size))  # a list takes five times the memory
         rng.shuffle(order)
         examples = self.batch_size * self.batches_per_step
-        order += [order[i % size] for i in range(self.number_of_steps(name) * examples - size)]
+        order.extend(order[i % size] for i in range(self.number_of_steps(name) * examples - size))
         return [order[start : start + examples] for start in range(0, len(order), examples)]
 
-    def batch(self, step: list[int], part: int) -> list[int]:
+    def batch(self, step: Sequence[int], part: int) -> Sequence[int]:
         """Returns one of the `batches_per_step` batches of a step."""
         return step[part * self.batch_size :][: self.batch_size]
 
@@ -124,7 +125,7 @@ class TokenBudgetSampler(TaskBatchSampler):
     def number_of_steps(self, name: tuple[str, str]) -> int:
         return len(self.ends[name]) - 1
 
-    def steps(self, name: tuple[str, str], rng: random.Random) -> list[list[int]]:
+    def steps(self, name: tuple[str, str], rng: random.Random) -> list[Sequence[int]]:
         order = []
         for bucket in self.buckets[name]:
             examples = bucket.tolist()
@@ -134,7 +135,7 @@ class TokenBudgetSampler(TaskBatchSampler):
         rng.shuffle(steps)
         return steps
 
-    def batch(self, step: list[int], part: int) -> list[int]:
+    def batch(self, step: Sequence[int], part: int) -> Sequence[int]:
         return step[part :: self.batches_per_step] or [step[part % len(step)]]
 
 

@@ -235,6 +235,23 @@ def test_squad_with_empty_texts(tmp_path, caplog):
     assert set(caplog.messages) == {f"{tmp_path}: 1 paragraphs and 1 questions are empty in some language; left out"}
 
 
+@pytest.mark.parametrize("kind", ["documents", "parts", "squad"])
+def test_strict_refuses_empty_texts(kind, tmp_path):
+    folder, german = tmp_path / "d", squad("de")
+    if kind == "squad":
+        german["data"][0]["paragraphs"][1]["context"] = " "
+        write(folder / "x.en.json", squad("en"))
+        write(folder / "x.de.json", german)
+    else:
+        lines = [{"id": "a", "sentences": ["One.", "Two."]}, {"id": "b", "sentences": ["One.", "Two."]}]
+        empty = lines[1] | {"sentences": ["One.", " "] if kind == "parts" else []}
+        documents(folder, en=lines, de=[lines[0], empty])
+    options = ("--squad" if kind == "squad" else "--documents", folder, "--max_sentences", "1", "--strict")
+    done = run("scripts/build_corpus.py", tmp_path / "c", "--languages", "en,de", *options, check=False)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {folder}") and "--strict" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
+
+
 def test_squad_without_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="en, de"):
         read_squad(tmp_path, ["en", "de"])
@@ -474,7 +491,25 @@ def test_mined_negatives_below_a_negative_score():
     assert mine_negatives(queries, vectors, 5, 0.9) == ({"a": ["c"], "b": ["c"]}, 2)
 
 
-def test_corpus_of_mined_negatives(tiny_bert, tmp_path, caplog):
+@pytest.fixture
+def exact_vectors(monkeypatch):
+    """Vectors of multiples of 1/64, the same ones whatever else is in the batch: their products have no rounding."""
+    encode, known = SentenceTransformer.encode, []
+
+    def exact(vector: np.ndarray) -> np.ndarray:
+        found = next((seen for seen in known if np.abs(seen - vector).max() < 1e-5), None)
+        if found is None:
+            known.append(found := vector)
+        return np.round(found * 64) / 64
+
+    def rounded(*args, **options):
+        vectors = encode(*args, **options)
+        return exact(vectors) if vectors.ndim == 1 else np.stack([exact(vector) for vector in vectors])
+
+    monkeypatch.setattr(SentenceTransformer, "encode", rounded)
+
+
+def test_corpus_of_mined_negatives(exact_vectors, tiny_bert, tmp_path, caplog):
     sections = read_documents(REPOSITORY / "sample/train", ["en", "de"])
     sections.append(section("twin", "twin", **sections[0].text))
     sections.append(section("only-en", "only-en", en="An English section."))

@@ -158,6 +158,10 @@ def test_mistake_in_another_process_is_one_line_too(tmp_path, dumps):
         (("--source", "dump"), "--source is one of dumps, finewiki, megawika2, structured, got 'dump'"),
         (("--languages", "en,xx"), "has no dump of 'xx'"),
         (("--executor", "slurm"), "needs --slurm_partition"),
+        (("--encoder", "missing/"), "there is no missing"),
+        (("--encoder", "sample"), "Unrecognized model in"),
+        (("--topics", "missing.tsv"), "there is no missing.tsv"),
+        (("--topics", "README.md", "--source", "finewiki"), "--topics goes with --source dumps, not finewiki"),
     ],
 )
 def test_wrong_arguments_are_named(tmp_path, dumps, mistake, flags, said):

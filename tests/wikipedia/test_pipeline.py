@@ -185,6 +185,16 @@ def test_full_disk_names_the_folder_and_leaves_nothing_half(dumps, corpus, tmp_p
     assert content(build_here(dumps, tmp_path / "corpus")) == content(corpus)
 
 
+def test_full_disk_is_named_even_if_the_error_cannot_be_written(dumps, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(engine, "new_file", full)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        build_here(dumps, tmp_path / "corpus")
+    assert error.value.filename == str(tmp_path / "corpus.work")
+
+
 def test_wikidata_ids_of_other_dumps_leave_nothing_to_align(dumps, tmp_path):
     folder = tmp_path / "dumps"
     write_wikis(folder, topics=2)

@@ -5,7 +5,8 @@ BIN = $(VENV)/bin
 BASE ?= base
 SEED ?= 0
 
-# Of `make wikipedia`: a folder of dumps (docs/wikipedia.md), its languages, the pairs to train on
+# Of `make wikipedia`: a folder of dumps (docs/wikipedia.md), its languages, the pairs to train on; TOPICS=<file> joins the articles of dumps
+# without Wikidata ids and language links
 WIKIPEDIA ?= dumps
 LANGUAGES ?= en,de
 PAIRS ?= en-de
@@ -26,7 +27,8 @@ demo: $(VENV)/installed  ## convert, pretrain, rerank, MAP before and after; BAS
 
 wikipedia:  ## dumps to corpus, and 20 steps of pretraining on it; WIKIPEDIA=<folder> LANGUAGES=en,de PAIRS=en-de
 	$(BIN)/python scripts/build_wikipedia.py $(OUTPUT)/corpus --languages $(LANGUAGES) --source dumps \
-		--input $(WIKIPEDIA) --tasks $(TASKS) --workers $(WORKERS) --validation_fraction 0
+		--input $(WIKIPEDIA) --tasks $(TASKS) --workers $(WORKERS) --validation_fraction 0 \
+		$(if $(TOPICS),--topics $(TOPICS))
 	$(BIN)/python run_pretraining.py --corpus $(OUTPUT)/corpus --model_name_or_path $(BASE) \
 		--output_dir $(OUTPUT)/clir-bertlong --qlm_pairs $(PAIRS) --rr_pairs $(PAIRS) --max_length 256 --do_train \
 		--max_steps 20 --per_device_train_batch_size 4 --logging_steps 5 --use_cpu --report_to none

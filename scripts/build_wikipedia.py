@@ -13,9 +13,10 @@ whole. The same input and number of tasks give the same bytes on every executor 
 
 import logging
 import os
+import shutil
 from pathlib import Path
 
-from modeling_clir.names import check_name, nearest
+from modeling_clir.names import check_name, check_path, nearest
 from modeling_clir.program import Parser, run_program, share_cores
 
 
@@ -27,6 +28,7 @@ def main():
     parser.add_argument("--languages", required=True, help="such as en,de,fr,es; names of Wikipedias")
     parser.add_argument("--source", required=True, help="dumps, finewiki, megawika2 or structured")
     parser.add_argument("--input", help="folder, or name on the Hub (default: the source's own)")
+    parser.add_argument("--topics", type=Path, metavar="FILE", help="dumps: lines of key, language, title join articles")
     parser.add_argument("--encoder", metavar="MODEL", help="align with vectors of this model too (folder or Hub name)")
     parser.add_argument("--num_negatives", type=int, default=5, help="hard negatives listed per section (default 5)")
     parser.add_argument("--validation_fraction", type=float, default=0.01, help="share of topics (default 0.01)")
@@ -55,6 +57,7 @@ def main():
             f"--source is one of {', '.join(SOURCES)}, got {args.source!r}{nearest(args.source, SOURCES)}"
         )
     name = args.input or default_input(args.source)
+    topics = args.topics and os.path.abspath(args.topics)
     settings = Settings(
         output=os.path.abspath(args.output),
         languages=tuple(languages),
@@ -64,8 +67,14 @@ def main():
         encoder=args.encoder and (os.path.abspath(args.encoder) if Path(args.encoder).exists() else args.encoder),
         num_negatives=args.num_negatives,
         validation_fraction=args.validation_fraction,
-        files=list_input(args.source, os.path.abspath(name) if Path(name).exists() else name, languages),
+        topics=topics,
+        files=list_input(args.source, os.path.abspath(name) if Path(name).exists() else name, languages, topics),
     )
+
+    if args.encoder and not settings.work.exists():  # a wrong model is named now, not by the last tasks
+        from modeling_clir.data.first_stage import load_dense
+
+        load_dense(settings.encoder)
 
     # 2. Build
     slurm = {"partition": args.slurm_partition, "time": args.slurm_time, "mem-per-cpu": args.slurm_memory}
@@ -100,10 +109,16 @@ def check_arguments(args, languages: list[str]):
         raise ValueError(f"--executor is local, slurm or ray, got {args.executor!r}")
     if args.executor == "slurm" and not args.slurm_partition:
         raise ValueError("--executor slurm needs --slurm_partition")
+    if args.executor == "slurm" and not shutil.which("sbatch"):
+        raise ValueError("--executor slurm needs the program sbatch; run this on a machine that hands jobs to SLURM")
     if args.executor == "slurm" and args.push_to_hub:
         raise ValueError(
             "--push_to_hub needs --executor local or ray; with slurm upload the finished corpus by itself"
         )
+    if args.topics:
+        check_path(args.topics)
+        if args.source != "dumps":
+            raise ValueError(f"--topics goes with --source dumps, not {args.source}")
     if args.encoder:
         check_name(args.encoder, "model")
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 logger = logging.getLogger(__name__)
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets DEBUG, and tells of every index
 
 # Invisible characters (Unicode's Default_Ignorable_Code_Point): soft hyphen, zero-width space, joiners, directions.
 INVISIBLE = regex.compile(r"\p{DI}+")

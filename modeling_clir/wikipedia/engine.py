@@ -101,12 +101,17 @@ class Task(PipelineStep):
                 folder.rename(done)
             progress.show()
         except Exception as error:
-            if isinstance(error, OSError) and error.errno and error.filename is None:
-                error.filename = os.fspath(done)  # of a full disk the system does not name the file
+            name_place(error, done)
             if is_mistake(error):
                 with new_file(error_file) as file:
                     file.write(describe(error))
             raise
+
+
+def name_place(error: Exception, place: Path):
+    """Adds a place to an error of the system that has none, such as that of a full disk."""
+    if isinstance(error, OSError) and error.errno and error.filename is None:
+        error.filename = os.fspath(place)
 
 
 class LocalExecutor(LocalPipelineExecutor):
@@ -239,6 +244,7 @@ def check_stage(stage: Stage, work: Path, error: Exception | None):
             "workers, or go on with the same command"
         ) from error
     if error is not None:
+        name_place(error, work)  # not even the error could be written
         raise error
     if missing := stage.tasks - len(finished_folders(work, stage.name)):
         logs = work / "logs" / stage.name / "logs"

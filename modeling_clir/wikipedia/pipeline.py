@@ -31,6 +31,7 @@ from ..data.corpus_card import corpus_card
 from ..data.corpus_files import write_pairs, write_sections
 from ..data.files import check_text, new_file, refuse_existing
 from ..names import check_name
+from ..program import is_mistake
 from .aligner import ROUNDS, align_sections, encode_sections
 from .articles import Article, ArticleSection
 from .dumps import Dump, find_dumps, read_articles
@@ -65,6 +66,7 @@ class Settings:
         encoder (`str`, *optional*): model whose vectors help to align.
         num_negatives (`int`, defaults to 5): hard negatives listed for each section.
         validation_fraction (`float`, defaults to 0.01): share of the topics that is held out.
+        topics (`str`, *optional*): table that joins articles of dumps by hand, see `build_topics`.
         files (`tuple[tuple[str, int], ...]`): names and bytes of a local input, so that a change is seen.
     """
 
@@ -76,6 +78,7 @@ class Settings:
     encoder: str | None = None
     num_negatives: int = 5
     validation_fraction: float = 0.01
+    topics: str | None = None
     files: tuple[tuple[str, int], ...] = ()
 
     @property
@@ -118,14 +121,24 @@ def build(settings: Settings, executor: str = "local", workers: int = 1, slurm: 
         with FileLock(work / "lock", timeout=0):
             keep_settings(settings)
             # With both folders, a run was killed as it removed the work folder, or SLURM has finished
-            done = output.exists() or run_stages(stages(settings), work, settings, executor, workers, slurm)
+            try:
+                done = output.exists() or run_stages(stages(settings), work, settings, executor, workers, slurm)
+            except Exception as error:
+                if executor != "slurm" and is_mistake(error) and not any(work.glob("*/[0-9]*")):
+                    remove_work(work)  # no task has finished
+                raise
     except Timeout as error:
         raise ValueError(f"another run is at work in {work}; wait for it, or end it") from error
     if done:
-        for path in sorted(work.iterdir(), key=lambda path: path.name == "settings.json"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        work.rmdir()
+        remove_work(work)
     return done
+
+
+def remove_work(work: Path):
+    """Removes the work folder, the settings last, so that a run that is killed meanwhile can be told."""
+    for path in sorted(work.iterdir(), key=lambda path: path.name == "settings.json"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    work.rmdir()
 
 
 def keep_settings(settings: Settings):
@@ -281,7 +294,8 @@ def dumps_of(settings: Settings) -> list[Dump]:
 
 
 def index(settings: Settings, task: int, folder: Path, progress: Progress):
-    write_counts(folder, build_topics(folder / "topics.sqlite", dumps_of(settings)))
+    table = Path(settings.topics) if settings.topics else None
+    write_counts(folder, build_topics(folder / "topics.sqlite", dumps_of(settings), table=table))
 
 
 def read(settings: Settings, task: int, folder: Path, progress: Progress):
@@ -558,7 +572,8 @@ def sources(settings: Settings) -> list[str]:
     if settings.source != "dumps":
         name = HUB_SOURCES[settings.source].name
         return [f"{language}: {name}, {settings.source}" for language in settings.languages]
-    return [
+    table = [f"topics: {Path(settings.topics).name}"] if settings.topics else []
+    return table + [
         f"{dump.language}: dump of {dump.date or 'unknown date'}: {', '.join(file.name for file in dump.files)}"
         for dump in dumps_of(settings)
     ]
@@ -575,7 +590,7 @@ def left_out(settings: Settings, counts: Counter) -> dict[str, int]:
     return {f"{names[place]}: {reason}": total[names[place], reason] for place, reason in reasons}
 
 
-def list_input(source: str, name: str, languages: list[str]) -> tuple[tuple[str, int], ...]:
+def list_input(source: str, name: str, languages: list[str], topics: str | None = None) -> tuple[tuple[str, int], ...]:
     """
     Lists the files that a build reads, with their bytes; nothing for a data set on the Hub. Raises the errors of the
     readers for a language without files.
@@ -586,7 +601,7 @@ def list_input(source: str, name: str, languages: list[str]) -> tuple[tuple[str,
             for dump in find_dumps(Path(name), languages)
             for file in (*dump.files, dump.page_props, dump.langlinks, dump.page)
             if file is not None
-        ]
+        ] + ([Path(topics)] if topics else [])
     else:
         check_name(name, "data set")
         found = [Path(name, file) for language in languages for file in find_files(source, name, language)]

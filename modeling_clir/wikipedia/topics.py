@@ -2,7 +2,7 @@
 Index of the articles' topics: (language, title) -> a key that is the same in all languages.
 
 The index is a file of SQLite, so that its size does not matter and any number of processes can read it. The key of an
-article is its Wikidata id if `page_props` is there. Else articles that are joined by language links have one key: the
+article is the one in a table of topics, or its Wikidata id if `page_props` is there. Else articles that are joined by language links have one key: the
 title in the first of the languages that has the article, such as `"en:Berlin"`.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from ..data.files import read_columns
 from ..names import check_path
 from .dumps import DISAMBIGUATION, TEMPLATE, Dump, read_pages
 from .sql import read_table
@@ -27,7 +28,7 @@ from .wikitext import clean_title, language_links
 logger = logging.getLogger(__name__)
 
 # `number` counts the pages in the order of the languages. `label` is the number of the page that gives the key; less
-# `WIKIDATA` if that page has a Wikidata id, so that it comes first.
+# `WIKIDATA` if that page has a Wikidata id or a row in the table of topics, so that it comes first.
 TABLES = """
 CREATE TABLE page (
     number INTEGER PRIMARY KEY, language INTEGER, id INTEGER, title TEXT, redirect TEXT, disambiguation INTEGER,
@@ -74,7 +75,7 @@ def scan(file: Path, language: str, languages: list[str], part: int = 0, parts: 
             yield Scanned(page.page_id, TEMPLATE, page.title, redirect, disambiguation, [])
 
 
-def build_topics(path: Path, dumps: list[Dump], workers: int = 1) -> Counter:
+def build_topics(path: Path, dumps: list[Dump], workers: int = 1, table: Path | None = None) -> Counter:
     """
     Builds the index of the dumps of several Wikipedias. The order of `dumps` is that of the languages.
 
@@ -82,6 +83,7 @@ def build_topics(path: Path, dumps: list[Dump], workers: int = 1) -> Counter:
         path (`Path`): file of the index. Atomic: a run that fails or is killed leaves none.
         dumps (`list[Dump]`): see [`find_dumps`](dumps.find_dumps).
         workers (`int`, defaults to 1): processes that read the XML files, or parts of them if there are fewer files.
+        table (`Path`, *optional*): lines of key, language and title, parted by tabs, that join articles by hand.
 
     Returns what was found, by `(language, what)`, such as `("de", "redirect loops")`.
 
@@ -99,6 +101,8 @@ def build_topics(path: Path, dumps: list[Dump], workers: int = 1) -> Counter:
                 for language, dump in enumerate(dumps):
                     add_tables(database, language, dump, dumps, counts)
                 resolve_redirects(database, dumps, counts)
+                if table is not None:
+                    add_table(database, table, dumps, counts)
                 add_keys(database, dumps, counts)
                 mark_templates(database)
                 database.executescript("DROP TABLE link; DROP TABLE edge; DROP INDEX by_id;")
@@ -262,6 +266,24 @@ def resolve_redirects(database: sqlite3.Connection, dumps: list[Dump], counts: C
                 database.execute("UPDATE page SET redirect = title WHERE number = ?", (number,))
 
 
+def add_table(database: sqlite3.Connection, table: Path, dumps: list[Dump], counts: Counter):
+    """
+    Gives the articles in a table their keys. The title may be that of a redirect. Rows of languages that are not built
+    are passed over; `counts` gets those without an article. Raises `ValueError` with file and line for a bad row.
+    """
+    numbers = {dump.language: number for number, dump in enumerate(dumps)}
+    look = "SELECT coalesce(redirect, title) FROM page WHERE language = ? AND title = ?"
+    name = "UPDATE page SET key = ?, label = number - ? WHERE language = ? AND title = ? AND redirect IS NULL"
+    for where, columns in read_columns(table, 3, "\t"):
+        key, language, title = (column.strip() for column in columns)
+        if not key or not title:
+            raise ValueError(f"{where}: expected key, language and title, parted by tabs; one of them is empty")
+        if (code := language.replace("-", "_")) in numbers:
+            article = database.execute(look, (numbers[code], clean_title(title))).fetchone() or (None,)
+            found = database.execute(name, (key, WIKIDATA, numbers[code], article[0])).rowcount
+            counts[code, "rows of the table of topics without an article"] += not found
+
+
 def batches(database: sqlite3.Connection, condition: str) -> Iterator[list[tuple]]:
     """Yields (number, language, title, redirect) of pages, some thousand at a time, so that they may be changed."""
     last = 0
@@ -312,11 +334,18 @@ def add_edges(database: sqlite3.Connection, dumps: list[Dump], counts: Counter):
     """Makes edges, in both directions, of the language links."""
     for number, dump in enumerate(dumps):
         query = "SELECT 1 FROM link WHERE language = ? OR other = ? LIMIT 1"
-        if not dump.page_props and len(dumps) > 1 and not database.execute(query, (number, number)).fetchone():
+        keyed = "SELECT 1 FROM page WHERE language = ? AND key IS NOT NULL LIMIT 1"
+        if (
+            len(dumps) > 1
+            and not dump.page_props
+            and not database.execute(query, (number, number)).fetchone()
+            and not database.execute(keyed, (number,)).fetchone()
+        ):
             wiki, date = dump.language.replace("-", "_"), dump.date or "DATE"
             raise ValueError(
                 f"{dump.files[0]}: nothing joins the articles in {dump.language!r} with those in other languages; fetch "
-                f"{wiki}wiki-{date}-page_props.sql.gz (Wikidata ids) or {wiki}wiki-{date}-langlinks.sql.gz"
+                f"{wiki}wiki-{date}-page_props.sql.gz (Wikidata ids) or {wiki}wiki-{date}-langlinks.sql.gz, or "
+                "name a table with --topics"
             )
     database.execute(
         """

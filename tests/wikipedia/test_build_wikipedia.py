@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("datatrove")
 
 from ..conftest import run
-from ..helpers import run_here
+from ..helpers import run_here, write
 from ..shared import shared_path
 from .test_hub_sources import (
     finewiki_row,
@@ -158,6 +158,10 @@ def test_mistake_in_another_process_is_one_line_too(tmp_path, dumps):
         (("--source", "dump"), "--source is one of dumps, finewiki, megawika2, structured, got 'dump'"),
         (("--languages", "en,xx"), "has no dump of 'xx'"),
         (("--executor", "slurm"), "needs --slurm_partition"),
+        (("--encoder", "missing/"), "there is no missing"),
+        (("--encoder", "sample"), "Unrecognized model in"),
+        (("--topics", "missing.tsv"), "there is no missing.tsv"),
+        (("--topics", "README.md", "--source", "finewiki"), "--topics goes with --source dumps, not finewiki"),
     ],
 )
 def test_wrong_arguments_are_named(tmp_path, dumps, mistake, flags, said):
@@ -269,7 +273,7 @@ def test_slurm_jobs_write_the_same_bytes(tmp_path, dumps, expected, monkeypatch)
 
 
 def pretrain(corpus: Path, output: Path, pairs: str, steps: int = 2):
-    model = ("--model_name_or_path", output / "bertlong", "--output_dir", output / "trained", "--max_length", 128)
+    model = ("--model_name_or_path", output / "bertlong", "--output_dir", output / "trained", "--max_length", 256)
     run("-m", "modeling_clir.convert", "base", output / "bertlong")
     train = (
         "--do_train",
@@ -292,28 +296,22 @@ def test_corpus_pretrains(tmp_path, dumps):
     pretrain(tmp_path / "corpus", tmp_path, "en-de,en-fr")
 
 
-# Wikidata ids of the pages that minidumps have in common
-IDS = {
-    "en": [(3354, "Q64"), (700, "Q38193")],
-    "de": [(2552494, "Q64"), (182, "Q38193")],
-    "fr": [(7221, "Q64")],
-}
-
-
 @pytest.mark.slow
 def test_real_dumps_pretrain_20_steps(tmp_path):
-    for language, ids in IDS.items():
+    """Two topics, which the three dumps have in common, without Wikidata ids and language links."""
+    for language in ("en", "de", "fr"):
         folder = tmp_path / "dumps" / language
         folder.mkdir(parents=True)
         (folder / "wiki.xml.bz2").symlink_to(shared_path(f"data/wikitext/minidump_{language}/wiki.xml.bz2"))
-        rows = [(page_id, "wikibase_item", identifier, None) for page_id, identifier in ids]
-        write_sql(folder / "page_props.sql", "page_props", rows)
-    made = ("WIKIPEDIA=" + str(tmp_path / "dumps"), "LANGUAGES=en,de,fr", "PAIRS=en-de,en-fr,de-fr")
+    found = [("Berlin", "en"), ("Berlin", "de"), ("Berlin", "fr")]
+    found += [("Arthur Schopenhauer", "en"), ("Arthur Schopenhauer", "de")]
+    table = write(tmp_path / "topics.tsv", *(f"{title}\t{language}\t{title}" for title, language in found))
+    made = (f"WIKIPEDIA={tmp_path / 'dumps'}", "LANGUAGES=en,de,fr", "PAIRS=en-de,en-fr,de-fr", f"TOPICS={table}")
     output = tmp_path / "output"
     command = ["make", "wikipedia", *made, f"OUTPUT={output}", f"BIN={Path(sys.executable).parent}", "BASE=base"]
     subprocess.run(command, cwd=REPOSITORY, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     sections = rows_by_heading(output / "corpus", "en-de")
-    assert ("History", "Geschichte") in sections and ("", "") in sections
+    assert {("", ""), ("Media", "Medien"), ("Capital city", "Deutsche Hauptstadt")} <= sections
     state = json.loads((output / "clir-bertlong" / "trainer_state.json").read_text(encoding="utf-8"))
     assert state["global_step"] == 20
 

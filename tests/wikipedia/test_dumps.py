@@ -147,7 +147,7 @@ def sizes(number: int) -> list[str]:
     return [page(n, f"T{n}", "".join(map(chr, range(0x4E00, 0x4E00 + n * 97 % 500)))) for n in range(1, number)]
 
 
-@pytest.mark.parametrize("parts", [1, 2, 3, 7, 50, 500])
+@pytest.mark.parametrize("parts", [1, 2, 3, 7, 150])
 @pytest.mark.parametrize("cut", ["pages", "anywhere", "one stream", "plain"])
 def test_parts_of_a_file_have_each_page_once(cut, parts, tmp_path):
     """Streams that end at pages, as in `multistream` dumps, and anywhere, as parallel programs write them."""
@@ -182,7 +182,7 @@ def test_a_damaged_part_is_an_error_with_its_place(tmp_path):
         list(read_pages(file, "en", 2, 3))
 
 
-LONG = [page(n, f"T{n}", "ü" * CHUNK) for n in range(3)]
+LONG = [page(n, f"T{n}", "ü\n" * (CHUNK // 2)) for n in range(3)]
 
 
 def cut_bz2(file: Path):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ pytest.importorskip("datatrove")
 from modeling_clir.wikipedia import engine, pipeline
 from modeling_clir.wikipedia.pipeline import Settings, build, list_input
 
+from ..helpers import write
 from .wikis import LANGUAGES, write_wikis
 from .written import write_sql
 
@@ -33,7 +35,7 @@ def corpus(dumps, tmp_path_factory) -> Path:
 
 def settings_of(dumps: Path, output: Path, **changes) -> Settings:
     values = {"languages": LANGUAGES, "tasks": 3, "validation_fraction": 0.2, "num_negatives": 3} | changes
-    files = list_input("dumps", str(dumps), list(values["languages"]))
+    files = list_input("dumps", str(dumps), list(values["languages"]), values.get("topics"))
     return Settings(output=str(output), source="dumps", input=str(dumps), files=files, **values)
 
 
@@ -183,6 +185,16 @@ def test_full_disk_names_the_folder_and_leaves_nothing_half(dumps, corpus, tmp_p
     assert content(build_here(dumps, tmp_path / "corpus")) == content(corpus)
 
 
+def test_full_disk_is_named_even_if_the_error_cannot_be_written(dumps, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(engine, "new_file", full)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        build_here(dumps, tmp_path / "corpus")
+    assert error.value.filename == str(tmp_path / "corpus.work")
+
+
 def test_wikidata_ids_of_other_dumps_leave_nothing_to_align(dumps, tmp_path):
     folder = tmp_path / "dumps"
     write_wikis(folder, topics=2)
@@ -192,6 +204,42 @@ def test_wikidata_ids_of_other_dumps_leave_nothing_to_align(dumps, tmp_path):
     with pytest.raises(ValueError, match="no topic has matching sections in two of the languages en, de, fr"):
         build_here(folder, tmp_path / "corpus")
     assert not (tmp_path / "corpus").exists()
+
+
+def test_a_mistake_in_the_first_stage_leaves_nothing(dumps, corpus, tmp_path):
+    """So that the same command works when the missing file is there."""
+    folder = tmp_path / "dumps"
+    shutil.copytree(dumps, folder)
+    for file in folder.glob("*.sql.gz"):
+        file.unlink()
+    with pytest.raises(ValueError, match="nothing joins the articles in 'en'"):
+        build_here(folder, tmp_path / "corpus")
+    assert [path.name for path in tmp_path.iterdir()] == ["dumps"]
+    for file in dumps.glob("*.sql.gz"):
+        shutil.copy(file, folder)
+    assert content(build_here(folder, tmp_path / "corpus")) == content(corpus)
+
+
+def test_a_table_of_topics_gives_the_pairs_of_wikidata_ids(dumps, corpus, tmp_path):
+    folder = tmp_path / "dumps"
+    shutil.copytree(dumps, folder)
+    for file in folder.glob("*.sql.gz"):
+        file.unlink()
+    rows = [f"Q{n}\t{language}\t{language.upper()} topic {n}" for n in range(1, 13) for language in LANGUAGES]
+    table = write(tmp_path / "topics.tsv", *rows)
+    built = build_here(folder, tmp_path / "corpus", topics=str(table))
+    ours, theirs = content(built), content(corpus)
+    assert {name for name in ours if ours[name] != theirs.get(name)} == {"README.md"} and ours.keys() == theirs.keys()
+    assert "fr: rows of the table of topics without an article: 4" in (built / "README.md").read_text(encoding="utf-8")
+
+
+def test_an_encoder_helps_to_align(dumps, corpus, tiny_bert, tmp_path):
+    """A random one, but the same text has the same vector; the pairs are those of known sections nevertheless."""
+    built = build_here(dumps, tmp_path / "corpus", encoder=str(tiny_bert))
+    pairs = [row for split in pipeline.SPLITS for row in rows(built, f"pairs/en-de/{split}")]
+    right = [row["source_id"].split(":")[1] == row["target_id"].split(":")[1] for row in pairs]
+    assert len(pairs) > 0.8 * 5 * TOPICS and sum(right) > 0.9 * len(pairs)
+    assert content(built) == content(build_here(dumps, tmp_path / "again" / "corpus", encoder=str(tiny_bert)))
 
 
 def test_settings_are_kept_as_json(dumps, tmp_path):

@@ -10,6 +10,7 @@ from modeling_clir.wikipedia import topics as topics_module
 from modeling_clir.wikipedia.dumps import Dump
 from modeling_clir.wikipedia.topics import Topics, build_topics
 
+from ..helpers import write
 from .written import page, write_dump, write_sql
 
 
@@ -221,6 +222,30 @@ def test_a_damaged_file_leaves_no_index(workers, tmp_path):
     with pytest.raises(ValueError, match=r"de\.xml: cut off"):
         build_topics(tmp_path / "topics.sqlite", dumps, workers)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["de.xml", "en.xml"]
+
+
+def test_a_table_of_topics_joins_what_nothing_else_does(tmp_path):
+    """By titles, of redirects too, in dumps without Wikidata ids; where there are some, the table comes first."""
+    english = make_dump(tmp_path, "en", [*articles("Berlin", "Rome"), page(9, "City", redirect="Berlin")])
+    german = make_dump(tmp_path, "de", articles("Berlin (Stadt)", "Rom"), page_props=[item(1, "Q1"), item(2, "Q220")])
+    table = write(tmp_path / "topics.tsv", "B\ten\tCity", "B\tde\tBerlin_(Stadt)", "Q220\ten\tRome")
+    with open(table, "a", encoding="utf-8") as file:
+        file.write("B\tfr\tBerlin\nX\ten\tMissing\n")
+    counts = build_topics(tmp_path / "index", [english, german], table=table)
+    index = Topics(tmp_path / "index")
+    assert [index.key("en", title) for title in ("Berlin", "City", "Rome")] == ["B", "B", "Q220"]
+    assert [index.key("de", title) for title in ("Berlin (Stadt)", "Rom")] == ["B", "Q220"]
+    reason = "rows of the table of topics without an article"
+    assert counts["en", reason] == 1 and counts["de", reason] == 0
+
+
+@pytest.mark.parametrize(("row", "said"), [("B en Berlin", "expected 3 columns"), ("B\ten\t ", "one of them is empty")])
+def test_a_bad_row_of_a_table_of_topics_is_named(row, said, tmp_path):
+    dump = make_dump(tmp_path, "en", articles("Berlin"))
+    table = write(tmp_path / "topics.tsv", "Q64\ten\tBerlin", row)
+    with pytest.raises(ValueError, match=f"topics.tsv:2: .*{said}"):
+        build_topics(tmp_path / "index", [dump], table=table)
+    assert not (tmp_path / "index").exists()
 
 
 def test_a_language_that_nothing_joins_is_an_error_that_says_what_to_fetch(tmp_path):

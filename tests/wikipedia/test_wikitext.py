@@ -151,7 +151,7 @@ def test_language_links_are_the_first_of_each_wanted_language():
 
 
 def test_broken_pages_take_linear_time():
-    """Of each kind 100,000: a step that looks to the end of the page for each one would take minutes."""
+    """Of each kind 30,000: a step that looks to the end of the page for each one would take minutes."""
     marks = ["{{", "}}", "[[", "[[a|", "[[Datei:a|", "<ref>", "{|\n", "<!--", "'", " ", "= ", "( ", "* ", "<", "<a "]
     marks += [
         "<table>",
@@ -167,8 +167,8 @@ def test_broken_pages_take_linear_time():
     ]
     start = time.perf_counter()
     for mark in marks:
-        sections(mark * 100_000, SITE)
-    assert time.perf_counter() - start < 30
+        sections(mark * 30_000, SITE)
+    assert time.perf_counter() - start < 15
 
 
 def test_the_words_are_those_of_mwparserfromhell(monkeypatch):
@@ -189,7 +189,7 @@ def test_the_words_are_those_of_mwparserfromhell(monkeypatch):
 
 
 def words(text: str) -> list[str]:
-    return re.findall(r"\w+", text)[:5000]
+    return re.findall(r"\w+", text)[:2000]
 
 
 def peer_text(parser, page: str) -> str:

@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from ..data.collections import Collection
 from ..data.files import new_file
+from .checkpoints import PARTIAL, damage, list_checkpoints, read_state
 from .trainer import XLRetrievalTrainingArguments
 
 
@@ -128,19 +129,11 @@ def compare_settings(output: Path, settings: dict, may_differ: tuple[str, ...] =
 
 
 def is_pretraining(output: Path) -> bool:
-    return (output / "trainer_state.json").is_file() or any(map(is_checkpoint, output.glob("checkpoint-*")))
+    return (output / "trainer_state.json").is_file() or bool(list_checkpoints(output))
 
 
 def read_json(path: Path):
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def read_state(folder: Path) -> TrainerState | None:
-    """Reads the state that a Trainer saves last in a folder; `None` if the state is missing or incomplete."""
-    try:
-        return TrainerState.load_from_json(str(folder / "trainer_state.json"))
-    except (OSError, ValueError):
-        return None
 
 
 def is_at_end(state: TrainerState, args: XLRetrievalTrainingArguments) -> bool:
@@ -156,20 +149,17 @@ def is_finished(args: XLRetrievalTrainingArguments) -> bool:
 
 
 def last_complete_checkpoint(folder: Path, args: XLRetrievalTrainingArguments) -> Path | None:
-    """Returns the last checkpoint with a complete state. Removes incomplete checkpoints after it (logged)."""
-    checkpoints = {int(path.name.split("-")[1]): path for path in folder.glob("checkpoint-*") if is_checkpoint(path)}
-    with args.main_process_first():
-        for _, checkpoint in sorted(checkpoints.items(), reverse=True):
-            if read_state(checkpoint) is not None:
+    """Returns the last checkpoint that is whole. Damaged ones after it get the name `checkpoint-N.damaged` (logged)."""
+    with args.main_process_first(local=False):
+        for checkpoint in list_checkpoints(folder):
+            if (reason := damage(checkpoint)) is None:
                 return checkpoint
             if args.process_index == 0:
-                logger.warning(f"{checkpoint} is incomplete and removed: a run was killed while it was written")
-                shutil.rmtree(checkpoint)
+                aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
+                logger.warning(f"{checkpoint} is passed over and renamed to {aside.name}: {reason}")
+                shutil.rmtree(aside, ignore_errors=True)
+                checkpoint.rename(aside)
     return None
-
-
-def is_checkpoint(path: Path) -> bool:
-    return path.is_dir() and path.name.removeprefix("checkpoint-").isdigit()
 
 
 def checkpoint_to_resume(args: XLRetrievalTrainingArguments) -> Path | None:
@@ -182,7 +172,7 @@ def checkpoint_to_resume(args: XLRetrievalTrainingArguments) -> Path | None:
     if is_finished(args):
         return output
     if wanted is None:
-        if any(map(is_checkpoint, output.glob("checkpoint-*"))):
+        if list_checkpoints(output):
             raise ValueError(
                 f"{output} holds checkpoints of an earlier run: pass --resume_from_checkpoint true, or another "
                 "--output_dir"
@@ -191,8 +181,8 @@ def checkpoint_to_resume(args: XLRetrievalTrainingArguments) -> Path | None:
     if wanted.lower() != "true":
         if not Path(wanted).is_dir():
             raise ValueError(f"--resume_from_checkpoint: there is no folder {wanted}")
-        if read_state(Path(wanted)) is None:
-            raise ValueError(f"--resume_from_checkpoint: {wanted} has no complete trainer_state.json")
+        if (reason := damage(Path(wanted))) is not None:
+            raise ValueError(f"--resume_from_checkpoint: {wanted} is damaged: {reason}")
         return Path(wanted)
     if (checkpoint := last_complete_checkpoint(output, args)) is None:
         raise ValueError(f"--resume_from_checkpoint: {output} holds no complete checkpoint")
@@ -215,7 +205,7 @@ def train_to_the_end(trainer: Trainer, checkpoint: Path | None) -> TrainerState:
 
 
 def remove_checkpoints(folder: Path):
-    for checkpoint in folder.glob("checkpoint-*"):
+    for checkpoint in [*folder.glob("checkpoint-*"), folder / PARTIAL]:
         shutil.rmtree(checkpoint, ignore_errors=True)
 
 

@@ -5,12 +5,15 @@ import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import ExportableState
 
+from .checkpoints import remove_old, write_together
 from .samplers import TaskBatchSampler, TokenBudgetSampler
 from .training_arguments import XLRetrievalTrainingArguments
 
@@ -195,6 +198,37 @@ class XLRetrievalTrainer(Trainer, ABC):
             for value in self.totals.values():
                 value.zero_()
         super().log(logs, start_time)
+
+    def _save_checkpoint(self, model, trial):
+        """Writes what `Trainer` writes, but aside until it is complete. It gives no barrier for a disk that is full."""
+        output, state = Path(self.args.output_dir), self.state
+        name = f"checkpoint-{state.global_step}"
+        self.store_flos()
+        best = output / f"checkpoint-{state.best_global_step}"
+        if state.best_global_step and (best.name == name or best.is_dir()):
+            state.best_model_checkpoint = str(best)
+        writers = [lambda folder: self.save_model(str(folder), _internal_call=True)]
+        if not self.args.save_only_model:
+            savers = (self._save_optimizer_and_scheduler, self._save_scaler, self._save_rng_state)
+            writers += [lambda folder, save=save: save(str(folder)) for save in savers]
+        folder = write_together(output, name, [*writers, self.save_state_in], self.args.should_save)
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(folder))
+        if self.args.should_save:
+            remove_old(output, self.args.save_total_limit, {folder, best} if best.is_dir() else {folder})
+
+    def save_state_in(self, folder: Path):
+        """Saves the state of the training, with that of the callbacks."""
+        if self.args.should_save:
+            states = self.state.stateful_callbacks
+            for one in [*self.callback_handler.callbacks, self.control]:
+                if isinstance(one, ExportableState):
+                    saved, name = one.state(), type(one).__name__
+                    if isinstance(states[name], list):
+                        states[name].append(saved)
+                    else:
+                        states[name] = saved
+            self.state.save_to_json(str(folder / "trainer_state.json"))
 
     def report(self, metrics: dict[str, float]) -> dict[str, float]:
         """Logs the metrics of `evaluate` and calls the callbacks."""

@@ -118,18 +118,19 @@ def test_checkpoint_to_resume(tmp_path, caplog):
     checkpoint(output / "checkpoint-4", '{"epoch": 3.0, ')
     with pytest.raises(ValueError, match="holds no complete checkpoint"):
         resume("true")
-    assert "checkpoint-4 is incomplete and removed" in caplog.text and not list(output.glob("*"))
+    assert "checkpoint-4.damaged: it has no complete trainer_state.json" in caplog.text
+    assert [path.name for path in output.glob("*")] == ["checkpoint-4.damaged"]
     (output / "checkpoint-best").mkdir()  # not one of the Trainer's
     two = checkpoint(output / "checkpoint-2")
     checkpoint(output / "checkpoint-10", "")
     with pytest.raises(ValueError, match="holds checkpoints of an earlier run: pass --resume_from_checkpoint true"):
         resume()
-    assert (output / "checkpoint-10").is_dir()  # nothing is removed unless it is resumed
+    assert (output / "checkpoint-10").is_dir()  # nothing is renamed unless it is resumed
     assert resume("true") == two and not (output / "checkpoint-10").exists()
     assert resume(str(two)) == two
     with pytest.raises(ValueError, match=r"there is no folder .*checkpoint-3"):
         resume(str(output / "checkpoint-3"))
-    with pytest.raises(ValueError, match=r"checkpoint-best has no complete trainer_state.json"):
+    with pytest.raises(ValueError, match=r"checkpoint-best is damaged: it has no complete trainer_state.json"):
         resume(str(output / "checkpoint-best"))
     checkpoint(output / "checkpoint-9", step=4).joinpath("trainer_state.json").rename(output / "trainer_state.json")
     assert resume() == resume("true") == output  # finished

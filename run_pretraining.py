@@ -5,9 +5,9 @@ Pretrains a cross-lingual reranker with query language modelling (QLM) and relev
     accelerate launch run_pretraining.py --config recipes/demo.yaml [--flag value ...]
 
 An output folder belongs to one command. If the same command is given again with --resume_from_checkpoint true, it
-continues a killed run from its last complete checkpoint and does nothing for a finished one. Other options are
-refused. To train longer, or with other options, pass a checkpoint (--resume_from_checkpoint FOLDER/checkpoint-N) and
-another --output_dir.
+continues a killed run from its last complete checkpoint, or starts if there is none. It does nothing for a finished
+one. Other options are refused. To train longer, or with other options, pass a checkpoint (--resume_from_checkpoint
+FOLDER/checkpoint-N) and another --output_dir.
 """
 
 import logging

@@ -158,7 +158,6 @@ BAD_INPUT = {
     "unknown loss": (("--rr_loss", "hinge"), "rr_loss must be one of pairwise, margin, listwise, pointwise"),
     "missing corpus": (("--corpus", "/nowhere"), "there is no /nowhere"),
     "too long": (("--max_length", "4000"), "max_length (4000) is more than the model's 128 positions"),
-    "nothing to resume": (("--resume_from_checkpoint", "true"), "holds no complete checkpoint"),
 }
 
 

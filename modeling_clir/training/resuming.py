@@ -165,8 +165,9 @@ def last_complete_checkpoint(folder: Path, args: XLRetrievalTrainingArguments) -
 def checkpoint_to_resume(args: XLRetrievalTrainingArguments) -> Path | None:
     """
     Returns the checkpoint that `--resume_from_checkpoint` names, or the output folder itself if its training is
-    finished. `true` names the last complete checkpoint in the output folder. Raises `ValueError` if there is no such
-    checkpoint. Raises it too if the option is missing and the folder has checkpoints.
+    finished. `true` names the last complete checkpoint in the output folder; without one the training starts anew
+    (logged), so that a job has one command however often it is started. Raises `ValueError` for a folder that is no
+    complete checkpoint. Raises it too if the option is missing and the output folder has checkpoints.
     """
     output, wanted = Path(args.output_dir), args.resume_from_checkpoint
     if is_finished(args):
@@ -185,7 +186,7 @@ def checkpoint_to_resume(args: XLRetrievalTrainingArguments) -> Path | None:
             raise ValueError(f"--resume_from_checkpoint: {wanted} is damaged: {reason}")
         return Path(wanted)
     if (checkpoint := last_complete_checkpoint(output, args)) is None:
-        raise ValueError(f"--resume_from_checkpoint: {output} holds no complete checkpoint")
+        logger.warning(f"{output} holds no complete checkpoint: the training starts from the beginning")
     return checkpoint
 
 

@@ -28,7 +28,9 @@ def main():
     parser.add_argument("--languages", required=True, help="such as en,de,fr,es; names of Wikipedias")
     parser.add_argument("--source", required=True, help="dumps, finewiki, megawika2 or structured")
     parser.add_argument("--input", help="folder, or name on the Hub (default: the source's own)")
-    parser.add_argument("--topics", type=Path, metavar="FILE", help="dumps: lines of key, language, title join articles")
+    parser.add_argument(
+        "--topics", type=Path, metavar="FILE", help="dumps: lines of key, language, title join articles"
+    )
     parser.add_argument("--encoder", metavar="MODEL", help="align with vectors of this model too (folder or Hub name)")
     parser.add_argument("--num_negatives", type=int, default=5, help="hard negatives listed per section (default 5)")
     parser.add_argument("--validation_fraction", type=float, default=0.01, help="share of topics (default 0.01)")

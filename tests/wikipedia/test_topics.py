@@ -239,7 +239,9 @@ def test_a_table_of_topics_joins_what_nothing_else_does(tmp_path):
     assert counts["en", reason] == 1 and counts["de", reason] == 0
 
 
-@pytest.mark.parametrize(("row", "said"), [("B en Berlin", "expected 3 columns"), ("B\ten\t ", "one of them is empty")])
+@pytest.mark.parametrize(
+    ("row", "said"), [("B en Berlin", "expected 3 columns"), ("B\ten\t ", "one of them is empty")]
+)
 def test_a_bad_row_of_a_table_of_topics_is_named(row, said, tmp_path):
     dump = make_dump(tmp_path, "en", articles("Berlin"))
     table = write(tmp_path / "topics.tsv", "Q64\ten\tBerlin", row)

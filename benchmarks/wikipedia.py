@@ -60,7 +60,7 @@ def multiply(dumps: Path, folder: Path, language: str, copies: int):
         file.write(bz2.compress(b"</mediawiki>\n"))
     columns = ("pp_page", "pp_propname", "pp_value", "pp_sortkey")
     created = ",\n".join(f"  `{column}` varbinary(255)" for column in columns)
-    text = f"CREATE TABLE `page_props` (\n{created}\n);\nINSERT INTO `page_props` VALUES {','.join(rows)};\n"
+    text = f"CREATE TABLE `page_props` (\n{created}\n);\nINSERT INTO `page_props` VALUES {','.join(rows)};\n-- Dump completed\n"
     (folder / f"{language}wiki-20240501-page_props.sql").write_text(text, encoding="utf-8")
     index.unlink()
 

@@ -41,6 +41,7 @@ PRETRAIN_HERE = [*PRETRAIN, "--model_name_or_path", "data/model", "--corpus", "d
 CLIR_HERE = [*CLIR, "--model_name_or_path", "data/model", "--collections", "data/collection"]
 ALIGN = ["run_alignment.py", "--output_dir", "out", "--model_name_or_path", "data/model", "--use_cpu"]
 BUILD = ["scripts/build_corpus.py", "out", "--languages", "en,de"]
+WIKIPEDIA = ["scripts/build_wikipedia.py", "out", "--languages", "en,de"]
 COLLECT = ["scripts/build_collections.py", "out"]
 
 WRONG = {
@@ -137,6 +138,9 @@ WRONG = {
     "first stage: collection": (["scripts/first_stage.py", "data/colection"], "did you mean data/collection?"),
     "base: corpus": (["scripts/initialize_base.py", "data/collection", "out"], "data/collection is no corpus"),
     # Output
+    "wikipedia: nothing": (["scripts/build_wikipedia.py", "out"], "required: --languages, --source"),
+    "wikipedia: flag": ([*WIKIPEDIA, "--sorce", "dumps"], "there is no option --sorce; did you mean --source?"),
+    "wikipedia: not a number": ([*WIKIPEDIA, "--source", "dumps", "--tasks", "all"], "--tasks: invalid int value: 'all'"),
     "clir: output": ([*CLIR_HERE, "--output_dir", "data/notes.txt"],
                      "--output_dir data/notes.txt must be a folder, but"),
     "pretraining: output": ([*PRETRAIN_HERE, "--output_dir", "data/notes.txt/x"], "data/notes.txt is a file"),

@@ -17,6 +17,7 @@ COLUMN = re.compile(rb"\s+`(\w+)` ")
 INSERT = re.compile(rb"INSERT INTO `(\w+)`(?: \([^)]*\))? VALUES\s*")
 VALUE = rb"(?:_binary )?'[^'\\]*(?:\\.[^'\\]*)*'|NULL|[-+.\w]+"
 QUOTE = ord("'")
+END = b"-- Dump completed"  # in the last line of a whole dump
 ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 ESCAPED = {b"0": b"\0", b"b": b"\b", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"Z": b"\x1a"}
 
@@ -35,6 +36,7 @@ def read_table(file: Path, table: str, columns: tuple[str, ...]) -> Iterator[tup
     created = None
     row = None
     inside = False  # an INSERT statement
+    line = b""
     for number, line in enumerate(read_lines(file), start=1):
         where = f"{file}:{number}"
         if create := CREATE.match(line):
@@ -64,6 +66,8 @@ def read_table(file: Path, table: str, columns: tuple[str, ...]) -> Iterator[tup
         raise ValueError(f"{file}: not a SQL dump (it has no CREATE TABLE)")
     if inside:
         raise ValueError(f"{file}: ends inside an INSERT statement; fetch it again")
+    if not line.startswith(END):
+        raise ValueError(f"{file}: cut off; its last line is not {END.decode()!r}; fetch it again")
 
 
 def read_lines(file: Path) -> Iterator[bytes]:

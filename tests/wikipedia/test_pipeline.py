@@ -111,6 +111,7 @@ def test_datasets_opens_the_corpus_by_its_card(corpus):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_workers_write_the_same_bytes(dumps, corpus, tmp_path):
     assert content(build_here(dumps, tmp_path / "corpus", workers=2)) == content(corpus)
     assert [path.name for path in tmp_path.iterdir()] == ["corpus"]  # the work folder is removed
@@ -124,7 +125,7 @@ def test_pairs_do_not_depend_on_the_number_of_tasks(dumps, corpus, tmp_path):
         assert ids[0] == ids[1]
 
 
-@pytest.mark.parametrize("stage", ["index", "read", "headings2", "finish"])
+@pytest.mark.parametrize("stage", ["read", "finish"])
 def test_a_run_that_ends_in_any_stage_goes_on_there(dumps, corpus, tmp_path, monkeypatch, stage):
     class Stopped(BaseException):
         """Passes everything that handles errors, as a killed process does."""
@@ -233,13 +234,12 @@ def test_a_table_of_topics_gives_the_pairs_of_wikidata_ids(dumps, corpus, tmp_pa
     assert "fr: rows of the table of topics without an article: 4" in (built / "README.md").read_text(encoding="utf-8")
 
 
-def test_an_encoder_helps_to_align(dumps, corpus, tiny_bert, tmp_path):
-    """A random one, but the same text has the same vector; the pairs are those of known sections nevertheless."""
+def test_an_encoder_helps_to_align(dumps, tiny_bert, tmp_path):
+    """A random one: it says little, and the other features still find the known pairs."""
     built = build_here(dumps, tmp_path / "corpus", encoder=str(tiny_bert))
     pairs = [row for split in pipeline.SPLITS for row in rows(built, f"pairs/en-de/{split}")]
     right = [row["source_id"].split(":")[1] == row["target_id"].split(":")[1] for row in pairs]
     assert len(pairs) > 0.8 * 5 * TOPICS and sum(right) > 0.9 * len(pairs)
-    assert content(built) == content(build_here(dumps, tmp_path / "again" / "corpus", encoder=str(tiny_bert)))
 
 
 def test_settings_are_kept_as_json(dumps, tmp_path):

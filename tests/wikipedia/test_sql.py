@@ -25,7 +25,7 @@ def test_escapes_and_null(tmp_path):
     file = tmp_path / "x.sql"
     file.write_bytes(
         b"CREATE TABLE `t` (\n  `a` int(8),\n  `b` blob,\n  `c` float DEFAULT NULL\n) ENGINE=InnoDB;\n"
-        b"INSERT INTO `t` VALUES (-1,'\\0\\n\\r\\t\\Z\\b\\\\\\\"\\'%',NULL),(2,_binary 'x',1.5e3);\nINSERT INTO `t` VALUES\n(3,'y',0),\n(4,'z',-2);\n"
+        b"INSERT INTO `t` VALUES (-1,'\\0\\n\\r\\t\\Z\\b\\\\\\\"\\'%',NULL),(2,_binary 'x',1.5e3);\nINSERT INTO `t` VALUES\n(3,'y',0),\n(4,'z',-2);\n-- Dump completed\n"
     )
     expected = [(-1, "\0\n\r\t\x1a\b\\\"'%", None), (2, "x", 1500.0), (3, "y", 0), (4, "z", -2)]
     assert list(read_table(file, "t", ("a", "b", "c"))) == expected
@@ -65,6 +65,8 @@ def change(data: bytes, old: bytes, new: bytes) -> bytes:
         (lambda data: change(data, b"'de','B'", b"'de'"), "a.sql:10: expected a row of 3 values at byte"),
         (lambda data: change(data, b"'B');\n", b"'B'),\n"), "a.sql: ends inside an INSERT statement"),
         (lambda data: change(data, b"'B'", b"'\xff'"), "a.sql:10: not UTF-8"),
+        (lambda data: data[: data.index(b"INSERT")], "a.sql: cut off; its last line is not '-- Dump completed'"),
+        (lambda data: data[: data.index(b"  KEY")], "a.sql: cut off"),
         (lambda data: b"", "a.sql: not a SQL dump"),
         (lambda data: b"<mediawiki>", "a.sql: not a SQL dump"),
     ],

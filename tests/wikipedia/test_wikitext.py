@@ -178,14 +178,13 @@ def test_the_words_are_those_of_mwparserfromhell(monkeypatch):
     """
     monkeypatch.setattr(wikitext_module, "SHOWN", {})
     parser = pytest.importorskip("mwparserfromhell")
-    for name in ("minidump_de", "minidump_fr"):
-        with bz2.open(shared_path(f"data/wikitext/{name}/wiki.xml.bz2")) as file:
-            pages = [element.text for _, element in iterparse(file) if element.tag.endswith("}text")]
-        for page in pages:
-            ours = words("\n".join(f"{s.heading}\n{s.text}" for s in sections(page, SITE)))
-            theirs = words(peer_text(parser, page))
-            blocks = SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks()
-            assert sum(block.size for block in blocks) > 0.99 * max(len(ours), len(theirs))
+    with bz2.open(shared_path("data/wikitext/minidump_fr/wiki.xml.bz2")) as file:
+        pages = [element.text for _, element in iterparse(file) if element.tag.endswith("}text")]
+    for page in pages:
+        ours = words("\n".join(f"{s.heading}\n{s.text}" for s in sections(page, SITE)))
+        theirs = words(peer_text(parser, page))
+        blocks = SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks()
+        assert sum(block.size for block in blocks) > 0.99 * max(len(ours), len(theirs))
 
 
 def words(text: str) -> list[str]:
@@ -208,7 +207,7 @@ def peer_text(parser, page: str) -> str:
 def test_real_articles_leave_no_markup():
     folder = shared_path("data/wikitext")
     left = []
-    for file in sorted(Path(folder).glob("*/*.bz2")):
+    for file in sorted(Path(folder).glob("minidump_*/*.bz2")):
         with bz2.open(file) as stream:
             for _, element in iterparse(stream):
                 if element.tag.endswith("}text") and element.text:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import zlib
 from itertools import permutations
 from pathlib import Path
 
@@ -493,20 +494,21 @@ def test_mined_negatives_below_a_negative_score():
 
 @pytest.fixture
 def exact_vectors(monkeypatch):
-    """Vectors of multiples of 1/64, the same ones whatever else is in the batch: their products have no rounding."""
-    encode, known = SentenceTransformer.encode, []
+    """A vector follows from the text and its prompt alone, not from the batch. No two products are nearly equal."""
 
-    def exact(vector: np.ndarray) -> np.ndarray:
-        found = next((seen for seen in known if np.abs(seen - vector).max() < 1e-5), None)
-        if found is None:
-            known.append(found := vector)
-        return np.round(found * 64) / 64
+    def encode(self, inputs, prompt_name=None, prompt=None, **options):
+        prompt = prompt or self.prompts.get(prompt_name) or ""
+        one = isinstance(inputs, str)
+        vectors = np.stack(
+            [
+                np.random.default_rng(zlib.crc32((prompt + text).encode())).uniform(0, 1, 16)
+                for text in ([inputs] if one else inputs)
+            ]
+        ).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors[0] if one else vectors
 
-    def rounded(*args, **options):
-        vectors = encode(*args, **options)
-        return exact(vectors) if vectors.ndim == 1 else np.stack([exact(vector) for vector in vectors])
-
-    monkeypatch.setattr(SentenceTransformer, "encode", rounded)
+    monkeypatch.setattr(SentenceTransformer, "encode", encode)
 
 
 def test_corpus_of_mined_negatives(exact_vectors, tiny_bert, tmp_path, caplog):
@@ -516,14 +518,15 @@ def test_corpus_of_mined_negatives(exact_vectors, tiny_bert, tmp_path, caplog):
     options = {"negatives_from": str(tiny_bert), "negatives_margin": 0.97, "prompts": ("query: ", "passage: ")}
     write_corpus(tmp_path / "c", sections, ["en", "de"], 0.2, 3, same_language=True, **options)
     model, left_out, short, lists = SentenceTransformer(str(tiny_bert)), 0, 0, 0
+    by_key = {s.key: s for s in sections}
     held_out = {row["source_id"][3:] for row in read_table(tmp_path / "c/pairs/en-en/validation.parquet")}
     assert 0 < len(held_out) < len(sections) / 2
     for split in ("train", "validation"):
         vectors = {"en": {}, "de": {}}
-        for s in sections:
-            if (s.key in held_out) == (split == "validation"):
-                for language, text in s.text.items():
-                    vectors[language][s.key] = model.encode("passage: " + text, normalize_embeddings=True)
+        for row in read_table(tmp_path / f"c/pairs/en-en/{split}.parquet"):  # equal scores are in this order
+            key = row["source_id"][3:]
+            for language, text in by_key[key].text.items():
+                vectors[language][key] = model.encode("passage: " + text, normalize_embeddings=True)
         for query, language in permutations(("en", "de"), 2):
             expected, likely = mine_negatives(vectors[query], vectors[language], 3, 0.97)
             rows = read_table(tmp_path / f"c/pairs/en-de/{split}.parquet")

@@ -5,8 +5,8 @@ BIN = $(VENV)/bin
 BASE ?= base
 SEED ?= 0
 
-# Of `make wikipedia`: a folder of dumps (docs/wikipedia.md), its languages, the pairs to train on; TOPICS=<file> joins the articles of dumps
-# without Wikidata ids and language links
+# Of `make wikipedia`: a folder of dumps (docs/wikipedia.md), its languages, the pairs to train on. TOPICS=<file> joins
+# the articles of dumps without Wikidata ids and language links
 WIKIPEDIA ?= dumps
 LANGUAGES ?= en,de
 PAIRS ?= en-de
@@ -25,7 +25,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: $(VENV)/installed  ## convert, pretrain, rerank, MAP before and after; BASE=<Hub name> for another model
 	$(BIN)/python scripts/demo.py --base $(BASE) --seed $(SEED)
 
-wikipedia:  ## dumps to corpus, and 20 steps of pretraining on it; WIKIPEDIA=<folder> LANGUAGES=en,de PAIRS=en-de
+wikipedia: $(VENV)/installed  ## dumps to corpus, and 20 steps of pretraining on it; WIKIPEDIA=<folder> LANGUAGES=en,de PAIRS=en-de
 	$(BIN)/python scripts/build_wikipedia.py $(OUTPUT)/corpus --languages $(LANGUAGES) --source dumps \
 		--input $(WIKIPEDIA) --tasks $(TASKS) --workers $(WORKERS) --validation_fraction 0 \
 		$(if $(TOPICS),--topics $(TOPICS))

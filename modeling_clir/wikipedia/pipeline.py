@@ -337,9 +337,7 @@ def read_language(settings: Settings, language: str, task: int, counts: Counter)
     parts = 1 if len(dump.files) >= settings.tasks else settings.tasks
     units = [(file, part) for file in dump.files for part in range(parts)]
     for place, (file, part) in enumerate(units):
-        if (
-            place + number
-        ) % settings.tasks == task:  # the only part of small files is another task's in each language
+        if (place + number) % settings.tasks == task:  # single files of two languages are two tasks'
             for article in read_articles(file, language, topics, counts, part, parts):
                 yield str(file), article
 

@@ -5,11 +5,11 @@ The package mwsql is not used: it cuts rows at `),(` even inside a title, takes 
 and reads the escapes `\\n` and `\\0` as letters.
 """
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
+
+from ..data.files import read_bytes
 
 
 CREATE = re.compile(rb"CREATE TABLE `(\w+)`")
@@ -37,7 +37,7 @@ def read_table(file: Path, table: str, columns: tuple[str, ...]) -> Iterator[tup
     row = None
     inside = False  # an INSERT statement
     line = b""
-    for number, line in enumerate(read_lines(file), start=1):
+    for number, line in enumerate(read_bytes(file), start=1):
         where = f"{file}:{number}"
         if create := CREATE.match(line):
             created = create[1].decode()
@@ -68,14 +68,6 @@ def read_table(file: Path, table: str, columns: tuple[str, ...]) -> Iterator[tup
         raise ValueError(f"{file}: ends inside an INSERT statement; fetch it again")
     if not line.startswith(END):
         raise ValueError(f"{file}: cut off; its last line is not {END.decode()!r}; fetch it again")
-
-
-def read_lines(file: Path) -> Iterator[bytes]:
-    with gzip.open(file) if file.suffix == ".gz" else open(file, "rb") as lines:
-        try:
-            yield from lines
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ValueError(f"{file}: not a complete gzip file ({error}); fetch it again") from error
 
 
 def row_pattern(where: str, table: str, found: list[str], columns: tuple[str, ...]) -> re.Pattern[bytes]:

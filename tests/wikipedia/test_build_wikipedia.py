@@ -308,7 +308,16 @@ def test_real_dumps_pretrain_20_steps(tmp_path):
     table = write(tmp_path / "topics.tsv", *(f"{title}\t{language}\t{title}" for title, language in found))
     made = (f"WIKIPEDIA={tmp_path / 'dumps'}", "LANGUAGES=en,de,fr", "PAIRS=en-de,en-fr,de-fr", f"TOPICS={table}")
     output = tmp_path / "output"
-    command = ["make", "wikipedia", *made, f"OUTPUT={output}", f"BIN={Path(sys.executable).parent}", "BASE=base"]
+    command = [
+        "make",
+        "-o",
+        ".venv/installed",
+        "wikipedia",
+        *made,
+        f"OUTPUT={output}",
+        f"BIN={Path(sys.executable).parent}",
+        "BASE=base",
+    ]
     subprocess.run(command, cwd=REPOSITORY, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     sections = rows_by_heading(output / "corpus", "en-de")
     assert {("", ""), ("Media", "Medien"), ("Capital city", "Deutsche Hauptstadt")} <= sections

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from modeling_clir.program import fix_rounding
+from modeling_clir.stopping import SIGNALS, signals
 
 from .helpers import run_here
 
@@ -121,6 +122,16 @@ def mistake(monkeypatch, capsys):
         return last
 
     return run_mistake
+
+
+@pytest.fixture(autouse=True)
+def handlers_of_signals():
+    """Makes the process handle signals as before, after a runner or test that listens to them."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    signals.listening, signals.noted, signals.training = False, None, False
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from ..data.collections import Collection
 from ..data.files import new_file
+from ..stopping import signals
 from .checkpoints import PARTIAL, damage, list_checkpoints, read_state
 from .trainer import XLRetrievalTrainingArguments
 
@@ -200,7 +201,9 @@ def train_to_the_end(trainer: Trainer, checkpoint: Path | None) -> TrainerState:
         trainer._load_from_checkpoint(str(checkpoint))
         trainer.state = state
     else:
+        signals.training = True
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        signals.training = False
         trainer.accelerator.wait_for_everyone()
     return trainer.state
 

@@ -1,5 +1,6 @@
 """A tiny random BERT, and the sample corpus as the runners read it. Both are made once per test process."""
 
+import json
 import os
 import signal
 import subprocess
@@ -78,6 +79,19 @@ def tiny_bert(tmp_path_factory) -> Path:
     )
     BertForXLRetrieval(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dropout_bert(tiny_bert, tmp_path_factory) -> Path:
+    """Saves the tiny BERT with dropout: random draws must be the same after a kill, too."""
+    folder = tmp_path_factory.mktemp("dropout") / "bert"
+    folder.mkdir()
+    for path in tiny_bert.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
 
 

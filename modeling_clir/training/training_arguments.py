@@ -20,6 +20,7 @@ class XLRetrievalTrainingArguments(TrainingArguments):
         rr_margin (`float`, defaults to 1.0): margin of the margin loss.
         qlm_weight, rr_weight (`float`, default to 1.0): factors of the losses of QLM and RR.
         max_bad_batches (`int`, defaults to 0): see [`StepCheck`].
+        allow_other_world_size (`bool`, defaults to `False`): see [`check_output`].
     """
 
     learning_rate: float = 1e-5
@@ -35,6 +36,9 @@ class XLRetrievalTrainingArguments(TrainingArguments):
     rr_weight: float = field(default=1.0, metadata={"help": "factor of the RR loss"})
     max_bad_batches: int = field(
         default=0, metadata={"help": "leave out this many optimizer steps without a finite loss; one more ends the run"}
+    )
+    allow_other_world_size: bool = field(
+        default=False, metadata={"help": "go on with another number of processes or another batch than before"}
     )
 
     def __post_init__(self):

@@ -100,9 +100,9 @@ def slurm(tmp_path, monkeypatch):
         options = [part for part in map(str, arguments) if part.startswith(("--nodes", "--ntasks"))]
         rest = [part for part in map(str, arguments) if part not in options]
         command = ["sbatch", *options, f"scripts/slurm/{script}", *rest]
-        done = subprocess.run(
-            command, cwd=REPOSITORY, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=300
-        )
+        environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+        del environment["MKL_CBWR"]  # as `run`
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=600)
         return [int(code) for code in (tmp_path / "jobs").read_text(encoding="utf-8").split()], done
 
     return submit

@@ -91,7 +91,10 @@ def test_a_bad_loss_of_one_process_is_left_out_by_both(bad, tmp_path):
     ids = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("IDS")]
     assert len(ids) == 2
     for step, (query, document) in enumerate(ids, 2):
-        assert done.stderr.count(f"step {step} has no finite loss or gradient: rr en-de {query} {document}: loss nan") == 1
+        assert (
+            done.stderr.count(f"step {step} has no finite loss or gradient: rr en-de {query} {document}: loss nan")
+            == 1
+        )
     if bad == 2:
         assert done.returncode == 0 and done.stdout.count("FINITE") == 2, done.stderr[-3000:]
     else:

@@ -420,6 +420,7 @@ class Example:
     teacher_scores: list[float] | None = None  # one for each document
     grades: list[int] | None = None  # relevance of each document
     first_stage_scores: list[float] | None = None  # one for each document
+    id: str = ""  # ids of query and document, for messages
 
 
 class PretrainingDataset:
@@ -509,10 +510,10 @@ class PretrainingDataset:
         side = rng.randrange(2) if key.query_side is None else key.query_side
         query_row, document_row = pairs.rows[side][index], pairs.rows[1 - side][index]
         documents = pairs.sections[1 - side]
-        section = pairs.sections[side][int(query_row)]["text"]
-        sentences = split_sentences(section, pairs.languages[side])
+        section, aligned = pairs.sections[side][int(query_row)], documents[int(document_row)]
+        sentences = split_sentences(section["text"], pairs.languages[side])
         sentence = rng.choice(sentences)
-        document = documents[int(document_row)]["text"]
+        document = aligned["text"]
         if pairs.languages[0] == pairs.languages[1] and query_row == document_row:
             document = without_sentence(sentences, sentence) or document
         texts, scores = [document], None
@@ -527,7 +528,9 @@ class PretrainingDataset:
             texts += [documents[int(row)]["text"] for row in negatives]
         query = as_query(sentence)
         direction = f"{pairs.languages[side]}-{pairs.languages[1 - side]}"
-        return Example(key.task, direction, query, texts, seed, len(sentence.split()) > MAX_QUERY_WORDS, scores)
+        cut = len(sentence.split()) > MAX_QUERY_WORDS
+        ids = f"{section['id']} {aligned['id']}"
+        return Example(key.task, direction, query, texts, seed, cut, scores, id=ids)
 
 
 def as_query(sentence: str) -> str:

@@ -101,8 +101,9 @@ class AnsweringTrainer(XLRetrievalTrainer):
 
     def _save_checkpoint(self, *args, **kwargs):
         super()._save_checkpoint(*args, **kwargs)
-        if self.is_world_process_zero():  # last: a run that is killed before this resumes at the previous checkpoint
-            chosen = chosen_epochs(read_history(self.state.log_history), self.select)
+        history = read_history(self.state.log_history)
+        if history and self.is_world_process_zero():  # no history: a signal stops the first epoch
+            chosen = chosen_epochs(history, self.select)
             keep_epochs(Path(self.args.output_dir), set(chosen.values()))
 
 

@@ -101,8 +101,9 @@ class AnsweringTrainer(XLRetrievalTrainer):
 
     def _save_checkpoint(self, *args, **kwargs):
         super()._save_checkpoint(*args, **kwargs)
-        if self.is_world_process_zero():  # last: a run that is killed before this resumes at the previous checkpoint
-            chosen = chosen_epochs(read_history(self.state.log_history), self.select)
+        history = read_history(self.state.log_history)
+        if history and self.is_world_process_zero():  # no history: a signal stops the first epoch
+            chosen = chosen_epochs(history, self.select)
             keep_epochs(Path(self.args.output_dir), set(chosen.values()))
 
 
@@ -177,6 +178,8 @@ def train_reader(
     args.eval_strategy, args.save_strategy = IntervalStrategy.EPOCH, SaveStrategy.EPOCH
     args.load_best_model_at_end, args.save_total_limit, args.eval_on_start = False, 1, False
     args.ddp_find_unused_parameters = False
+    args.metric_for_best_model = "F1" if development else None  # for a learning rate that follows it
+    args.greater_is_better = True
     trainer = AnsweringTrainer(
         reader, development, train_dataset, select, args=args, max_tokens_per_batch=max_tokens_per_batch
     )

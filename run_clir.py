@@ -27,6 +27,7 @@ from modeling_clir.names import check_name, check_path
 from modeling_clir.program import fix_rounding, run_program
 from modeling_clir.training.arguments import parse_arguments, start_logging
 from modeling_clir.training.launch import start_all_processes
+from modeling_clir.training.options import check_options
 
 
 logger = logging.getLogger("run_clir")
@@ -112,6 +113,7 @@ def main():
     fix_rounding()
     start_all_processes()
     args, training_args = parse_arguments((Arguments,), sys.argv[1:], __doc__)
+    check_options(training_args, "run_clir.py")
     if training_args.do_train and training_args.needs_teacher:
         for folder in args.train_collections or args.collections:
             check_teacher(Path(folder))

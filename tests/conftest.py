@@ -155,6 +155,31 @@ def cache_of_datasets(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets")
 
 
+@pytest.fixture
+def at_hub(monkeypatch, tmp_path):
+    """
+    Starts a Hub on loopback with the user `someone`, for this process and those that it starts: its address, an empty
+    cache, a token. Xet, the other protocol of uploads, is off.
+    """
+    import huggingface_hub.constants as constants
+    import huggingface_hub.hf_api
+
+    from .hub_server import HubServer
+
+    with HubServer() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.endpoint)
+        environment = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": "hf_ours", "HF_HOME": str(tmp_path / "home")}
+        for name, value in (environment | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}).items():
+            monkeypatch.setenv(name, value)
+        yield hub
+
+
 @pytest.fixture(scope="session")
 def sample_corpus(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sample") / "corpus"

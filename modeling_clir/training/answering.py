@@ -178,6 +178,9 @@ def train_reader(
     args.eval_strategy, args.save_strategy = IntervalStrategy.EPOCH, SaveStrategy.EPOCH
     args.load_best_model_at_end, args.save_total_limit, args.eval_on_start = False, 1, False
     args.ddp_find_unused_parameters = False
+    args.metric_for_best_model, args.greater_is_better = None, True
+    if args.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
+        args.metric_for_best_model, args.save_total_limit = "F1", 2  # with 1 a `Trainer` keeps the best, not the last
     trainer = AnsweringTrainer(
         reader, development, train_dataset, select, args=args, max_tokens_per_batch=max_tokens_per_batch
     )

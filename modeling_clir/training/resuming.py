@@ -250,6 +250,8 @@ def train_to_the_end(trainer: Trainer, checkpoint: Path | None) -> TrainerState:
     if state is not None and is_at_end(state, trainer.args):
         trainer._load_from_checkpoint(str(checkpoint))
         trainer.state = state
+        if trainer.args.load_best_model_at_end and state.best_model_checkpoint:
+            trainer._load_best_model()
     else:
         signals.training = True
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

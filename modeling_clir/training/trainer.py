@@ -127,6 +127,16 @@ class XLRetrievalTrainer(Trainer, ABC):
         self.add_callback(self.timer)
         self.step_check = StepCheck(self)
         self.add_callback(self.step_check)
+        if self.args.neftune_noise_alpha is not None:
+            self.neftune_noise_alpha = None  # `Trainer`'s hook knows no unpadded layout
+            self.model.get_input_embeddings().register_forward_hook(self.add_noise)
+
+    def add_noise(self, module, args, output: torch.Tensor) -> torch.Tensor:
+        """Adds NEFTune's noise to the word embeddings, of shape `(..., hidden_size)` (Jain et al. 2023)."""
+        if not module.training:
+            return output
+        bound = self.args.neftune_noise_alpha / (self.padded_length * output.shape[-1]) ** 0.5
+        return output + torch.empty_like(output).uniform_(-bound, bound)
 
     def example_lengths(self) -> dict[tuple[str, str], np.ndarray]:
         """Returns the tokens of each training example of each (task, pair), for batches by tokens."""
@@ -182,6 +192,7 @@ class XLRetrievalTrainer(Trainer, ABC):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = dict(inputs)
         facts = BatchFacts.take(inputs)
+        self.padded_length = inputs["input_ids"].shape[1]
         loss, outputs, items = self.task_loss(model, inputs, facts)
         found = loss.detach()
         self.step_check.losses.append((found, f"{facts.task} {', '.join(map(' '.join, zip(facts.pairs, facts.ids)))}"))

@@ -1,12 +1,13 @@
 """`TrainingArguments` with the options of the two tasks. Loads torch, but neither the `Trainer` nor `datasets`."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from transformers import TrainingArguments
 
 from ..losses import RANKING_LOSSES, TEACHER_LOSSES
 from ..names import check_output_dir
+from .options import check_options, check_reports
 
 
 @dataclass
@@ -46,6 +47,10 @@ class XLRetrievalTrainingArguments(TrainingArguments):
         if self.output_dir is None:
             raise ValueError("the following arguments are required: --output_dir")
         check_output_dir(self.output_dir)
+        self.given = {
+            field.name: getattr(self, field.name) for field in fields(self)
+        }  # `TrainingArguments` changes them
+        check_options(self)
         try:
             super().__post_init__()
         except json.JSONDecodeError as error:
@@ -59,7 +64,11 @@ class XLRetrievalTrainingArguments(TrainingArguments):
             raise ValueError(f"--num_train_epochs must be more than 0, got {self.num_train_epochs}")
         if self.rr_loss not in RANKING_LOSSES:
             raise ValueError(f"rr_loss must be one of {', '.join(RANKING_LOSSES)}, got {self.rr_loss!r}")
+        check_reports(self.report_to)
+        if self.fp16 and self.device.type == "cpu":
+            raise ValueError("--fp16 is for GPUs: on a CPU use --bf16")
         self.remove_unused_columns = False
+        self.average_tokens_across_devices = True  # the loss is the mean over the items of all processes
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = True  # a batch of one task does not use the head of the other
 

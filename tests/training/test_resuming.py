@@ -53,7 +53,7 @@ def test_another_command_does_not_go_on(tmp_path):
 
 CHANGED = {"adam_beta1": 0.8, "adam_beta2": 0.9, "adam_epsilon": 1e-6, "optim_args": "eps=1e-3", "rr_weight": 2.0}
 CHANGED |= {"qlm_weight": 0.5, "lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-6}}
-CHANGED |= {"data_seed": 3, "neftune_noise_alpha": 5.0, "label_smoothing_factor": 0.1, "full_determinism": True}
+CHANGED |= {"neftune_noise_alpha": 5.0, "full_determinism": True}
 CHANGED |= {"ddp_bucket_cap_mb": 3, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
 
 

@@ -133,7 +133,7 @@ SECTIONS = {
             "training cannot go on from such a checkpoint, so not with `--resume_from_checkpoint`",
         ),
         refused("save_on_each_node", "the machines must share --output_dir: leave it out"),
-        refused("enable_jit_checkpoint", "the checkpoints are written by this project's own code: use --save_steps"),
+        refused("enable_jit_checkpoint", "SIGTERM stops a run with a checkpoint anyway: leave it out"),
         refused("ignore_data_skip", "a resumed run goes on at its batch, at no cost: leave it out"),
         refused("restore_callback_states_from_checkpoint", "no callback here has a state: leave it out"),
         refused(

@@ -20,7 +20,8 @@ from .trainer import XLRetrievalTrainingArguments
 
 logger = logging.get_logger(__name__)
 
-# Training arguments that change no result (in the order of additions, so to the last bit). All others are compared, those of later versions of Transformers too.
+# Training arguments that change no result, not even its rounding. All others are compared, those of later versions of
+# Transformers too.
 WITHOUT_EFFECT = {
     # task and folder
     "output_dir", "do_train", "do_eval", "do_predict", "resume_from_checkpoint", "allow_other_world_size",

@@ -69,7 +69,7 @@ def first_batch_of_a_worker(tokenizer, folder):
 def test_workers_do_not_wait_for_threads_of_the_tokenizer(tokenizer, tmp_path):
     process = multiprocessing.get_context("spawn").Process(target=first_batch_of_a_worker, args=(tokenizer, tmp_path))
     process.start()
-    process.join(60)
+    process.join(200)
     if process.is_alive():
         process.kill()
         pytest.fail("the worker never gave a batch")

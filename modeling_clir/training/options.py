@@ -218,6 +218,8 @@ def check_options(args, runner: str | None = None):
         value = args.given[field.name]
         if value not in (None, default, *option.taken):
             raise ValueError(f"--{field.name} {value} is refused: {option.instead}")
+    if runner in FINETUNING and uses("ACCELERATE_USE_FSDP"):
+        raise ValueError(f"FSDP is refused: {runner} trains on whole models; use recipes/accelerate/ddp.yaml")
     if runner is None:
         check_optimizer(str(getattr(args.given["optim"], "value", args.given["optim"])))
         check_launcher()
@@ -253,8 +255,16 @@ def check_launcher():
     """Refuses what `accelerate launch` asks for in the environment."""
     if uses("ACCELERATE_USE_DEEPSPEED"):
         raise ValueError("DeepSpeed is refused: launch with --config_file recipes/accelerate/fsdp2.yaml")
-    if uses("ACCELERATE_USE_FSDP") and os.environ.get("FSDP_VERSION", "1") != "2":
-        raise ValueError("FSDP 1 is refused: launch with --config_file recipes/accelerate/fsdp2.yaml")
+    wanted = {
+        "FSDP_VERSION": "2",
+        "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+        "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+    }
+    for name, value in wanted.items() if uses("ACCELERATE_USE_FSDP") else ():
+        if (found := os.environ.get(name, "unset")).lower() != value.lower():
+            raise ValueError(
+                f"{name} {found} is refused, it must be {value}: launch with --config_file recipes/accelerate/fsdp2.yaml"
+            )
 
 
 def choose_metric(args, pairs: dict[str, list[str]]):

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from .checkpoints import remove_old, write_together
@@ -227,6 +228,13 @@ class XLRetrievalTrainer(Trainer, ABC):
             self._push_from_checkpoint(str(folder))
         if self.args.should_save:
             remove_old(output, self.args.save_total_limit, {folder, best} if best.is_dir() else {folder})
+
+    def _save(self, output_dir=None, state_dict=None):
+        kind = type(self.model)
+        if issubclass(kind, FSDPModule):  # made by torch; the model's own class is the one whose code is copied
+            self.model.__class__ = next(base for base in kind.__bases__ if issubclass(base, PreTrainedModel))
+        super()._save(output_dir, state_dict)
+        self.model.__class__ = kind
 
     def save_state_in(self, folder: Path):
         """Saves the state of the training, with that of the callbacks."""

@@ -118,10 +118,10 @@ def test_values_that_cannot_work(options, message, tmp_path):
         XLRetrievalTrainingArguments(output_dir=str(tmp_path / "out"), use_cpu=True, **options)
 
 
-@pytest.mark.parametrize(("name", "value"), [("ACCELERATE_USE_DEEPSPEED", "true"), ("ACCELERATE_USE_FSDP", "true")])
-def test_launchers_that_are_refused(name, value, tmp_path, monkeypatch):
-    monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match=r"is refused: launch with --config_file recipes/accelerate/fsdp2\.yaml"):
+@pytest.mark.parametrize("name", ["ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"])
+def test_launchers_that_are_refused(name, tmp_path, monkeypatch):
+    monkeypatch.setenv(name, "true")
+    with pytest.raises(ValueError, match=r"is refused.*: launch with --config_file recipes/accelerate/fsdp2\.yaml"):
         XLRetrievalTrainingArguments(output_dir=str(tmp_path / "out"), use_cpu=True)
 
 

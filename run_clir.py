@@ -20,6 +20,7 @@ import math
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from shutil import copytree
 from typing import Literal
 
 from modeling_clir.data.collections import check_folder, check_teacher
@@ -149,6 +150,8 @@ def main():
     set_seed(training_args.seed)
     if training_args.do_train and args.num_negatives < 1:
         raise ValueError(f"--num_negatives must be at least 1, got {args.num_negatives}")
+    if training_args.lora_rank is not None and args.num_finetuned_layers is not None:
+        raise ValueError("--lora_rank trains adapters of all layers: leave out --num_finetuned_layers")
     if args.train_collections and not training_args.do_train:
         raise ValueError("--train_collections needs --do_train")
     if args.train_first_stage_weight is not None and not training_args.do_train:
@@ -221,6 +224,8 @@ def main():
         reranker = Reranker.from_pretrained(source, *lengths, new_head=True)
         if training_args.do_train and training_args.should_save:
             save_reranker(reranker, folder)
+            if training_args.lora_save == "adapter":
+                copytree(source / "adapter", folder / "adapter", dirs_exist_ok=True)
         if args.dtype == "int8":
             quantize_int8(reranker.model)
         else:

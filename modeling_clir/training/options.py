@@ -251,6 +251,19 @@ def check_reports(names: list[str]):
         )
 
 
+def check_lora(args):
+    if args.lora_rank is None:
+        if args.lora_save != "merged":
+            raise ValueError(f"--lora_save {args.lora_save} needs --lora_rank")
+        return
+    if args.lora_rank < 1:
+        raise ValueError(f"--lora_rank must be at least 1, got {args.lora_rank}")
+    if importlib.util.find_spec("peft") is None:
+        raise ValueError("--lora_rank needs the package peft: pip install 'modeling-clir[lora]'")
+    if uses("ACCELERATE_USE_FSDP"):
+        raise ValueError("--lora_rank is refused with FSDP: use recipes/accelerate/ddp.yaml")
+
+
 def check_launcher():
     """Refuses what `accelerate launch` asks for in the environment."""
     if uses("ACCELERATE_USE_DEEPSPEED"):
@@ -328,4 +341,4 @@ if __name__ == "__main__":
     print(table(), end="")
 
 
-__all__ = ["OPTIONS", "RUNNERS", "check_options", "check_reports", "choose_metric", "table"]
+__all__ = ["OPTIONS", "RUNNERS", "check_lora", "check_options", "check_reports", "choose_metric", "table"]

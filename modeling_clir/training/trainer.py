@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from .checkpoints import remove_old, write_together
+from .lora import add_lora, load_adapter, merged, save_adapter
 from .samplers import TaskBatchSampler, TokenBudgetSampler
 from .training_arguments import XLRetrievalTrainingArguments
 
@@ -111,6 +112,8 @@ class XLRetrievalTrainer(Trainer, ABC):
     counts = {"queries_cut": "queries_cut", "documents_cut": "documents_cut", "rows": "documents_read"}
 
     def __init__(self, *args, weights: dict[str, float], max_tokens_per_batch: int | None = None, **kwargs):
+        if kwargs["args"].lora_rank is not None:
+            add_lora(kwargs["model"], kwargs["args"].lora_rank, kwargs["args"].seed)
         super().__init__(*args, **kwargs)
         self.weights, self.max_tokens_per_batch = weights, max_tokens_per_batch
         if self.args.n_gpu > 1:
@@ -233,8 +236,29 @@ class XLRetrievalTrainer(Trainer, ABC):
         kind = type(self.model)
         if issubclass(kind, FSDPModule):  # made by torch; the model's own class is the one whose code is copied
             self.model.__class__ = next(base for base in kind.__bases__ if issubclass(base, PreTrainedModel))
-        super()._save(output_dir, state_dict)
+        with merged(self.model):
+            super()._save(output_dir, state_dict)
         self.model.__class__ = kind
+        self.save_adapter(Path(output_dir or self.args.output_dir))
+
+    def save_adapter(self, folder: Path):
+        """Saves the adapters of LoRA beside a saved model: for `--lora_save adapter`, and in a checkpoint."""
+        args = self.args
+        wanted = args.lora_save == "adapter" or folder.name.startswith("checkpoint-")
+        if args.lora_rank is not None and args.should_save and wanted:
+            save_adapter(self.model, folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        if self.args.lora_rank is None:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_adapter(self.model, Path(resume_from_checkpoint))
+
+    def _load_best_model(self):
+        if self.args.lora_rank is None:
+            super()._load_best_model()
+        else:
+            load_adapter(self.model, Path(self.state.best_model_checkpoint))
 
     def save_state_in(self, folder: Path):
         """Saves the state of the training, with that of the callbacks."""

@@ -32,7 +32,7 @@ SOME_VERSIONS = {"activation_checkpointing", "activation_checkpointing_kwargs"} 
 PAIRS = {"qlm": ["en-de"], "rr": ["en-de"]}
 
 
-def train(tokenizer, folder, long=True, **options):
+def train(tokenizer, folder, long=True, resume=None, **options):
     """Pretrains a tiny model. Returns its trainer."""
     corpus = folder.parent / "corpus"
     dataset = PretrainingDataset(str(corpus) if corpus.exists() else numbered_corpus(corpus, 9), PAIRS)
@@ -57,7 +57,7 @@ def train(tokenizer, folder, long=True, **options):
     trainer = PretrainingTrainer(
         model=model, args=args, train_dataset=dataset, eval_dataset=dataset, data_collator=collator
     )
-    trainer.train()
+    trainer.train(resume and str(resume))
     return trainer
 
 

@@ -23,8 +23,7 @@ from modeling_clir.training.ranking import finetune
 from modeling_clir.training.training_arguments import XLRetrievalTrainingArguments
 
 from ..conftest import REPOSITORY
-from ..data.test_sections import numbered_corpus
-from .helpers import arguments, collection, fold_of, tiny_reranker
+from .helpers import arguments, collection, corpus_of_words, fold_of, tiny_reranker
 from .test_answering import QUESTIONS
 
 
@@ -35,7 +34,7 @@ PAIRS = {"qlm": ["en-de"], "rr": ["en-de"]}
 def train(tokenizer, folder, long=True, resume=None, **options):
     """Pretrains a tiny model. Returns its trainer."""
     corpus = folder.parent / "corpus"
-    dataset = PretrainingDataset(str(corpus) if corpus.exists() else numbered_corpus(corpus, 9), PAIRS)
+    dataset = PretrainingDataset(str(corpus) if corpus.exists() else corpus_of_words(corpus, 9), PAIRS)
     collator = PretrainingCollator(PairEncoder(tokenizer, 20, 6))
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}

@@ -12,19 +12,9 @@ from modeling_clir.training.options import check_options
 from modeling_clir.training.training_arguments import XLRetrievalTrainingArguments
 
 from ..conftest import REPOSITORY
-from ..data.test_sections import raw_corpus
 from ..helpers import WORDS, write
+from .helpers import corpus_of_words
 from .in_processes import CASES, main, start
-
-
-def corpus_of_words(folder, number: int) -> str:
-    texts = {
-        language: {f"{language}{i}": f"d{i} d{i + shift}. q{i} d{2 * i} d{i + 2}." for i in range(number)}
-        for language, shift in (("en", 1), ("de", 30))
-    }
-    after = [[(i + 1) % number, (i + 2) % number] for i in range(number)]
-    rows = [(f"en{i}", f"de{i}", [f"en{j}" for j in after[i]], [f"de{j}" for j in after[i]]) for i in range(number)]
-    return raw_corpus(folder, texts, {"en-de": rows})
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from ..licenses import check_license
 from ..losses import RANKING_LOSSES, TEACHER_LOSSES
 from ..names import check_output_dir
 
@@ -12,19 +13,22 @@ from ..names import check_output_dir
 @dataclass
 class XLRetrievalTrainingArguments(TrainingArguments):
     """
-    `TrainingArguments` with the options of the two tasks. Three defaults differ: `learning_rate` is 1e-5, constant
-    after a warm-up; `max_grad_norm` is 5 (Yu, Fei, Li 2021); `per_device_eval_batch_size` is 32.
+    `TrainingArguments` with the options of the two tasks. Four defaults differ: `learning_rate` is 1e-5, constant
+    after a warm-up; `max_grad_norm` is 5 (Yu, Fei, Li 2021); `per_device_eval_batch_size` is 32; `hub_strategy` is
+    `"end"`, so that only the final model is uploaded.
 
     Args:
         rr_loss (`str`, defaults to `"pairwise"`): one of `RANKING_LOSSES`; see [`ranking_loss`].
         rr_margin (`float`, defaults to 1.0): margin of the margin loss.
         qlm_weight, rr_weight (`float`, default to 1.0): factors of the losses of QLM and RR.
+        license (`str`, *optional*): license of the model, for its card; that of the base model by default.
     """
 
     learning_rate: float = 1e-5
     lr_scheduler_type: str = "constant_with_warmup"
     max_grad_norm: float = 5.0
     per_device_eval_batch_size: int = 32
+    hub_strategy: str = "end"
     rr_loss: str = field(
         default="pairwise",
         metadata={"help": f"one of {', '.join(RANKING_LOSSES)}; the last two need a teacher's scores"},
@@ -32,11 +36,15 @@ class XLRetrievalTrainingArguments(TrainingArguments):
     rr_margin: float = field(default=1.0, metadata={"help": "margin of the margin loss"})
     qlm_weight: float = field(default=1.0, metadata={"help": "factor of the QLM loss"})
     rr_weight: float = field(default=1.0, metadata={"help": "factor of the RR loss"})
+    license: str | None = field(
+        default=None, metadata={"help": "license of the model for its card, such as mit; defaults to the base model's"}
+    )
 
     def __post_init__(self):
         if self.output_dir is None:
             raise ValueError("the following arguments are required: --output_dir")
         check_output_dir(self.output_dir)
+        check_license(self.license)
         try:
             super().__post_init__()
         except json.JSONDecodeError as error:

@@ -121,6 +121,7 @@ def main():
         write_card,
     )
     from modeling_clir.training.plots import plot_development
+    from modeling_clir.training.publishing import Publication
     from modeling_clir.training.resuming import check_output, claim_output, remove_checkpoints
 
     start_logging(logger, training_args)
@@ -129,6 +130,8 @@ def main():
         raise ValueError("--lora_rank trains adapters of all layers: leave out --num_finetuned_layers")
     if training_args.do_train != bool(args.train_data):
         raise ValueError("--do_train and --train_data need each other")
+    if training_args.push_to_hub and not training_args.do_train:
+        raise ValueError("--push_to_hub uploads the model that --do_train makes")
     if not args.test_data and not training_args.do_train:
         raise ValueError("nothing to do: pass --test_data, or --do_train with --train_data")
     if args.dtype == "int8" and training_args.device.type != "cpu":
@@ -152,8 +155,11 @@ def main():
     # 2. The output folder belongs to this command; a finished one is left as it is
     output = Path(training_args.output_dir)
     files = check_output(output, "run_mlqa.py", asdict(args), training_args)
+    languages = [code for one in development + tests for code in (one.context_language, one.question_language)]
+    publication = Publication("run_mlqa.py", (args,), training_args, languages)
     if training_args.do_train and (output / "metrics.json").is_file():
         logger.info(f"{output} is finished")
+        publication.push()
         return
     questions = read_training_questions(args.train_data, args.bad_data) if training_args.do_train else []
     claim_output(output, files, training_args)
@@ -205,12 +211,14 @@ def main():
         if development:
             curves = {name: [found[name] for found in history] for name in history[0] if name.startswith("F1")}
             plot_development(curves, output / "development.png", "Development F1")
-        write_card(output, reader, results, history, epoch, len(questions), args, training_args)
+        facts = publication.facts()
+        write_card(output, reader, results, history, epoch, len(questions), args, training_args, facts)
     with new_file(output / "metrics.json") as file:
         json.dump({"results": results, "development": history}, file, indent=1)
     if training_args.do_train:
         remove_checkpoints(output)
         keep_epochs(output, set())
+    publication.push()
 
 
 if __name__ == "__main__":

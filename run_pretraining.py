@@ -108,6 +108,7 @@ def main():
     from modeling_clir.spans_bertlong import max_positions
     from modeling_clir.training.plots import plot_learning_curve
     from modeling_clir.training.pretraining import PretrainingTrainer
+    from modeling_clir.training.publishing import Publication
     from modeling_clir.training.resuming import (
         check_output,
         checkpoint_to_resume,
@@ -120,6 +121,8 @@ def main():
     if not training_args.do_train and not training_args.do_eval:
         raise ValueError("nothing to do: pass --do_train, --do_eval or both")
     set_seed(training_args.seed)
+    languages = [one for pairs in data_args.pairs.values() for pair in pairs for one in pair.split("-")]
+    publication = Publication("run_pretraining.py", (model_args, data_args), training_args, languages)
 
     # 2. The output folder belongs to this command; configuration and tokenizer; data
     output = Path(training_args.output_dir)
@@ -130,11 +133,8 @@ def main():
     evaluated = finished and (output / "eval_results.json").is_file()
     if finished:
         logger.info(f"{output} is finished")
-        if (
-            (evaluated or not training_args.do_eval)
-            and (output / "README.md").is_file()
-            and not training_args.push_to_hub
-        ):
+        if (evaluated or not training_args.do_eval) and (output / "README.md").is_file():
+            publication.push()
             return
     source, qlm = model_args.model_name_or_path or model_args.config_name, bool(data_args.pairs["qlm"])
     config, tokenizer = check_pretraining(source, model_args.tokenizer_name, qlm)
@@ -230,9 +230,8 @@ def main():
     # 6. Learning curve, model card, Hub
     if training_args.do_train and trainer.is_world_process_zero():
         plot_learning_curve(trainer.state.log_history, output / "learning_curve.png")
-        trainer.create_model_card()
-    if training_args.push_to_hub:
-        trainer.push_to_hub()
+        trainer.create_model_card(publication.facts(), model_args.model_name_or_path, data_args.corpus)
+    publication.push()
 
 
 if __name__ == "__main__":

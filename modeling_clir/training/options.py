@@ -133,7 +133,7 @@ SECTIONS = {
             "training cannot go on from such a checkpoint, so not with `--resume_from_checkpoint`",
         ),
         refused("save_on_each_node", "the machines must share --output_dir: leave it out"),
-        refused("enable_jit_checkpoint", "the checkpoints are written by this project's own code: use --save_steps"),
+        refused("enable_jit_checkpoint", "SIGTERM stops a run with a checkpoint anyway: leave it out"),
         refused("ignore_data_skip", "a resumed run goes on at its batch, at no cost: leave it out"),
         refused("restore_callback_states_from_checkpoint", "no callback here has a state: leave it out"),
         refused(
@@ -184,11 +184,9 @@ SECTIONS = {
         works("debug", "`underflow_overflow`"),
     ),
     "Hub": (
-        refused(
-            "push_to_hub hub_model_id hub_strategy hub_token hub_private_repo hub_always_push hub_revision",
-            "upload the finished folder: hf upload NAME FOLDER",
-            FINETUNING,
-        ),
+        works("push_to_hub", "run_clir.py: with `--final_model`"),
+        works("hub_model_id hub_private_repo hub_revision hub_token"),
+        works("hub_strategy hub_always_push", "default: `end`, the final model with results and card"),
     ),
 }
 OPTIONS = {name: option for section in SECTIONS.values() for option in section for name in option.names.split()}

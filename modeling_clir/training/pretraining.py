@@ -10,8 +10,10 @@ from transformers import SchedulerType
 
 from ..data.sections import ExampleKey
 from ..losses import ranking_loss, relevance_scores
-from ..model_card import write_model_card
+from ..model_card import ranking_example, write_model_card
+from ..reranker import Reranker
 from ..spans_bertlong import max_positions
+from ..stopping import signals
 from .samplers import estimate_lengths
 from .trainer import BatchFacts, XLRetrievalTrainer
 
@@ -79,6 +81,8 @@ class PretrainingTrainer(XLRetrievalTrainer):
         # QLM: sum of the loss, rightly predicted tokens, tokens. RR: positives at rank 1, sum of 1/rank, queries.
         sums = torch.zeros(3, dtype=torch.float64, device=self.args.device)
         for place, batch in enumerate(self.data_loader(dataset, batches)):
+            if signals.wanted() and not isinstance(model, FSDPModule):
+                break
             inputs = self._prepare_inputs(batch)
             facts = BatchFacts.take(inputs)
             with self.compute_loss_context_manager():
@@ -94,11 +98,22 @@ class PretrainingTrainer(XLRetrievalTrainer):
                 scores = relevance_scores(outputs.relevance_logits.float()).view(-1, facts.group_size)
                 rank = 1 + (scores[:, 1:] >= scores[:, :1]).sum(1)
                 sums += torch.stack([(rank == 1).sum(), (1 / rank).sum(), torch.tensor(len(rank), device=rank.device)])
+        signals.stop_together()
         first, second, items = self.accelerator.reduce(sums, "sum").tolist()
         names = ("loss", "accuracy") if task == "qlm" else ("accuracy", "mrr")
         return dict(zip(names, (first / items, second / items)))
 
-    def create_model_card(self, **kwargs):
+    def create_model_card(self, facts=None, base: str | None = None, corpus: str | None = None, **kwargs):
+        """
+        Writes the card of the model that was saved in `args.output_dir`, with the output of its example.
+
+        Args:
+            facts (`RunFacts`, *optional*): facts of the run.
+            base (`str`, *optional*): folder or Hub name of the model that training started from; defaults to what the
+                configuration says.
+            corpus (`str`, *optional*): folder or Hub name of the corpus.
+            kwargs: what a Trainer passes; not used.
+        """
         if not self.is_world_process_zero():
             return
         args, dataset = self.args, self.train_dataset
@@ -109,11 +124,15 @@ class PretrainingTrainer(XLRetrievalTrainer):
         if self.max_tokens_per_batch is not None:
             batch = {"batch (tokens, about)": self.max_tokens_per_batch * batches}
         tasks = {task for task, _ in dataset.sizes}
+        printed = None
+        if "rr" in tasks and facts is not None:  # not for a card in mid-training
+            lengths = (collator.encoder.max_length, collator.encoder.max_query_length)
+            printed = ranking_example(Reranker.from_pretrained(args.output_dir, *lengths))
         evaluations = [record for record in self.state.log_history if any(key.startswith("eval_") for key in record)]
         write_model_card(
             Path(args.output_dir),
-            name=args.hub_model_id or Path(args.output_dir).resolve().name,
-            base_model=source or None,
+            name=Path(args.output_dir).resolve().name,
+            base_model=base or source or None,
             sizes=dataset.sizes,
             settings={
                 "optimizer steps": self.state.global_step,
@@ -129,6 +148,10 @@ class PretrainingTrainer(XLRetrievalTrainer):
             metrics={k: v for k, v in (evaluations[-1] if evaluations else {}).items() if k.startswith("eval_")},
             max_length=max_positions(self.model),
             model_type=config.model_type,
+            corpus=corpus,
+            held_out=self.eval_dataset.sizes if self.eval_dataset is not None else None,
+            printed=printed,
+            facts=facts,
         )
 
 

@@ -21,7 +21,6 @@ import math
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from shutil import copytree
 from typing import Literal
 
 from modeling_clir.data.collections import check_folder, check_teacher
@@ -220,6 +219,7 @@ def main():
 
     # 3. Finetune and rank each fold that is not finished
     lengths = (args.max_length, args.max_query_length, args.max_tokens_per_batch, args.long_documents)
+    keep_adapter = training_args.lora_save == "adapter"
 
     def train(fold: Fold) -> tuple[Path, list[float]]:
         reranker = Reranker.from_pretrained(args.model_name_or_path, *lengths, new_head=True)
@@ -246,9 +246,7 @@ def main():
         source, development = train(fold) if training_args.do_train else (args.model_name_or_path, [])
         reranker = Reranker.from_pretrained(source, *lengths, new_head=True)
         if training_args.do_train and training_args.should_save:
-            save_reranker(reranker, folder)
-            if training_args.lora_save == "adapter":
-                copytree(source / "adapter", folder / "adapter", dirs_exist_ok=True)
+            save_reranker(reranker, folder, source if keep_adapter else None)
         if args.dtype == "int8":
             quantize_int8(reranker.model)
         else:
@@ -270,7 +268,7 @@ def main():
             source, development = train(final)
             of_final = FoldResult({}, {}, development)
             if training_args.should_save:
-                save_reranker(Reranker.from_pretrained(source, *lengths), output)
+                save_reranker(Reranker.from_pretrained(source, *lengths), output, source if keep_adapter else None)
                 write_result(of_final, output / final.name)
 
     # 5. Measure all queries together, and each fold
@@ -302,7 +300,8 @@ def main():
     if training_args.do_train:
         if args.final_model and transfer:
             final, of_final = folds[0], results[0]
-            save_reranker(Reranker.from_pretrained(output / final.name, *lengths), output)
+            source = output / final.name
+            save_reranker(Reranker.from_pretrained(source, *lengths), output, source if keep_adapter else None)
         reranker = Reranker.from_pretrained(output if final else output / folds[-1].name, *lengths)
         write_card(
             output,

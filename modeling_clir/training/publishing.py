@@ -24,7 +24,7 @@ from .training_arguments import XLRetrievalTrainingArguments
 logger = logging.get_logger(__name__)
 
 # Options that the recipe of a card leaves out beside those without effect: they say where, not what.
-OF_THE_PLACE = {"config", "use_cpu", "dataloader_drop_last"}
+OF_THE_PLACE = {"use_cpu", "token", "cache_dir", "local_files_only"}
 SHOWN = {"do_train", "do_eval"}  # without effect on numbers, but a recipe needs them
 
 

@@ -28,6 +28,7 @@ from modeling_clir.names import check_name, check_path
 from modeling_clir.program import fix_rounding, run_program
 from modeling_clir.training.arguments import LoadingArguments, parse_arguments, start_logging
 from modeling_clir.training.launch import start_all_processes
+from modeling_clir.training.options import check_options
 
 
 logger = logging.getLogger("run_clir")
@@ -120,6 +121,7 @@ def main():
     fix_rounding()
     start_all_processes()
     args, loading, training_args = parse_arguments((Arguments, LoadingArguments), sys.argv[1:], __doc__)
+    check_options(training_args, "run_clir.py")
     if training_args.do_train and training_args.needs_teacher:
         for folder in args.train_collections or args.collections:
             check_teacher(Path(folder))
@@ -162,8 +164,6 @@ def main():
         raise ValueError("--final_model needs --do_train")
     if training_args.push_to_hub and not args.final_model:
         raise ValueError("--push_to_hub uploads one model: add --do_train and --final_model")
-    if training_args.push_to_hub and training_args.hub_strategy != "end":
-        raise ValueError("--hub_strategy must be end: in mid-training the folds would replace each other on the Hub")
     if args.train_collections and not training_args.do_train:
         raise ValueError("--train_collections needs --do_train")
     if args.train_first_stage_weight is not None and not training_args.do_train:

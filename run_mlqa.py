@@ -27,6 +27,7 @@ from modeling_clir.names import check_name
 from modeling_clir.program import fix_rounding, run_program
 from modeling_clir.training.arguments import LoadingArguments, parse_arguments, start_logging
 from modeling_clir.training.launch import start_all_processes
+from modeling_clir.training.options import check_options
 
 
 logger = logging.getLogger("run_mlqa")
@@ -95,6 +96,9 @@ def main():
     fix_rounding()
     start_all_processes()
     args, loading, training_args = parse_arguments((Arguments, LoadingArguments), sys.argv[1:], __doc__)
+    check_options(training_args, "run_mlqa.py")
+    if training_args.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy") and not args.dev_data:
+        raise ValueError(f"--lr_scheduler_type {training_args.lr_scheduler_type.value} needs --dev_data")
 
     # Imported here, so that help and mistakes in the arguments are answered at once
     import torch

@@ -20,6 +20,7 @@ from modeling_clir.names import check_name, parse_pairs
 from modeling_clir.program import run_program
 from modeling_clir.training.arguments import LoadingArguments, parse_arguments, start_logging
 from modeling_clir.training.launch import start_all_processes
+from modeling_clir.training.options import check_options, choose_metric
 
 
 logger = logging.getLogger("run_pretraining")
@@ -83,6 +84,8 @@ def main():
     start_all_processes()
     types = (ModelArguments, DataArguments, LoadingArguments)
     model_args, data_args, loading, training_args = parse_arguments(types, sys.argv[1:], __doc__)
+    check_options(training_args, "run_pretraining.py")
+    choose_metric(training_args, data_args.pairs)
 
     # Imported here, so that help and mistakes in the arguments are answered at once
     from transformers import set_seed

@@ -1,11 +1,13 @@
 """
-Converts checkpoints: `python -m modeling_clir.convert SOURCE OUTPUT [--to {bertlong,bert,longformer}]`.
+Converts checkpoints: `python -m modeling_clir.convert SOURCE OUTPUT [--to {bertlong,bert,longformer,onnx}]`.
 
 - A BERT, an XLM-R or a RoBERTa (Hub name or folder) becomes a BertLong, or with `--to bert` a plain BERT with both
   heads.
 - A folder written by the code of 2021 becomes a BertLong if it is long, and a plain BERT if it is short. With
   `--to bertlong` a short one becomes a BertLong too.
 - A BertLong becomes, with `--to longformer`, Hugging Face's own Longformer, which opens without this package.
+- A reranker of any type becomes, with `--to onnx`, a graph that ONNX Runtime computes (`--int8`: smaller and less
+  exact), and with `--openvino` one that OpenVINO computes too. This needs `pip install 'modeling-clir[export]'`.
 
 Longformer does not find the query's tokens by itself: without a `global_attention_mask`,
 `LongformerForSequenceClassification` makes only [CLS] global. For BertLong's scores pass
@@ -35,6 +37,15 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def check_options(arguments: argparse.Namespace, parser: Parser):
+    """Raises `ValueError` for an option of another `--to`."""
+    exports = ("int8", "openvino")
+    others = ("max_position_embeddings", "attention_window", "num_labels", "head")
+    for name in others if arguments.to == "onnx" else exports:
+        if getattr(arguments, name) != parser.get_default(name):
+            raise ValueError(f"--{name} is {'not ' if name in others else ''}for --to onnx: leave it out")
+
+
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     description, _, details = __doc__.strip().partition("\n\n")
     parser = Parser(prog="python -m modeling_clir.convert", description=description, epilog=details)
@@ -42,7 +53,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("output", type=Path, help="folder to write; must not exist, or be empty")
     parser.add_argument(
         "--to",
-        choices=["bertlong", "bert", "longformer"],
+        choices=["bertlong", "bert", "longformer", "onnx"],
         help="model to write (bertlong; bert for a short checkpoint of 2021)",
     )
     parser.add_argument(
@@ -63,7 +74,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         default="classification",
         help="head of a longformer (classification)",
     )
+    parser.add_argument("--int8", action="store_true", help="to onnx: linear layers and embeddings in int8")
+    parser.add_argument("--openvino", action="store_true", help="to onnx: write a graph for OpenVINO too")
     arguments = parser.parse_args(argv)
+    check_options(arguments, parser)
     check_name(arguments.source, "model")
     return arguments
 
@@ -535,6 +549,10 @@ def convert(arguments: argparse.Namespace) -> str:
     source, output, target = arguments.source, arguments.output, arguments.to
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} exists and is not empty: choose another output folder, or remove it")
+    if target == "onnx":
+        from .export import export
+
+        return export(source, output, arguments.int8, arguments.openvino)
     options = read_config(source)
     model_type = options.get("model_type")
     old_names = model_type in (None, "bert") and Path(source).is_dir()

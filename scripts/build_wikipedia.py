@@ -49,7 +49,8 @@ def main():
 
     # Imported here, so that help and mistakes in the arguments are answered at once
     try:
-        from modeling_clir.wikipedia.pipeline import SOURCES, Settings, build, list_input
+        from modeling_clir.wikipedia.pipeline import SOURCES, build, list_input
+        from modeling_clir.wikipedia.work import Settings
     except ImportError as error:
         raise ImportError(f'{error}; pip install -e ".[wikipedia]"') from error
 

@@ -1,5 +1,6 @@
 """A tiny random BERT, and the sample corpus as the runners read it. Both are made once per test process."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from modeling_clir.program import fix_rounding
+from modeling_clir.stopping import SIGNALS, signals
 
 from .helpers import run_here
 
@@ -81,6 +83,19 @@ def tiny_bert(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def dropout_bert(tiny_bert, tmp_path_factory) -> Path:
+    """Saves the tiny BERT with dropout: random draws must be the same after a kill, too."""
+    folder = tmp_path_factory.mktemp("dropout") / "bert"
+    folder.mkdir()
+    for path in tiny_bert.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory):
     """Makes a BERT tokenizer with so few words that a test can tell where they are cut."""
     from transformers import BertTokenizerFast
@@ -121,6 +136,16 @@ def mistake(monkeypatch, capsys):
         return last
 
     return run_mistake
+
+
+@pytest.fixture(autouse=True)
+def handlers_of_signals():
+    """Makes the process handle signals as before, after a runner or test that listens to them."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    signals.listening, signals.noted, signals.training = False, None, False
 
 
 @pytest.fixture(autouse=True)

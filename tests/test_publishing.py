@@ -170,7 +170,7 @@ def test_questions(base, at_hub, call, capsys, tmp_path):
     output = tmp_path / "reader"
     command = ["run_mlqa.py", "--model_name_or_path", base, "--do_train", "--train_data", data / "sets/test.en.json"]
     command += ["--test_data", data / "sets", "--output_dir", output, "--num_train_epochs", "1", "--max_length", "64"]
-    command += ["--doc_stride", "16", "--max_question_length", "24", "--hub_strategy", "end", "--push_to_hub"]
+    command += ["--doc_stride", "16", "--max_question_length", "24", "--push_to_hub"]
     call(run_mlqa, [str(part) for part in (*command, *QUIET)])
     files = at_hub.files("someone/reader")
     assert {"model.safetensors", "pipeline_bertlong.py", "test.md", "results.csv", "metrics.json"} <= files.keys()

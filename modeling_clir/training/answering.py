@@ -102,8 +102,9 @@ class AnsweringTrainer(XLRetrievalTrainer):
 
     def _save_checkpoint(self, *args, **kwargs):
         super()._save_checkpoint(*args, **kwargs)
-        if self.is_world_process_zero():  # last: a run that is killed before this resumes at the previous checkpoint
-            chosen = chosen_epochs(read_history(self.state.log_history), self.select)
+        history = read_history(self.state.log_history)
+        if history and self.is_world_process_zero():  # no history: a signal stops the first epoch
+            chosen = chosen_epochs(history, self.select)
             keep_epochs(Path(self.args.output_dir), set(chosen.values()))
 
 
@@ -178,6 +179,9 @@ def train_reader(
     args.eval_strategy, args.save_strategy = IntervalStrategy.EPOCH, SaveStrategy.EPOCH
     args.load_best_model_at_end, args.save_total_limit, args.eval_on_start = False, 1, False
     args.ddp_find_unused_parameters = False
+    args.metric_for_best_model, args.greater_is_better = None, True
+    if args.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
+        args.metric_for_best_model, args.save_total_limit = "F1", 2  # with 1 a `Trainer` keeps the best, not the last
     trainer = AnsweringTrainer(
         reader, development, train_dataset, select, args=args, max_tokens_per_batch=max_tokens_per_batch
     )

@@ -12,6 +12,7 @@ from ..losses import ranking_loss, relevance_scores
 from ..model_card import ranking_example, write_model_card
 from ..reranker import Reranker
 from ..spans_bertlong import max_positions
+from ..stopping import signals
 from .samplers import estimate_lengths
 from .trainer import BatchFacts, XLRetrievalTrainer
 
@@ -73,6 +74,8 @@ class PretrainingTrainer(XLRetrievalTrainer):
         # QLM: sum of the loss, rightly predicted tokens, tokens. RR: positives at rank 1, sum of 1/rank, queries.
         sums = torch.zeros(3, dtype=torch.float64, device=self.args.device)
         for batch in self.data_loader(dataset, batches):
+            if signals.wanted():
+                break
             inputs = self._prepare_inputs(batch)
             facts = BatchFacts.take(inputs)
             with self.compute_loss_context_manager():
@@ -86,6 +89,7 @@ class PretrainingTrainer(XLRetrievalTrainer):
                 scores = relevance_scores(outputs.relevance_logits.float()).view(-1, facts.group_size)
                 rank = 1 + (scores[:, 1:] >= scores[:, :1]).sum(1)
                 sums += torch.stack([(rank == 1).sum(), (1 / rank).sum(), torch.tensor(len(rank), device=rank.device)])
+        signals.stop_together()
         first, second, number = self.accelerator.reduce(sums, "sum").tolist()
         names = ("loss", "accuracy") if task == "qlm" else ("accuracy", "mrr")
         return dict(zip(names, (first / number, second / number)))

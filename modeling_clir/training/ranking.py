@@ -10,6 +10,7 @@ import torch
 from transformers import SchedulerType, set_seed
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
+from ..configuration_bertlong import CUSTOM_PIPELINES, BertLongConfig
 from ..data.collators import PretrainingCollator
 from ..data.collections import Collection
 from ..data.languages import card_languages
@@ -26,7 +27,9 @@ from .trainer import BatchFacts, XLRetrievalTrainer, XLRetrievalTrainingArgument
 
 
 def save_reranker(reranker: Reranker, folder: Path):
-    """Saves model and tokenizer."""
+    """Saves model and tokenizer. A BertLong's pipeline is the one for ranking, even if training began from a reader."""
+    if reranker.model.config.model_type == BertLongConfig.model_type:
+        reranker.model.config.custom_pipelines = dict(CUSTOM_PIPELINES)
     reranker.model.save_pretrained(folder)
     reranker.encoder.tokenizer.save_pretrained(folder)
 

@@ -1,13 +1,14 @@
 """`TrainingArguments` with the options of the two tasks. Loads torch, but neither the `Trainer` nor `datasets`."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from transformers import TrainingArguments
 
 from ..licenses import check_license
 from ..losses import RANKING_LOSSES, TEACHER_LOSSES
 from ..names import check_output_dir
+from .options import check_options, check_reports
 
 
 @dataclass
@@ -21,6 +22,8 @@ class XLRetrievalTrainingArguments(TrainingArguments):
         rr_loss (`str`, defaults to `"pairwise"`): one of `RANKING_LOSSES`; see [`ranking_loss`].
         rr_margin (`float`, defaults to 1.0): margin of the margin loss.
         qlm_weight, rr_weight (`float`, default to 1.0): factors of the losses of QLM and RR.
+        max_bad_batches (`int`, defaults to 0): see [`StepCheck`].
+        allow_other_world_size (`bool`, defaults to `False`): see [`check_output`].
         license (`str`, *optional*): license of the model, for its card; that of the base model by default.
     """
 
@@ -36,6 +39,13 @@ class XLRetrievalTrainingArguments(TrainingArguments):
     rr_margin: float = field(default=1.0, metadata={"help": "margin of the margin loss"})
     qlm_weight: float = field(default=1.0, metadata={"help": "factor of the QLM loss"})
     rr_weight: float = field(default=1.0, metadata={"help": "factor of the RR loss"})
+    max_bad_batches: int = field(
+        default=0,
+        metadata={"help": "leave out this many optimizer steps without a finite loss; one more ends the run"},
+    )
+    allow_other_world_size: bool = field(
+        default=False, metadata={"help": "go on with another number of processes or another batch than before"}
+    )
     license: str | None = field(
         default=None, metadata={"help": "license of the model for its card, such as mit; defaults to the base model's"}
     )
@@ -44,6 +54,10 @@ class XLRetrievalTrainingArguments(TrainingArguments):
         if self.output_dir is None:
             raise ValueError("the following arguments are required: --output_dir")
         check_output_dir(self.output_dir)
+        self.given = {
+            field.name: getattr(self, field.name) for field in fields(self)
+        }  # `TrainingArguments` changes them
+        check_options(self)
         check_license(self.license)
         try:
             super().__post_init__()
@@ -52,11 +66,17 @@ class XLRetrievalTrainingArguments(TrainingArguments):
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        if self.max_bad_batches < 0:
+            raise ValueError(f"--max_bad_batches must be at least 0, got {self.max_bad_batches}")
         if self.num_train_epochs <= 0 and self.max_steps <= 0:
             raise ValueError(f"--num_train_epochs must be more than 0, got {self.num_train_epochs}")
         if self.rr_loss not in RANKING_LOSSES:
             raise ValueError(f"rr_loss must be one of {', '.join(RANKING_LOSSES)}, got {self.rr_loss!r}")
+        check_reports(self.report_to)
+        if self.fp16 and self.device.type == "cpu":
+            raise ValueError("--fp16 is for GPUs: on a CPU use --bf16")
         self.remove_unused_columns = False
+        self.average_tokens_across_devices = True  # the loss is the mean over the items of all processes
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = True  # a batch of one task does not use the head of the other
 

@@ -64,7 +64,12 @@ def largest_difference(checkpoint, export, backend="onnx", number=50, longest=32
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint, dtype=torch.float32).eval()
     exported, found = ExportedModel(export, backend), []
     generator = np.random.default_rng(0)
-    shapes = [(1, 1), (2, 1), (1, 2), *zip(generator.integers(1, most_rows, number), generator.integers(1, longest + 1, number))]
+    shapes = [
+        (1, 1),
+        (2, 1),
+        (1, 2),
+        *zip(generator.integers(1, most_rows, number), generator.integers(1, longest + 1, number)),
+    ]
     for seed, shape in enumerate(shapes[:number]):
         inputs = random_inputs(exported.inputs, tuple(map(int, shape)), model.config.vocab_size, seed)
         if "token_type_ids" in inputs and seed % 2:
@@ -146,7 +151,9 @@ print(AutoConfig.from_pretrained(folder).num_labels, session.run(["logits"], dic
     assert "auto_map" not in json.loads((folders / "float32" / "config.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("kind", ["bert", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("xlm-roberta", "modernbert"))])
+@pytest.mark.parametrize(
+    "kind", ["bert", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("xlm-roberta", "modernbert"))]
+)
 def test_native_checkpoints(tmp_path, kind):
     layers = {"num_hidden_layers": 1} if kind == "bert" else {}
     save_backbone(kind, tmp_path / kind, AutoModelForSequenceClassification, num_labels=2, **layers)
@@ -167,7 +174,10 @@ def test_native_checkpoints(tmp_path, kind):
 def test_options_of_another_target(mistake, tmp_path):
     command = ("modeling_clir/convert.py", "a", tmp_path / "b")
     for options, name in ((("--int8",), "int8"), (("--to", "bert", "--openvino"), "openvino")):
-        assert mistake("-m modeling_clir.convert", *command[1:], *options) == f"error: --{name} is for --to onnx: leave it out"
+        assert (
+            mistake("-m modeling_clir.convert", *command[1:], *options)
+            == f"error: --{name} is for --to onnx: leave it out"
+        )
     found = mistake("-m modeling_clir.convert", *command[1:], "--to", "onnx", "--num_labels", "1")
     assert found == "error: --num_labels is not for --to onnx: leave it out"
 

@@ -38,8 +38,7 @@ def all_processes(process: subprocess.Popen) -> list[psutil.Process]:
 def rank(process: subprocess.Popen, number: int) -> psutil.Process:
     """Finds one of the training processes. The workers of its data loader have its environment."""
     return next(
-        (one for one in all_processes(process) if one.environ().get("RANK") == str(number)),
-        psutil.Process(process.pid),
+        (one for one in all_processes(process) if one.environ().get("RANK") == str(number)), psutil.Process(process.pid)
     )
 
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import modeling_clir.export
 from modeling_clir import BertLongConfig, Reranker
@@ -187,7 +187,7 @@ def test_missing_packages_are_named_first(monkeypatch, tmp_path):
     with pytest.raises(ImportError, match=r"exporting needs onnxscript: pip install 'modeling-clir\[export\]'"):
         modeling_clir.export.export("/nowhere", tmp_path / "onnx")
     monkeypatch.setattr(modeling_clir.export, "find_spec", lambda name: None if "exporters" in name else name)
-    with pytest.raises(ImportError, match="transformers .* has no exporters: pip install --upgrade"):
+    with pytest.raises(ImportError, match=r"transformers .* has no exporters: pip install --upgrade"):
         modeling_clir.export.export("/nowhere", tmp_path / "onnx")
 
 
@@ -212,5 +212,5 @@ def test_wrong_backends_and_options_of_exports(folders):
         Reranker.from_pretrained(folders / "float32", backend="tensorrt")
     with pytest.raises(ValueError, match=r"has no openvino_model.xml: export it with .* --to onnx --openvino"):
         Reranker.from_pretrained(folders / "int8", backend="openvino")
-    with pytest.raises(ValueError, match="is an export, whose options are .*, got dtype"):
+    with pytest.raises(ValueError, match=r"is an export, whose options are .*, got dtype"):
         Reranker.from_pretrained(folders / "float32", dtype="bfloat16")

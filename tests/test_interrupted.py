@@ -27,9 +27,7 @@ def pretraining(dropout_bert, sample_corpus, tmp_path_factory):
     return command, whole
 
 
-@pytest.mark.parametrize(
-    "numbers", [[KILL] * 20, [TERM, USR1, TERM, TERM, USR1], [TERM]], ids=["killed", "signalled", "quick"]
-)
+@pytest.mark.parametrize("numbers", [[KILL] * 20, [TERM, USR1, TERM, TERM, USR1], [TERM]], ids=["killed", "signalled", "quick"])
 def test_pretraining_on_two_processes(numbers, pretraining, tmp_path):
     command, whole = pretraining
     interrupt_until_the_end(command(tmp_path), tmp_path, numbers, 0, processes=2)

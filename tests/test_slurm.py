@@ -153,9 +153,7 @@ def test_an_interrupted_job_ends_with_the_weights_of_the_uninterrupted_run(
              "--per_device_train_batch_size", "2", "--save_steps", "10", "--output_dir")  # fmt: skip
     run("run_pretraining.py", *flags, tmp_path / "whole", "--do_train", processes=2)
     nodes = ("--nodes=2", "--ntasks-per-node=1")
-    codes, done = slurm(
-        "pretraining.sbatch", *nodes, *flags, tmp_path / "out", wanted="out/checkpoint-10", python=None
-    )
+    codes, done = slurm("pretraining.sbatch", *nodes, *flags, tmp_path / "out", wanted="out/checkpoint-10", python=None)
     assert codes == [75, 0], done.stderr[-3000:]
     assert "stopped by a signal after step" in done.stderr
     names = [folder / "model.safetensors" for folder in (tmp_path / "whole", tmp_path / "out")]

@@ -36,8 +36,7 @@ class XLRetrievalTrainingArguments(TrainingArguments):
     qlm_weight: float = field(default=1.0, metadata={"help": "factor of the QLM loss"})
     rr_weight: float = field(default=1.0, metadata={"help": "factor of the RR loss"})
     max_bad_batches: int = field(
-        default=0,
-        metadata={"help": "leave out this many optimizer steps without a finite loss; one more ends the run"},
+        default=0, metadata={"help": "leave out this many optimizer steps without a finite loss; one more ends the run"}
     )
     allow_other_world_size: bool = field(
         default=False, metadata={"help": "go on with another number of processes or another batch than before"}

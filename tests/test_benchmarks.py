@@ -4,6 +4,8 @@ import argparse
 import csv
 import importlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,24 @@ def test_flex_attention_of_the_benchmark():
     work.steps[0]()
     model = work.steps[0].args[0]
     assert model.config._attn_implementation == "flex_attention"
+
+
+def test_gpu(tmp_path):
+    """As a user would call it, on a CPU. Every row has as many tokens as it should."""
+    options = ["--device", "cpu", *TINY, "--lengths", "64", "--tokens", "128", "--modernbert_layers", "1"]
+    command = ["benchmarks/gpu.sh", *options, "--output", str(tmp_path)]
+    environment = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(BENCHMARKS.parent)}
+    done = subprocess.run(command, cwd=BENCHMARKS.parent, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "is left out" not in done.stderr, done.stderr[-3000:]
+    with open(tmp_path / "benchmark_gpu.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    ours, peers = ["BertLong (ours)", "BertLong, eager", "BertLong, varlen"], ["Longformer", "ModernBERT"]
+    expected = [(task, case) for task in ("QLM", "RR") for case in (*ours, *peers)]
+    ranking = [*ours[:2], "BertLong, flex_attention", ours[2], *peers, "CrossEncoder"]
+    assert column(rows, "step", "case") == [*expected, *(("rank", case) for case in ranking)]
+    assert set(column(rows, "pairs", "tokens", "length", "padding")) == {("2", "128", "64", "0.0")}
+    assert all(float(row[name]) > 0 for row in rows for name in MEASURED)
+    assert all((float(row["share_of_peak"] or 0) > 0) == (row["case"] != "ModernBERT") for row in rows)
 
 
 def test_batch(tmp_path):

@@ -174,14 +174,8 @@ def plot_tasks(figure: Figure, found: list[dict]):
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
 
 
-def main(argv: list[str] | None = None):
-    parser = benchmark_parser(__doc__, texts=False)
-    parser.add_argument("--lengths", type=positive, nargs="+", default=[512, 4096, 8192])
-    parser.add_argument("--tokens", type=positive, default=16384, help="tokens of a step, over all rows (16384)")
-    parser.add_argument("--modernbert_layers", type=positive, default=22)
-    args = parse(parser, argv)
-    if min(args.lengths) <= QUERY:
-        parser.error(f"--lengths must be more than the {QUERY} tokens of the query, got {min(args.lengths)}")
+def cases_of(args: argparse.Namespace) -> list[tuple[dict, dict]]:
+    """The groups of [`measure`]: for each step and length the cases."""
     groups = []
     for task in ("QLM", "RR", "rank"):
         for length in sorted(args.lengths):
@@ -196,7 +190,23 @@ def main(argv: list[str] | None = None):
             if task == "rank":
                 cases["CrossEncoder"] = partial(cross_encoder, length=length)
             groups.append(({"step": task, "length": length}, cases))
-    found, peak = measure(groups, args)
+    return groups
+
+
+def options() -> argparse.ArgumentParser:
+    parser = benchmark_parser(__doc__, texts=False)
+    parser.add_argument("--lengths", type=positive, nargs="+", default=[512, 4096, 8192])
+    parser.add_argument("--tokens", type=positive, default=16384, help="tokens of a step, over all rows (16384)")
+    parser.add_argument("--modernbert_layers", type=positive, default=22)
+    return parser
+
+
+def main(argv: list[str] | None = None):
+    parser = options()
+    args = parse(parser, argv)
+    if min(args.lengths) <= QUERY:
+        parser.error(f"--lengths must be more than the {QUERY} tokens of the query, got {min(args.lengths)}")
+    found, peak = measure(cases_of(args), args)
     report("gpu", "Pretraining and ranking on one GPU", found, peak, plot_tasks, args)
 
 

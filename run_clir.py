@@ -26,7 +26,7 @@ from typing import Literal
 from modeling_clir.data.collections import check_folder, check_teacher
 from modeling_clir.names import check_name, check_path
 from modeling_clir.program import fix_rounding, run_program
-from modeling_clir.training.arguments import parse_arguments, start_logging
+from modeling_clir.training.arguments import LoadingArguments, parse_arguments, start_logging
 from modeling_clir.training.launch import start_all_processes
 from modeling_clir.training.options import check_options
 
@@ -120,7 +120,7 @@ def main():
     # 1. Processes; arguments and data, checked before a model is loaded
     fix_rounding()
     start_all_processes()
-    args, training_args = parse_arguments((Arguments,), sys.argv[1:], __doc__)
+    args, loading, training_args = parse_arguments((Arguments, LoadingArguments), sys.argv[1:], __doc__)
     check_options(training_args, "run_clir.py")
     if training_args.do_train and training_args.needs_teacher:
         for folder in args.train_collections or args.collections:
@@ -166,8 +166,6 @@ def main():
         raise ValueError("--final_model needs --do_train")
     if training_args.push_to_hub and not args.final_model:
         raise ValueError("--push_to_hub uploads one model: add --do_train and --final_model")
-    if training_args.push_to_hub and training_args.hub_strategy != "end":
-        raise ValueError("--hub_strategy must be end: in mid-training the folds would replace each other on the Hub")
     if args.train_collections and not training_args.do_train:
         raise ValueError("--train_collections needs --do_train")
     if args.train_first_stage_weight is not None and not training_args.do_train:
@@ -180,7 +178,7 @@ def main():
         )
     if args.dtype == "int8" and training_args.device.type != "cpu":
         raise ValueError("--dtype int8 is for CPUs: add --use_cpu")
-    check_checkpoint(args.model_name_or_path, "rank")
+    check_checkpoint(args.model_name_or_path, "rank", **loading.options)
     runs = args.candidates or [None] * len(args.collections)
     if len(runs) != len(args.collections):
         raise ValueError(
@@ -209,20 +207,23 @@ def main():
         folds = [Fold("zero-shot", {}, {}, queries)]
     transfer = folds[0].name == "transfer"
     final = plan_final(sources or collections) if args.final_model and not transfer else None
-    options = asdict(args)
+    options = asdict(args) | loading.settings
     del options["final_model"]  # it adds a model and changes no result
     if training_args.do_train:
         options["fold"] = "transfer" if transfer else "any"
     files = check_output(output, "run_clir.py", options, training_args, everything if training_args.do_train else [])
-    publication = Publication("run_clir.py", (args,), training_args, collection_languages(everything))
+    publication = Publication("run_clir.py", (args, loading), training_args, collection_languages(everything))
     claim_output(output, files, training_args)
 
     # 3. Finetune and rank each fold that is not finished
     lengths = (args.max_length, args.max_query_length, args.max_tokens_per_batch, args.long_documents)
     keep_adapter = training_args.lora_save == "adapter"
 
+    def open_base() -> Reranker:
+        return Reranker.from_pretrained(args.model_name_or_path, *lengths, new_head=True, **loading.options)
+
     def train(fold: Fold) -> tuple[Path, list[float]]:
-        reranker = Reranker.from_pretrained(args.model_name_or_path, *lengths, new_head=True)
+        reranker = open_base()
         reinitialize_layers(reranker.model, args.reinit_layers, training_args.seed)
         if args.num_finetuned_layers is not None:
             finetune_last_layers(reranker.model, args.num_finetuned_layers)
@@ -243,10 +244,14 @@ def main():
             logger.info(f"{fold.name} is finished")
             results.append(finished)
             continue
-        source, development = train(fold) if training_args.do_train else (args.model_name_or_path, [])
-        reranker = Reranker.from_pretrained(source, *lengths, new_head=True)
-        if training_args.do_train and training_args.should_save:
-            save_reranker(reranker, folder, source if keep_adapter else None)
+        development = []
+        if training_args.do_train:
+            source, development = train(fold)
+            reranker = Reranker.from_pretrained(source, *lengths)
+            if training_args.should_save:
+                save_reranker(reranker, folder, source if keep_adapter else None)
+        else:
+            reranker = open_base()
         if args.dtype == "int8":
             quantize_int8(reranker.model)
         else:

@@ -25,7 +25,7 @@ from typing import Literal
 
 from modeling_clir.names import check_name
 from modeling_clir.program import fix_rounding, run_program
-from modeling_clir.training.arguments import parse_arguments, start_logging
+from modeling_clir.training.arguments import LoadingArguments, parse_arguments, start_logging
 from modeling_clir.training.launch import start_all_processes
 from modeling_clir.training.options import check_options
 
@@ -95,7 +95,7 @@ def main():
     # 1. Processes; arguments and data, checked before a model is loaded
     fix_rounding()
     start_all_processes()
-    args, training_args = parse_arguments((Arguments,), sys.argv[1:], __doc__)
+    args, loading, training_args = parse_arguments((Arguments, LoadingArguments), sys.argv[1:], __doc__)
     check_options(training_args, "run_mlqa.py")
     if training_args.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy") and not args.dev_data:
         raise ValueError(f"--lr_scheduler_type {training_args.lr_scheduler_type.value} needs --dev_data")
@@ -136,7 +136,7 @@ def main():
         raise ValueError("nothing to do: pass --test_data, or --do_train with --train_data")
     if args.dtype == "int8" and training_args.device.type != "cpu":
         raise ValueError("--dtype int8 is for CPUs: add --use_cpu")
-    check_offsets(check_checkpoint(args.model_name_or_path, "answer questions")[1])
+    check_offsets(check_checkpoint(args.model_name_or_path, "answer questions", **loading.options)[1])
     development, tests = (
         [
             one
@@ -154,9 +154,9 @@ def main():
 
     # 2. The output folder belongs to this command; a finished one is left as it is
     output = Path(training_args.output_dir)
-    files = check_output(output, "run_mlqa.py", asdict(args), training_args)
+    files = check_output(output, "run_mlqa.py", asdict(args) | loading.settings, training_args)
     languages = [code for one in development + tests for code in (one.context_language, one.question_language)]
-    publication = Publication("run_mlqa.py", (args,), training_args, languages)
+    publication = Publication("run_mlqa.py", (args, loading), training_args, languages)
     if training_args.do_train and (output / "metrics.json").is_file():
         logger.info(f"{output} is finished")
         publication.push()
@@ -171,15 +171,17 @@ def main():
         options["max_tokens_per_batch"] = args.max_tokens_per_batch
     history = []
     if training_args.do_train:
-        reader = Reader.from_pretrained(args.model_name_or_path, new_head=True, **options)
+        reader = Reader.from_pretrained(args.model_name_or_path, new_head=True, **options, **loading.options)
         freeze(reader.model, args.num_finetuned_layers, args.freeze_embeddings)
         windows = TrainingWindows(questions, reader.encoder, progress=training_args.should_log)
         history = train_reader(reader, windows, development, training_args, args.select, args.max_tokens_per_batch)
 
     # 4. Answer the questions of each pair of languages with the model of the pair's epoch
     def open_reader(epoch: int) -> Reader:
-        source = epoch_folder(output, epoch) if epoch else args.model_name_or_path
-        reader = Reader.from_pretrained(source, new_head=True, **options)
+        if epoch:
+            reader = Reader.from_pretrained(epoch_folder(output, epoch), **options)
+        else:
+            reader = Reader.from_pretrained(args.model_name_or_path, new_head=True, **options, **loading.options)
         if args.dtype == "int8":
             quantize_int8(reader.model.eval())
         else:

@@ -80,6 +80,33 @@ def test_pretraining(base, sample_corpus, at_hub, call, capsys, tmp_path):
     assert len(repository.commits) == 2 and "/commit/" in capsys.readouterr().out
 
 
+def test_checkpoints_are_uploaded_only_if_asked_for(base, sample_corpus, at_hub, call, tmp_path):
+    command = [
+        "run_pretraining.py",
+        "--model_name_or_path",
+        base,
+        "--corpus",
+        sample_corpus,
+        *QUIET,
+        *SHORT,
+        *PRETRAIN,
+    ]
+    command += [
+        "--output_dir",
+        tmp_path / "model",
+        "--save_steps",
+        "1",
+        "--push_to_hub",
+        "--hub_strategy",
+        "every_save",
+    ]
+    call(run_pretraining, [str(part) for part in command])
+    repository = at_hub.repositories["model", "someone/model"]
+    assert len(repository.commits) > 2
+    card = at_hub.files("someone/model")["README.md"].decode()
+    assert "- Hardware: " in card and 'revision="files-' in card
+
+
 def test_ranking(base, sample_collection, at_hub, call, capsys, tmp_path):
     output = tmp_path / "clir-en-de"
     command = clir_command(base, [sample_collection / "en-de"], output, *FINETUNE, "--final_model", "--push_to_hub")
@@ -143,7 +170,7 @@ def test_questions(base, at_hub, call, capsys, tmp_path):
     output = tmp_path / "reader"
     command = ["run_mlqa.py", "--model_name_or_path", base, "--do_train", "--train_data", data / "sets/test.en.json"]
     command += ["--test_data", data / "sets", "--output_dir", output, "--num_train_epochs", "1", "--max_length", "64"]
-    command += ["--doc_stride", "16", "--max_question_length", "24", "--hub_strategy", "end", "--push_to_hub"]
+    command += ["--doc_stride", "16", "--max_question_length", "24", "--push_to_hub"]
     call(run_mlqa, [str(part) for part in (*command, *QUIET)])
     files = at_hub.files("someone/reader")
     assert {"model.safetensors", "pipeline_bertlong.py", "test.md", "results.csv", "metrics.json"} <= files.keys()

@@ -184,9 +184,14 @@ SECTIONS = {
         works("debug", "`underflow_overflow`"),
     ),
     "Hub": (
-        works("push_to_hub", "run_clir.py: with `--final_model`"),
-        works("hub_model_id hub_private_repo hub_revision hub_token"),
-        works("hub_strategy hub_always_push", "default: `end`, the final model with results and card"),
+        works("push_to_hub", "the final model, its card and results in one commit, see [hub.md](hub.md)"),
+        works("hub_model_id hub_token hub_private_repo hub_revision"),
+        refused(
+            "hub_strategy hub_always_push",
+            "the Hub gets the final model only, because folds and epochs would replace each other: leave it out",
+            FINETUNING,
+            "default: `end`; others also upload while a pretraining goes on",
+        ),
     ),
 }
 OPTIONS = {name: option for section in SECTIONS.values() for option in section for name in option.names.split()}

@@ -24,7 +24,7 @@ from .training_arguments import XLRetrievalTrainingArguments
 logger = logging.get_logger(__name__)
 
 # Options that the recipe of a card leaves out beside those without effect: they say where, not what.
-OF_THE_PLACE = {"config", "use_cpu", "dataloader_drop_last"}
+OF_THE_PLACE = {"use_cpu", "token", "cache_dir", "local_files_only"}
 SHOWN = {"do_train", "do_eval"}  # without effect on numbers, but a recipe needs them
 
 
@@ -133,11 +133,13 @@ def write_recipe(options: Sequence[object]) -> str:
     """Writes the options that differ from their defaults in YAML. Of local paths it names only the last part."""
     chosen = {}
     for one in options:
+        given = getattr(one, "given", vars(one))  # before `TrainingArguments` changed them
         for option in fields(one):
-            value = getattr(one, option.name)
+            value = given[option.name]
             default = option.default_factory() if option.default_factory is not MISSING else option.default
-            hidden = option.name in (WITHOUT_EFFECT | OF_THE_PLACE) - SHOWN or not option.init
-            if hidden or value == default or value is None:
+            if option.name in (WITHOUT_EFFECT | OF_THE_PLACE) - SHOWN or not option.init:
+                continue
+            if value == default or value is None:
                 continue
             value = getattr(value, "value", value)  # of an enumeration
             if value != default:

@@ -73,7 +73,7 @@ def test_page_is_the_table():
 def other_value(name: str):
     """Returns a value of a field that is neither its default nor taken."""
     own = {
-        "hub_strategy": "end",
+        "hub_strategy": "every_save",
         "eval_strategy": "steps",
         "save_strategy": "best",
         "train_sampling_strategy": "group_by_length",

@@ -28,6 +28,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+from .blocks_bertlong import BlockedLayout, blocked_attention
 from .configuration_bertlong import BertLongConfig
 from .layout_bertlong import PackedLayout, PaddedLayout, Part
 from .varlen_bertlong import MergedAttention
@@ -219,20 +220,21 @@ class BertLongSelfAttention(nn.Module):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        layout: PaddedLayout | PackedLayout,
+        layout: PaddedLayout | PackedLayout | BlockedLayout,
         attention_interface: Callable,
         only_global: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         Args:
             hidden_states (`torch.Tensor` of shape `(B, L, D)` or `(T, D)`): in the form of the layout.
-            layout (`PaddedLayout` or `PackedLayout`).
+            layout (`PaddedLayout`, `PackedLayout` or `BlockedLayout`).
             attention_interface (`Callable`): a function of `ALL_ATTENTION_FUNCTIONS`.
             only_global (`bool`): compute the states of the global tokens only; needs a `PackedLayout`.
 
         Returns:
-            The attended states, of the shape of `hidden_states`, or `(all global tokens, D)` with `only_global`; and
-            the weights `(B, H, L, L)` from eager attention, else None.
+            The attended states, of the shape of `hidden_states`, or `(all global tokens, D)` with `only_global`, or
+            `(B, 1, D)` with the one query of `BlockedLayout.only_first`; and the weights `(B, H, L, L)` from eager
+            attention, else None.
 
         Raises:
             `ValueError` if flex_attention or varlen is to drop attention weights.
@@ -255,6 +257,8 @@ class BertLongSelfAttention(nn.Module):
             x = x.to(torch.get_autocast_dtype(device))
         if isinstance(layout, PaddedLayout):
             return self.padded_attention(x, layout, attention)
+        if isinstance(layout, BlockedLayout):
+            return blocked_attention(self, x, layout), None
         if self.dropout and self.config._attn_implementation in ("flex_attention", "varlen"):
             raise ValueError(
                 f"{self.config._attn_implementation} has no dropout of attention weights: set "

@@ -69,9 +69,9 @@ def global_tokens(
     if token_type_ids is not None:
         query = (token_type_ids == 0) & valid
         two_segments = query.any(1, keepdim=True) & (valid & ~query).any(1, keepdim=True)
-        found = torch.where(two_segments, query, first)
+        found = (query & two_segments) | (first & ~two_segments)
     twos = attention_mask == 2
-    return torch.where(twos.any(), twos, found)
+    return twos | (found & ~twos.any())
 
 
 def within_window(query_rank: torch.Tensor, key_rank: torch.Tensor, window: int) -> torch.Tensor:
@@ -91,7 +91,7 @@ def expanded(mask: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
 class PaddedLayout:
     """
     The batch with its padding, `(B, L, D)`, and one `(L, L)` mask per row. It serves eager attention, which returns
-    attention weights, and the fixed shapes of `torch.compile` and `torch.export`. Time and memory are quadratic in L.
+    attention weights, and the fixed shapes of `torch.compile`. Time and memory are quadratic in L.
     """
 
     valid: torch.Tensor  # (B, L)

@@ -21,6 +21,7 @@ import math
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from shutil import copytree
 from typing import Literal
 
 from modeling_clir.data.collections import check_folder, check_teacher
@@ -160,6 +161,8 @@ def main():
     set_seed(training_args.seed)
     if training_args.do_train and args.num_negatives < 1:
         raise ValueError(f"--num_negatives must be at least 1, got {args.num_negatives}")
+    if training_args.lora_rank is not None and args.num_finetuned_layers is not None:
+        raise ValueError("--lora_rank trains adapters of all layers: leave out --num_finetuned_layers")
     if args.final_model and not training_args.do_train:
         raise ValueError("--final_model needs --do_train")
     if training_args.push_to_hub and not args.final_model:
@@ -247,6 +250,8 @@ def main():
             reranker = Reranker.from_pretrained(source, *lengths)
             if training_args.should_save:
                 save_reranker(reranker, folder)
+                if training_args.lora_save == "adapter":
+                    copytree(source / "adapter", folder / "adapter", dirs_exist_ok=True)
         else:
             reranker = open_base()
         if args.dtype == "int8":

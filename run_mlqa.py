@@ -126,6 +126,8 @@ def main():
 
     start_logging(logger, training_args)
     set_seed(training_args.seed)
+    if training_args.lora_rank is not None and args.num_finetuned_layers is not None:
+        raise ValueError("--lora_rank trains adapters of all layers: leave out --num_finetuned_layers")
     if training_args.do_train != bool(args.train_data):
         raise ValueError("--do_train and --train_data need each other")
     if training_args.push_to_hub and not training_args.do_train:

@@ -139,6 +139,13 @@ def main():
             return
     source, qlm = model_args.model_name_or_path or model_args.config_name, bool(data_args.pairs["qlm"])
     config, tokenizer = check_pretraining(source, model_args.tokenizer_name, qlm, **loading.options)
+    if training_args.lora_rank is not None and model_args.config_name is not None:
+        raise ValueError("--lora_rank trains a model further: pass --model_name_or_path, not --config_name")
+    if training_args.lora_save == "adapter" and config.model_type == "bert" and not model_args.keep_bert:
+        raise ValueError(
+            f"--lora_save adapter needs the model that it adapts on the disk: convert {source} first with python -m "
+            "modeling_clir.convert"
+        )
     language_model = model_args.model_name_or_path is None or has_language_model(source, config, **loading.options)
     if qlm and not language_model:
         raise ValueError(

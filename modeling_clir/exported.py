@@ -34,7 +34,10 @@ def find_graph(source: str | Path, backend: str | None = None, **options) -> Pat
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     name = BACKENDS[backend][0]
     if (path := find(name)) is None:
-        raise ValueError(f"{source} has no {name}: export it with python -m modeling_clir.convert ... --to onnx")
+        option = " --openvino" if backend == "openvino" else ""
+        raise ValueError(
+            f"{source} has no {name}: export it with python -m modeling_clir.convert CHECKPOINT OUTPUT --to onnx{option}"
+        )
     return path
 
 

@@ -23,6 +23,7 @@ from ..model_card import DOCUMENTS, QUERY, describe_data, write_question_answeri
 from ..pipeline_bertlong import QuestionAnsweringPipeline
 from ..reader import Reader
 from .layers import finetune_last_layers
+from .lora import merged
 from .resuming import last_complete_checkpoint, train_to_the_end
 from .trainer import BatchFacts, XLRetrievalTrainer, XLRetrievalTrainingArguments
 
@@ -34,7 +35,8 @@ def save_reader(reader: Reader, folder: Path):
     pipeline = QuestionAnsweringPipeline(reader.model, tokenizer=reader.encoder.tokenizer, device=reader.model.device)
     task = {"impl": QuestionAnsweringPipeline, "pt": (AutoModelForQuestionAnswering,)}
     pipeline._registered_impl = {"question-answering": task}
-    pipeline.save_pretrained(folder)
+    with merged(reader.model):
+        pipeline.save_pretrained(folder)
 
 
 def freeze(model: PreTrainedModel, num_finetuned_layers: int | None, freeze_embeddings: bool):
@@ -97,7 +99,9 @@ class AnsweringTrainer(XLRetrievalTrainer):
         self.report(metrics)
         if self.is_world_process_zero():
             epoch = math.ceil(self.state.epoch - 1e-6)
-            save_reader(self.reader, epoch_folder(Path(self.args.output_dir), epoch))
+            folder = epoch_folder(Path(self.args.output_dir), epoch)
+            save_reader(self.reader, folder)
+            self.save_adapter(folder)
         return metrics
 
     def _save_checkpoint(self, *args, **kwargs):

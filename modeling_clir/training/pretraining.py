@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.distributed.fsdp import FSDPModule
 from tqdm.auto import tqdm
 from transformers import SchedulerType
 
@@ -47,6 +48,8 @@ class PretrainingTrainer(XLRetrievalTrainer):
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         model = self.accelerator.unwrap_model(self.model)
         model.eval()
+        if not isinstance(model, FSDPModule):
+            model.to(self.args.device)  # with FSDP a `Trainer` leaves it where it is until it is sharded
         metrics = {}
         for (task, pair), size in tqdm(
             dataset.sizes.items(),
@@ -69,17 +72,23 @@ class PretrainingTrainer(XLRetrievalTrainer):
     def evaluate_examples(self, model, dataset, task, keys) -> dict[str, float]:
         """Evaluates a share on each process and gathers sums: the number of processes does not change the result."""
         size = self.args.per_device_eval_batch_size
-        keys = keys[self.args.process_index :: self.args.world_size]
-        batches = [keys[start : start + size] for start in range(0, len(keys), size)]
+        own = keys[self.args.process_index :: self.args.world_size]
+        batches = [own[start : start + size] for start in range(0, len(own), size)]
+        number = len(batches)
+        if isinstance(model, FSDPModule):  # all processes must call a sharded model equally often
+            most = -(-len(keys[:: self.args.world_size]) // size)
+            batches += [keys[:1]] * (most - number)
         # QLM: sum of the loss, rightly predicted tokens, tokens. RR: positives at rank 1, sum of 1/rank, queries.
         sums = torch.zeros(3, dtype=torch.float64, device=self.args.device)
-        for batch in self.data_loader(dataset, batches):
-            if signals.wanted():
+        for place, batch in enumerate(self.data_loader(dataset, batches)):
+            if signals.wanted() and not isinstance(model, FSDPModule):
                 break
             inputs = self._prepare_inputs(batch)
             facts = BatchFacts.take(inputs)
             with self.compute_loss_context_manager():
                 outputs = model(**inputs, task=task, sparse_prediction=True)
+            if place >= number:
+                continue
             if task == "qlm":
                 targets = inputs["labels"][inputs["labels"] != -100]
                 right = (outputs.prediction_logits.argmax(-1) == targets).sum()
@@ -90,9 +99,9 @@ class PretrainingTrainer(XLRetrievalTrainer):
                 rank = 1 + (scores[:, 1:] >= scores[:, :1]).sum(1)
                 sums += torch.stack([(rank == 1).sum(), (1 / rank).sum(), torch.tensor(len(rank), device=rank.device)])
         signals.stop_together()
-        first, second, number = self.accelerator.reduce(sums, "sum").tolist()
+        first, second, items = self.accelerator.reduce(sums, "sum").tolist()
         names = ("loss", "accuracy") if task == "qlm" else ("accuracy", "mrr")
-        return dict(zip(names, (first / number, second / number)))
+        return dict(zip(names, (first / items, second / items)))
 
     def create_model_card(self, facts=None, base: str | None = None, corpus: str | None = None, **kwargs):
         """

@@ -2,13 +2,14 @@
 
 import json
 from dataclasses import dataclass, field, fields
+from typing import Literal
 
 from transformers import TrainingArguments
 
 from ..licenses import check_license
 from ..losses import RANKING_LOSSES, TEACHER_LOSSES
 from ..names import check_output_dir
-from .options import check_options, check_reports
+from .options import check_lora, check_options, check_reports
 
 
 @dataclass
@@ -22,6 +23,8 @@ class XLRetrievalTrainingArguments(TrainingArguments):
         rr_loss (`str`, defaults to `"pairwise"`): one of `RANKING_LOSSES`; see [`ranking_loss`].
         rr_margin (`float`, defaults to 1.0): margin of the margin loss.
         qlm_weight, rr_weight (`float`, default to 1.0): factors of the losses of QLM and RR.
+        lora_rank (`int`, *optional*): trains adapters of this rank in place of the encoder, see [`add_lora`].
+        lora_save (`str`, defaults to `"merged"`): `"adapter"` also keeps the adapters and heads alone, in `adapter/`.
         max_bad_batches (`int`, defaults to 0): see [`StepCheck`].
         allow_other_world_size (`bool`, defaults to `False`): see [`check_output`].
         license (`str`, *optional*): license of the model, for its card; that of the base model by default.
@@ -50,6 +53,14 @@ class XLRetrievalTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "license of the model for its card, such as mit; defaults to the base model's"}
     )
 
+    lora_rank: int | None = field(
+        default=None, metadata={"help": "train adapters of this rank (LoRA, by peft) and the heads, not the encoder"}
+    )
+    lora_save: Literal["merged", "adapter"] = field(
+        default="merged",
+        metadata={"help": "adapter also keeps the adapters and heads alone, in adapter/ beside the merged model"},
+    )
+
     def __post_init__(self):
         if self.output_dir is None:
             raise ValueError("the following arguments are required: --output_dir")
@@ -72,6 +83,7 @@ class XLRetrievalTrainingArguments(TrainingArguments):
             raise ValueError(f"--num_train_epochs must be more than 0, got {self.num_train_epochs}")
         if self.rr_loss not in RANKING_LOSSES:
             raise ValueError(f"rr_loss must be one of {', '.join(RANKING_LOSSES)}, got {self.rr_loss!r}")
+        check_lora(self)
         check_reports(self.report_to)
         if self.fp16 and self.device.type == "cpu":
             raise ValueError("--fp16 is for GPUs: on a CPU use --bf16")

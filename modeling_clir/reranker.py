@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from transformers.utils import logging
 
 from .data.pairs import PairEncoder, batches_by_length, pad_rows
+from .exported import ExportedModel, find_graph, load_exported
 from .loading import check_labels, fit_tokenizer, load_pretrained, longest_input
 from .losses import relevance_scores
 from .precision import scores_in_float32
@@ -222,8 +223,10 @@ class Reranker:
         check_labels(model)
         max_length = longest_input(model, tokenizer, max_length)
         self.encoder = PairEncoder(tokenizer, max_length, max_query_length)
-        fit_tokenizer(tokenizer, model)
-        self.model, self.long_documents = scores_in_float32(model), long_documents
+        if not isinstance(model, ExportedModel):  # an export is fitted already
+            fit_tokenizer(tokenizer, model)
+            model = scores_in_float32(model)
+        self.model, self.long_documents = model, long_documents
         self.max_tokens_per_batch = max_tokens_per_batch
         self.last_call = LastCall()
 
@@ -240,6 +243,7 @@ class Reranker:
         max_tokens_per_batch: int = 8192,
         long_documents: str = "truncate",
         new_head: bool = False,
+        backend: str | None = None,
         **options,
     ) -> "Reranker":
         """
@@ -250,6 +254,9 @@ class Reranker:
             max_length, max_query_length, max_tokens_per_batch, long_documents: see the class.
             new_head (`bool`, defaults to `False`): draw a head (logged) if the checkpoint has none, in order to train
                 it.
+            backend (`str`, *optional*): `"onnx"` or `"openvino"` to rank with the export in the folder, by
+                `python -m modeling_clir.convert ... --to onnx`. A folder without weights needs no `backend`: its ONNX
+                export ranks.
             options: `revision`, `token`, `cache_dir`, `subfolder`, `local_files_only` and the like, for model,
                 configuration and tokenizer; other options of the model's `from_pretrained`, such as
                 `device_map="cuda"`. `dtype` defaults to float32 on a CPU and to the checkpoint's own type on a GPU.
@@ -257,9 +264,12 @@ class Reranker:
 
         Raises `ValueError` in the cases of the class and of [`load_pretrained`].
         """
-        model, tokenizer = load_pretrained(
-            AutoModelForSequenceClassification, name_or_path, "rank", new_head=new_head, **options
-        )
+        if find_graph(name_or_path, backend, **options):
+            model, tokenizer = load_exported(name_or_path, backend or "onnx", **options)
+        else:
+            model, tokenizer = load_pretrained(
+                AutoModelForSequenceClassification, name_or_path, "rank", new_head=new_head, **options
+            )
         return cls(model, tokenizer, max_length, max_query_length, max_tokens_per_batch, long_documents)
 
     def rank(

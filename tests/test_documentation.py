@@ -65,7 +65,7 @@ def program_of(command: list[str]) -> tuple[str, list[str]]:
         return command[start], command[start + 1 :]
     if command[:2] == ["python", "-m"]:
         return f"-m {command[2]}", command[3:]
-    if command[0] == "python":
+    if command[0] in ("python", "sbatch"):
         return command[1], command[2:]
     return command[0], command[1:]
 
@@ -164,7 +164,7 @@ def test_page(page, workplace, sample_collection, monkeypatch, capsys):
     shutil.copytree(sample_collection, workplace / "output/collections")
     namespace = run_page(page, {"bash", "python"}, monkeypatch, capsys)
     if page.stem == "ranking":
-        for name in ("hits", "hits_of_cross_encoder"):
+        for name in ("hits", "hits_of_cross_encoder", "hits_of_pipeline"):
             in_order = sorted(namespace[name], key=lambda hit: hit["corpus_id"])
             np.testing.assert_allclose([hit["score"] for hit in in_order], namespace["scores"], atol=1e-4)
 

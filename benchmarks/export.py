@@ -152,7 +152,9 @@ def main(argv: list[str] | None = None):
     parser.add_argument("checkpoint", help="a reranker")
     parser.add_argument("collections", type=Path, nargs="+")
     parser.add_argument("--queries", type=int, help="use this many first queries of each collection; all by default")
-    parser.add_argument("--large_pairs", type=int, default=16, help="pairs that the large model ranks (16; 0 leaves it out)")
+    parser.add_argument(
+        "--large_pairs", type=int, default=16, help="pairs that the large model ranks (16; 0 leaves it out)"
+    )
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder of the CSV (results)")
     args = parser.parse_args(argv)
     collections = [read_collection(folder) for folder in args.collections]

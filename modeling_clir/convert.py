@@ -1,11 +1,13 @@
 """
-Converts checkpoints: `python -m modeling_clir.convert SOURCE OUTPUT [--to {bertlong,bert,longformer}]`.
+Converts checkpoints: `python -m modeling_clir.convert SOURCE OUTPUT [--to {bertlong,bert,longformer,onnx}]`.
 
 - A BERT, an XLM-R or a RoBERTa (Hub name or folder) becomes a BertLong, or with `--to bert` a plain BERT with both
   heads.
 - A folder written by the code of 2021 becomes a BertLong if it is long, and a plain BERT if it is short. With
   `--to bertlong` a short one becomes a BertLong too.
 - A BertLong becomes, with `--to longformer`, Hugging Face's own Longformer, which opens without this package.
+- A reranker of any type becomes, with `--to onnx`, a graph that ONNX Runtime computes (`--int8`: smaller and less
+  exact), and with `--openvino` one that OpenVINO computes too. This needs `pip install 'modeling-clir[export]'`.
 
 Longformer does not find the query's tokens by itself: without a `global_attention_mask`,
 `LongformerForSequenceClassification` makes only [CLS] global. For BertLong's scores pass
@@ -35,6 +37,15 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def check_options(arguments: argparse.Namespace, parser: Parser):
+    """Raises `ValueError` for an option of another `--to`."""
+    exports = ("int8", "openvino")
+    others = ("max_position_embeddings", "attention_window", "num_labels", "head")
+    for name in others if arguments.to == "onnx" else exports:
+        if getattr(arguments, name) != parser.get_default(name):
+            raise ValueError(f"--{name} is {'not ' if name in others else ''}for --to onnx: leave it out")
+
+
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     description, _, details = __doc__.strip().partition("\n\n")
     parser = Parser(prog="python -m modeling_clir.convert", description=description, epilog=details)
@@ -42,7 +53,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("output", type=Path, help="folder to write; must not exist, or be empty")
     parser.add_argument(
         "--to",
-        choices=["bertlong", "bert", "longformer"],
+        choices=["bertlong", "bert", "longformer", "onnx"],
         help="model to write (bertlong; bert for a short checkpoint of 2021)",
     )
     parser.add_argument(
@@ -63,7 +74,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         default="classification",
         help="head of a longformer (classification)",
     )
+    parser.add_argument("--int8", action="store_true", help="to onnx: linear layers and embeddings in int8")
+    parser.add_argument("--openvino", action="store_true", help="to onnx: write a graph for OpenVINO too")
     arguments = parser.parse_args(argv)
+    check_options(arguments, parser)
     check_name(arguments.source, "model")
     return arguments
 
@@ -164,12 +178,12 @@ def rename(state: dict[str, torch.Tensor], names: dict[str, str]) -> dict[str, t
     return {names.get(old, "") + name.removeprefix(old): state[name] for name, old in prefixes.items()}
 
 
-def read_encoder_config(source: str, model_types: tuple[str, ...], kind: str) -> PreTrainedConfig:
+def read_encoder_config(source: str, model_types: tuple[str, ...], kind: str, **hub_options) -> PreTrainedConfig:
     """
     Reads the configuration of an encoder. Raises `ValueError` for another model type, a decoder, and positions that
     are not absolute.
     """
-    options = read_config(source)
+    options = read_config(source, **hub_options)
     if options.get("model_type") not in model_types:
         raise ValueError(f"{source} is not a {kind}: its model_type is {options.get('model_type')!r}")
     config = CONFIG_MAPPING[options["model_type"]].from_dict(options)
@@ -193,7 +207,7 @@ def new_classifier(model: BertForXLRetrieval, num_labels: int | None):
         nn.init.zeros_(model.classifier.bias)
 
 
-def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRetrieval:
+def load_bert(source: str | Path, num_labels: int | None = None, **options) -> BertForXLRetrieval:
     """
     Loads a BERT checkpoint with both heads, in float32. Logs which head or pooler is newly initialized.
 
@@ -202,19 +216,20 @@ def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRet
         num_labels (`int`, *optional*):
             Labels of the classifier. Defaults to the number of the source's classifier. If the source has no
             classifier, it defaults to 1, and the classifier is newly initialized with a fixed seed.
+        options: `HUB_OPTIONS` of loading.py.
 
     Raises:
         `ValueError` for another model type, a decoder, tensors that do not fit the configuration, and a number of
         labels that the source's classifier cannot give.
     """
     source = str(source)
-    config = read_encoder_config(source, ("bert",), "BERT")
-    model, missing = load_weights(BertForXLRetrieval, source, config)
+    config = read_encoder_config(source, ("bert",), "BERT", **options)
+    model, missing = load_weights(BertForXLRetrieval, source, config, **options)
     if "cls.predictions.transform.dense.weight" in missing:
         logger.warning(NO_MLM_HEAD.format(source))
         if not model.config.tie_word_embeddings:
             config.tie_word_embeddings = True
-            model, missing = load_weights(BertForXLRetrieval, source, config)
+            model, missing = load_weights(BertForXLRetrieval, source, config, **options)
     elif not model.config.tie_word_embeddings:  # the bias has two names, and a checkpoint may hold either
         head = model.cls.predictions
         kept = head.bias if "cls.predictions.decoder.bias" in missing else head.decoder.bias
@@ -301,15 +316,16 @@ def load_roberta(source: str | Path, num_labels: int | None = None) -> BertForXL
     return model
 
 
-def load_model(source: str | Path) -> BertForXLRetrieval | BertLongForXLRetrieval:
+def load_model(source: str | Path, **options) -> BertForXLRetrieval | BertLongForXLRetrieval:
     """
-    Loads a BertLong or BERT checkpoint with both heads, in float32. Logs which head is newly initialized. Raises
-    `ValueError` for another model type, and for tensors that do not fit the configuration.
+    Loads a BertLong or BERT checkpoint with both heads, in float32. Logs which head is newly initialized. `options`
+    are `HUB_OPTIONS` of loading.py. Raises `ValueError` for another model type, and for tensors that do not fit the
+    configuration.
     """
-    if read_config(source).get("model_type") != BertLongConfig.model_type:
-        return load_bert(source)
-    config = BertLongConfig.from_pretrained(source)
-    model, missing = load_weights(BertLongForXLRetrieval, source, config)
+    if read_config(source, **options).get("model_type") != BertLongConfig.model_type:
+        return load_bert(source, **options)
+    config = BertLongConfig.from_pretrained(source, **options)
+    model, missing = load_weights(BertLongForXLRetrieval, source, config, **options)
     if missing:
         logger.warning(f"{source} lacks {', '.join(missing)}: newly initialized.")
     return model
@@ -533,6 +549,10 @@ def convert(arguments: argparse.Namespace) -> str:
     source, output, target = arguments.source, arguments.output, arguments.to
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} exists and is not empty: choose another output folder, or remove it")
+    if target == "onnx":
+        from .export import export
+
+        return export(source, output, arguments.int8, arguments.openvino)
     options = read_config(source)
     model_type = options.get("model_type")
     old_names = model_type in (None, "bert") and Path(source).is_dir()

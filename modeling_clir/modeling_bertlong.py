@@ -15,7 +15,7 @@
 BertLong: BERT for long documents, with local attention in a window and global attention of the query's tokens.
 
 Read from top to bottom: layers, base model, heads. layout_bertlong.py finds the global tokens and lays the batch out
-in memory; attention_bertlong.py has the self-attention.
+in memory; attention_bertlong.py has the self-attention, and varlen_bertlong.py one of its implementations.
 
 Letters of shapes: B rows, L padded length, D hidden size; T tokens of the batch without padding.
 """
@@ -40,6 +40,7 @@ from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import can_return_tuple
 
 from .attention_bertlong import BertLongSelfAttention, eager_attention_forward, exact
+from .blocks_bertlong import BlockedLayout
 from .configuration_bertlong import BertLongConfig
 from .layout_bertlong import PackedLayout, PaddedLayout, global_tokens
 
@@ -92,6 +93,8 @@ class BertLongAttention(nn.Module):
     def forward(self, hidden_states, layout, attention_interface, only_global):
         attended, weights = self.self(hidden_states, layout, attention_interface, only_global)
         residual = hidden_states[layout.global_index] if only_global else hidden_states
+        if isinstance(layout, BlockedLayout):
+            residual = residual[:, : attended.shape[1]]
         return self.output(attended, residual), weights
 
 
@@ -190,6 +193,11 @@ class BertLongPreTrainedModel(PreTrainedModel):  # trf-ignore: TRF057
         if isinstance(module, BertLongLMPredictionHead):
             init.zeros_(module.bias)
 
+    def get_correct_attn_implementation(self, requested_attention: str | None, is_init_check: bool = False) -> str:
+        if requested_attention == "varlen":  # BertLong's own, in varlen_bertlong.py
+            return requested_attention
+        return super().get_correct_attn_implementation(requested_attention, is_init_check)
+
     def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
         embeddings = super().resize_token_embeddings(*args, **kwargs)
         if (head := getattr(self, "cls", None)) is not None:
@@ -200,9 +208,9 @@ class BertLongPreTrainedModel(PreTrainedModel):  # trf-ignore: TRF057
 
 @torch.compiler.assume_constant_result  # runs while torch.compile traces, so the warning does not break the graph
 def warn_of_quadratic_cost() -> None:
-    """Warns once that compiled and exported models use the padded layout."""
+    """Warns once that compiled models use the padded layout."""
     logger.warning_once(
-        "a compiled or exported BertLong computes attention between all positions, padding included: time and memory "
+        "a compiled BertLong computes attention between all positions, padding included: time and memory "
         "grow with the square of the length. Without torch.compile they grow linearly."
     )
 
@@ -303,20 +311,27 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
             logger.warning_once(f"{implementation} attention returns no weights: eager attention computes this call")
             implementation = "eager"
         fixed_shapes = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        exported = torch.compiler.is_exporting() and implementation != "eager" and not self.training
         valid = attention_mask > 0
-        padded = implementation == "eager" or fixed_shapes or not valid.any()
+        padded = not exported and (implementation == "eager" or fixed_shapes or not valid.any())
         is_global = global_tokens(attention_mask, token_type_ids, global_attention_mask)
-        if fixed_shapes and implementation != "eager":
+        if fixed_shapes and not exported and implementation != "eager":
             warn_of_quadratic_cost()
         if input_ids is not None and global_attention_mask is None and not fixed_shapes:
             self.warn_of_local_queries(input_ids, attention_mask, is_global)
-        layout = (PaddedLayout if padded else PackedLayout)(valid, is_global, self.config.window_per_layer)
-        only_global = not (padded or output_hidden_states or wanted is True)
+        layout_class = BlockedLayout if exported else PaddedLayout if padded else PackedLayout
+        layout = layout_class(valid, is_global, self.config.window_per_layer)
+        only_global = not (padded or exported or output_hidden_states or wanted is True)
         if only_global:
             first = valid & (valid.cumsum(1) == 1)
             only_global = not ((first | wanted) & ~is_global).any()
-        if padded and implementation == "flex_attention":  # its masks need the packed layout
-            implementation = "sdpa"
+        if implementation == "varlen" and not padded and not layout.query_first:
+            logger.warning_once(
+                "varlen attention needs rows that start with their global tokens (the query): sdpa computes the local "
+                "attention of the others"
+            )
+        if implementation == "varlen" or (padded and implementation == "flex_attention"):
+            implementation = "sdpa"  # of what those cannot compute, such as the padded layout
         attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
 
         positions = layout.rank.clamp_min(0) if position_ids is None else layout.pack(position_ids)
@@ -331,6 +346,10 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
             if only_global and number == len(self.encoder.layer):
                 states, weights = layer(hidden_states, layout, attention_interface, only_global=True)
                 hidden_states = torch.zeros_like(hidden_states).index_copy(0, layout.global_index, states)
+                break
+            if exported and wanted is False and not output_hidden_states and number == len(self.encoder.layer):
+                states, weights = layer(hidden_states, layout.only_first(), attention_interface)
+                hidden_states = F.pad(states, (0, 0, 0, layout.length - 1))
                 break
             hidden_states, weights = layer(hidden_states, layout, attention_interface)
             if output_hidden_states:

@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+import threading
 from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from transformers.utils import logging
 
 from .data.pairs import PairEncoder, batches_by_length, pad_rows
+from .exported import ExportedModel, find_graph, load_exported
 from .loading import check_labels, fit_tokenizer, load_pretrained, longest_input
 from .losses import relevance_scores
 from .precision import scores_in_float32
@@ -34,6 +36,7 @@ class EncodedPairs:
         pairs (`list[tuple[str, str]]`): queries and documents.
         passages (`bool`, defaults to `False`): make a row for each passage of a document that does not fit beside the
             longest query, instead of cutting it. The second half of a passage is also the first half of the next.
+        max_document_length (`int`, *optional*): cut longer documents to so many tokens first.
 
     Attributes:
         lengths (`np.ndarray` of shape `(rows,)`): tokens of each row.
@@ -43,7 +46,13 @@ class EncodedPairs:
         long_documents (`int`): number of distinct documents with several passages.
     """
 
-    def __init__(self, encoder: PairEncoder, pairs: list[tuple[str, str]], passages: bool = False):
+    def __init__(
+        self,
+        encoder: PairEncoder,
+        pairs: list[tuple[str, str]],
+        passages: bool = False,
+        max_document_length: int | None = None,
+    ):
         self.encoder = encoder
         queries, query_of = distinct([query for query, _ in pairs])
         documents, document_of = distinct([document for _, document in pairs])
@@ -52,10 +61,12 @@ class EncodedPairs:
             encoded, cut = encoder.encode_queries(queries[start : start + TEXTS_AT_ONCE])
             self.queries += [np.array(encoding.ids, dtype=np.int32) for encoding in encoded]
             query_cut += cut
-        parts = []  # places of each document's passages, if it has several
+        parts, too_long = [], []  # places of each document's passages, if it has several
         for start in range(0, len(documents), TEXTS_AT_ONCE):
             for encoding in encoder.encode(documents[start : start + TEXTS_AT_ONCE]):
                 ids = np.array(encoding.ids, dtype=np.int32)
+                too_long.append(max_document_length is not None and len(ids) > max_document_length)
+                ids = encoder.cut(ids, max_document_length) if too_long[-1] else ids
                 split = split_passages(ids, encoder.room) if passages else [encoder.cut(ids, encoder.max_length + 1)]
                 parts.append(range(len(self.documents), len(self.documents) + len(split)))
                 self.documents += split
@@ -68,10 +79,12 @@ class EncodedPairs:
         special = encoder.template.number_of_special
         self.room = encoder.max_length - special - query_lengths  # for the document
         self.lengths = special + query_lengths + np.minimum(document_lengths, self.room)
+        document_cut = np.array(too_long, dtype=bool)[document_of]  # of each pair
+        document_cut[self.pair_of[document_lengths > self.room]] = True
         self.counts = {
             "pairs": len(pairs),
             "queries_cut": int(np.array(query_cut, dtype=int)[query_of].sum()),
-            "documents_cut": int((document_lengths > self.room).sum()),
+            "documents_cut": int(document_cut.sum()),
         }
         self.counts |= {"passages": len(rows)} if passages else {}
         self.long_documents = sum(len(places) > 1 for places in parts)
@@ -101,20 +114,30 @@ def distinct(texts: list[str]) -> tuple[list[str], np.ndarray]:
     return list(places), np.array([places[text] for text in texts], dtype=int)
 
 
-def as_texts(documents: Iterable[str]) -> list[str]:
+def as_documents(documents: Iterable[str | Mapping]) -> list[dict]:
     """
-    Makes a list of texts from any ordered container or iterator. Raises `TypeError` that names the first element that
-    is not a text.
+    Makes a list of `{"text": ...}` or `{"text": ..., "id": ...}` from any ordered container or iterator of texts and
+    mappings. Of a mapping it takes `text`, with `title` in front, and `id`, as of a line of `documents.jsonl`. Raises
+    `TypeError` that names the first element that is neither.
     """
-    texts = as_list(documents, "documents", "a list of texts")
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"documents[{i}] must be a text, got {type(text).__name__}: {text!r}")
-    return texts
+    found = []
+    for i, document in enumerate(as_list(documents, "documents", "a list of texts")):
+        fields = document if isinstance(document, Mapping) else {"text": document}
+        for name in ("text", "title") if fields.get("title") is not None else ("text",):
+            if not isinstance(fields.get(name), str):
+                what = f"documents[{i}]" if fields is not document else f"documents[{i}][{name!r}]"
+                value = fields.get(name)
+                raise TypeError(f"{what} must be a text, got {type(value).__name__}: {value!r}")
+        text = f"{fields['title']} {fields['text']}" if fields.get("title") else fields["text"]
+        found.append({"text": text} | ({"id": fields["id"]} if "id" in fields else {}))
+    return found
 
 
 def as_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Does the same as [`as_texts`] for pairs of a query and a document."""
+    """
+    Makes a list of pairs of a query and a document from any ordered container or iterator. Raises `TypeError` that
+    names the first element that is not two texts.
+    """
     found = []
     for i, pair in enumerate(as_list(pairs, "pairs", "a list of (query, document)")):
         if isinstance(pair, (str, Mapping, Set)) or not isinstance(pair, Iterable):
@@ -143,10 +166,21 @@ def as_number(value: float, name: str) -> float:
     return float(value)
 
 
+class LastCall(threading.local):
+    """Keeps the counts of each thread's last call. A copy, also one by pickling, starts anew."""
+
+    def __init__(self):
+        self.counts = {"pairs": 0, "queries_cut": 0, "documents_cut": 0}
+
+    def __reduce__(self):
+        return LastCall, ()
+
+
 class Reranker:
     """
     Scores documents for queries. A text that occurs in many pairs is tokenized once. Pairs of similar length share a
-    batch. Results come in the caller's order. Threads may share a reranker.
+    batch. Results come in the caller's order. Threads may share a reranker: a call changes nothing but `counts`, which
+    every thread has of its own.
 
     ```python
     reranker = Reranker.from_pretrained("output/demo/clir-bertlong")
@@ -167,7 +201,7 @@ class Reranker:
             scores its passages and takes the maximum.
 
     Attributes:
-        counts (`dict[str, int]`): counts of the last call, see [`EncodedPairs`].
+        counts (`dict[str, int]`): counts of this thread's last call, see [`EncodedPairs`].
 
     Raises `ValueError` if the lengths do not fit the model or leave no room for a document, if the tokenizer is not
     the model's, and if the model has more than two labels.
@@ -189,10 +223,16 @@ class Reranker:
         check_labels(model)
         max_length = longest_input(model, tokenizer, max_length)
         self.encoder = PairEncoder(tokenizer, max_length, max_query_length)
-        fit_tokenizer(tokenizer, model)
-        self.model, self.long_documents = scores_in_float32(model), long_documents
+        if not isinstance(model, ExportedModel):  # an export is fitted already
+            fit_tokenizer(tokenizer, model)
+            model = scores_in_float32(model)
+        self.model, self.long_documents = model, long_documents
         self.max_tokens_per_batch = max_tokens_per_batch
-        self.counts = {"pairs": 0, "queries_cut": 0, "documents_cut": 0}
+        self.last_call = LastCall()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return self.last_call.counts
 
     @classmethod
     def from_pretrained(
@@ -203,6 +243,7 @@ class Reranker:
         max_tokens_per_batch: int = 8192,
         long_documents: str = "truncate",
         new_head: bool = False,
+        backend: str | None = None,
         **options,
     ) -> "Reranker":
         """
@@ -213,6 +254,9 @@ class Reranker:
             max_length, max_query_length, max_tokens_per_batch, long_documents: see the class.
             new_head (`bool`, defaults to `False`): draw a head (logged) if the checkpoint has none, in order to train
                 it.
+            backend (`str`, *optional*): `"onnx"` or `"openvino"` to rank with the export in the folder, by
+                `python -m modeling_clir.convert ... --to onnx`. A folder without weights needs no `backend`: its ONNX
+                export ranks.
             options: `revision`, `token`, `cache_dir`, `subfolder`, `local_files_only` and the like, for model,
                 configuration and tokenizer; other options of the model's `from_pretrained`, such as
                 `device_map="cuda"`. `dtype` defaults to float32 on a CPU and to the checkpoint's own type on a GPU.
@@ -220,42 +264,54 @@ class Reranker:
 
         Raises `ValueError` in the cases of the class and of [`load_pretrained`].
         """
-        model, tokenizer = load_pretrained(
-            AutoModelForSequenceClassification, name_or_path, "rank", new_head=new_head, **options
-        )
+        if find_graph(name_or_path, backend, **options):
+            model, tokenizer = load_exported(name_or_path, backend or "onnx", **options)
+        else:
+            model, tokenizer = load_pretrained(
+                AutoModelForSequenceClassification, name_or_path, "rank", new_head=new_head, **options
+            )
         return cls(model, tokenizer, max_length, max_query_length, max_tokens_per_batch, long_documents)
 
     def rank(
         self,
         query: str,
-        documents: Iterable[str],
+        documents: Iterable[str | Mapping],
         progress: bool = False,
         first_stage_scores: Iterable[float] | None = None,
         first_stage_weight: float | None = None,
+        top_k: int | None = None,
     ) -> list[dict]:
         """
         Ranks documents for a query. Returns `{"corpus_id": place in documents, "score": ..., "text": ...}` for each
-        document, best first.
+        document, best first, and the document's `id` if it has one.
 
         Args:
             query (`str`).
-            documents (`Iterable[str]`): texts, in an order.
+            documents (`Iterable[str | Mapping]`): texts, or mappings as the lines of `documents.jsonl`: `text`, and if
+                given `id` and `title`, which is put in front. They come in an order: a list, a tuple, an array, a
+                column of a table, whose index does not count.
             progress (`bool`, defaults to `False`): show a bar on stderr.
             first_stage_scores (`Iterable[float]`, *optional*): the first stage's score of each document. Each hit's
                 `score` is then the reranker's score plus `first_stage_weight` times the first stage's score; the hit
                 has both parts too, `reranker_score` and `first_stage_score`.
             first_stage_weight (`float`, *optional*): needed with `first_stage_scores`. `run_clir.py
                 --first_stage_weight tune` finds one.
+            top_k (`int`, *optional*): return so many of the best documents; defaults to all.
 
-        Raises `TypeError` if the query is not a text, or documents or scores are not a list (or another ordered
-        container). Raises `ValueError` for another number of scores than documents, for a score or weight that is not
-        a finite number, and for scores without a weight or a weight without scores.
+        Raises `TypeError` if the query is not a text, documents or scores are not a list (or another ordered
+        container), or `top_k` is not an integer. Raises `ValueError` for another number of scores than documents, for
+        a score or weight that is not a finite number, for scores without a weight or a weight without scores, and for
+        `top_k` below 1.
         """
         if not isinstance(query, str):
             raise TypeError(f"query must be a text, got {type(query).__name__}: {query!r}")
         if (first_stage_scores is None) != (first_stage_weight is None):
             raise ValueError("first_stage_scores and first_stage_weight are needed together")
-        documents = as_texts(documents)
+        if top_k is not None and (isinstance(top_k, bool) or not hasattr(top_k, "__index__")):
+            raise TypeError(f"top_k must be an integer, got {type(top_k).__name__}: {top_k!r}")
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        documents = as_documents(documents)
         parts = None
         if first_stage_scores is not None:
             parts = as_list(first_stage_scores, "first_stage_scores", "a list of numbers")
@@ -263,14 +319,13 @@ class Reranker:
             weight = as_number(first_stage_weight, "first_stage_weight")
             if len(parts) != len(documents):
                 raise ValueError(f"first_stage_scores has {len(parts)} scores for {len(documents)} documents")
-        scores = self.score([(query, document) for document in documents], progress)
-        hits = [{"corpus_id": i, "score": score, "text": documents[i]} for i, score in enumerate(scores)]
+        scores = self.score([(query, document["text"]) for document in documents], progress)
+        hits = [{"corpus_id": i, "score": score} | documents[i] for i, score in enumerate(scores)]
         if parts is not None:
             for hit, score, part in zip(hits, scores, parts):
                 hit |= {"score": score + weight * part, "reranker_score": score, "first_stage_score": part}
-        return sorted(hits, key=lambda hit: hit["score"], reverse=True)  # stable: ties as they came
+        return sorted(hits, key=lambda hit: hit["score"], reverse=True)[:top_k]  # stable: ties as they came
 
-    @torch.inference_mode()
     def score(
         self,
         pairs: Iterable[tuple[str, str]],
@@ -296,14 +351,13 @@ class Reranker:
         pairs, passages = as_pairs(pairs), self.long_documents == "maxp"
         state = PartialState() if distributed else None
         encoded = EncodedPairs(self.encoder, pairs, passages)
-        self.counts = encoded.counts
+        self.last_call.counts = encoded.counts
         if state is None or state.is_main_process:
             log_counts(encoded, name)
         found = np.zeros(len(encoded.lengths))
         unit = "passage" if passages else "pair"
         for rows in batches_by_length(encoded.lengths, self.max_tokens_per_batch, name, unit, progress, distributed):
-            inputs = {key: value.to(self.model.device) for key, value in encoded.batch(rows).items()}
-            found[rows] = relevance_scores(self.model(**inputs).logits.float()).double().cpu().numpy()
+            found[rows] = self.score_batch(encoded.batch(rows))
             for i in rows:
                 if not math.isfinite(found[i]):
                     query, document = (textwrap.shorten(text, 60) for text in pairs[encoded.pair_of[i]])
@@ -316,6 +370,12 @@ class Reranker:
         scores = np.full(len(pairs), -np.inf)
         np.maximum.at(scores, encoded.pair_of, found)
         return scores.tolist()
+
+    @torch.inference_mode()
+    def score_batch(self, inputs: dict[str, torch.Tensor]) -> np.ndarray:
+        """Scores padded rows, each input `(rows, longest row)`. Returns `(rows,)`."""
+        inputs = {key: value.to(self.model.device) for key, value in inputs.items()}
+        return relevance_scores(self.model(**inputs).logits.float()).double().cpu().numpy()
 
 
 def log_counts(encoded: EncodedPairs, name: str):

@@ -1,5 +1,6 @@
 """A tiny random BERT, and the sample corpus as the runners read it. Both are made once per test process."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from modeling_clir.program import fix_rounding
+from modeling_clir.stopping import SIGNALS, signals
 
 from .helpers import run_here
 
@@ -81,6 +83,19 @@ def tiny_bert(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def dropout_bert(tiny_bert, tmp_path_factory) -> Path:
+    """Saves the tiny BERT with dropout: random draws must be the same after a kill, too."""
+    folder = tmp_path_factory.mktemp("dropout") / "bert"
+    folder.mkdir()
+    for path in tiny_bert.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory):
     """Makes a BERT tokenizer with so few words that a test can tell where they are cut."""
     from transformers import BertTokenizerFast
@@ -124,10 +139,50 @@ def mistake(monkeypatch, capsys):
 
 
 @pytest.fixture(autouse=True)
+def handlers_of_signals():
+    """Makes the process handle signals as before, after a runner or test that listens to them."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    signals.listening, signals.noted, signals.training = False, None, False
+
+
+@pytest.fixture(autouse=True)
 def cache_of_datasets(tmp_path_factory, monkeypatch):
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets")
+
+
+@pytest.fixture
+def at_hub(monkeypatch, tmp_path):
+    """
+    Starts a Hub on loopback with the user `someone`, for this process and those that it starts: its address, an empty
+    cache, a token. Xet, the other protocol of uploads, is off.
+    """
+    import huggingface_hub.constants as constants
+    import huggingface_hub.hf_api
+    from huggingface_hub.utils._http import close_session
+
+    from .hub_server import HubServer
+
+    close_session()  # one that was opened offline stays offline
+    with HubServer() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.endpoint)
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)  # remembers the address
+        monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+        environment = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": "hf_ours", "HF_HOME": str(tmp_path / "home")}
+        for name, value in (environment | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}).items():
+            monkeypatch.setenv(name, value)
+        yield hub
+    close_session()
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,9 @@ def write(path: Path, *lines: str | dict, end: str = "\n") -> Path:
 def run_here(monkeypatch, program: str, *options):
     """Runs one of the project's programs in this process, to save time. Its exit is a `SystemExit`."""
     monkeypatch.setattr("sys.argv", [program, *map(str, options)])
+    if program.startswith("-m "):
+        runpy.run_module(program.removeprefix("-m "), run_name="__main__", alter_sys=True)
+        return
     runpy.run_path(str(Path(__file__).resolve().parents[1] / program), run_name="__main__")
 
 

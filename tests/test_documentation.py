@@ -61,7 +61,7 @@ def program_of(command: list[str]) -> tuple[str, list[str]]:
         return command[start], command[start + 1 :]
     if command[:2] == ["python", "-m"]:
         return f"-m {command[2]}", command[3:]
-    if command[0] == "python":
+    if command[0] in ("python", "sbatch"):
         return command[1], command[2:]
     return command[0], command[1:]
 

@@ -33,7 +33,14 @@ AUTO_CLASSES = {
     AutoModelForSequenceClassification: modeling_clir.BertLongForSequenceClassification,
     AutoModelForQuestionAnswering: modeling_clir.BertLongForQuestionAnswering,
 }
-CODE = ("attention_bertlong.py", "configuration_bertlong.py", "layout_bertlong.py", "modeling_bertlong.py")
+CODE = (
+    "attention_bertlong.py",
+    "blocks_bertlong.py",
+    "configuration_bertlong.py",
+    "layout_bertlong.py",
+    "modeling_bertlong.py",
+    "varlen_bertlong.py",
+)
 PIPELINES = ("pipeline_bertlong.py", "spans_bertlong.py")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "wer", "entdeckte", "radium", "marie", "curie", "berlin", "."]
 

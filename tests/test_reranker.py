@@ -1,9 +1,12 @@
 """Reranking: batches and their order do not change scores."""
 
+import pickle
 import random
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pandas as pd
@@ -296,6 +299,9 @@ BAD_DOCUMENTS = {
     "nothing": (None, "documents must be .* got NoneType"),
     "a number inside": (["a", 7], r"documents\[1\] must be a text, got int: 7"),
     "None inside": (["a", "b", None], r"documents\[2\] must be a text, got NoneType"),
+    "a mapping without text": (["a", {"id": "d1"}], r"documents\[1\]\['text'\] must be a text, got NoneType"),
+    "a number for a text": ([{"text": 7}], r"documents\[0\]\['text'\] must be a text, got int: 7"),
+    "a title that is no text": ([{"text": "a", "title": 7}], r"documents\[0\]\['title'\] must be a text, got int"),
     "a missing value": (pd.Series(["a", float("nan")]), r"documents\[1\] must be a text, got float: nan"),
     "rows": (np.array([["a", "b"]]), r"documents\[0\] must be a text, got ndarray"),
 }
@@ -324,6 +330,60 @@ def test_what_is_no_list_of_pairs(folders):
     ):
         with pytest.raises(TypeError, match=message):
             reranker.score(pairs, progress=False)
+
+
+def test_documents_with_ids(folders):
+    reranker = Reranker.from_pretrained(folders / "bert", max_query_length=100)
+    expected = reranker.rank(QUERY, DOCUMENTS)
+    records = [{"id": f"d{i}", "text": text} for i, text in enumerate(DOCUMENTS)]
+    frame = pd.DataFrame(records)
+    for documents in (records, tuple(records), np.array(records), pd.Series(records), frame.to_dict("records")):
+        assert reranker.rank(QUERY, documents) == [hit | {"id": f"d{hit['corpus_id']}"} for hit in expected]
+    assert reranker.rank(QUERY, [{"text": text} for text in DOCUMENTS]) == expected
+    assert reranker.rank(QUERY, [DOCUMENTS[0], *records[1:]])[0].keys() >= {"corpus_id", "score", "text"}
+    titled = reranker.rank(QUERY, [{"id": 7, "title": "Skarvholm", "text": "A tower."}])
+    whole = reranker.rank(QUERY, ["Skarvholm A tower."])
+    assert titled == [whole[0] | {"id": 7}]
+
+
+def test_top_k(folders):
+    reranker = Reranker.from_pretrained(folders / "bert", max_query_length=100)
+    hits = reranker.rank(QUERY, DOCUMENTS)
+    for top_k in (1, np.int64(4), 6, 100, None):
+        assert reranker.rank(QUERY, DOCUMENTS, top_k=top_k) == hits[:top_k]
+    assert reranker.rank(QUERY, [], top_k=3) == []
+    for top_k, error in ((2.0, TypeError), ("2", TypeError), (True, TypeError), (0, ValueError), (-1, ValueError)):
+        with pytest.raises(error, match=f"top_k must be .*, got .*{top_k}"):
+            reranker.rank(QUERY, DOCUMENTS, top_k=top_k)
+
+
+def test_every_thread_has_its_own_counts(folders):
+    reranker = Reranker.from_pretrained(folders / "bert", max_length=12, max_query_length=6)
+    barrier = Barrier(8)
+
+    def counts(cut: int) -> dict:
+        barrier.wait()
+        reranker.score([("a", "b " * 20)] * cut + [("a", "b")], progress=False)
+        barrier.wait()  # all have scored
+        return reranker.counts
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(counts, range(8)))
+    assert found == [{"pairs": cut + 1, "queries_cut": 0, "documents_cut": cut} for cut in range(8)]
+    again = pickle.loads(pickle.dumps(reranker))
+    assert again.score([("a", "b")], False) == reranker.score([("a", "b")], False)
+
+
+def test_documents_are_cut_to_a_length_of_their_own(folders):
+    reranker = Reranker.from_pretrained(folders / "bert", max_length=20, max_query_length=6)
+    pairs = [("a", "b " * 30), ("a", "b " * 30), ("a", "b " * 8), ("a", "b")]
+    encoded = EncodedPairs(reranker.encoder, pairs, max_document_length=5)
+    assert [len(ids) for ids, _ in encoded.rows([0, 1, 2, 3])] == encoded.lengths.tolist() == [9, 9, 9, 5]
+    assert encoded.counts == {"pairs": 4, "queries_cut": 0, "documents_cut": 3}
+    short = EncodedPairs(reranker.encoder, [("a", "b " * 5)])
+    assert all(map(np.array_equal, encoded.rows([0])[0], short.rows([0])[0]))
+    passages = EncodedPairs(reranker.encoder, pairs, True, max_document_length=14)
+    assert passages.counts == {"pairs": 4, "queries_cut": 0, "documents_cut": 2, "passages": 6}
 
 
 @pytest.mark.parametrize("container", ["tuple", "generator", "array", "series with gaps"])

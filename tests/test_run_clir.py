@@ -30,26 +30,15 @@ def results(capsys) -> list[str]:
     return [line for line in capsys.readouterr().out.splitlines() if line.startswith("en-de ")]
 
 
-@pytest.fixture(scope="module")
-def model(tiny_bert, tmp_path_factory):
-    """Saves the tiny BERT with dropout: random draws must be the same after a kill, too."""
-    folder = tmp_path_factory.mktemp("dropout") / "bert"
-    folder.mkdir()
-    for path in tiny_bert.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config |= {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    return folder
-
-
-def test_a_killed_run_goes_on_and_gives_the_same(clir, model, sample_collection, tmp_path, capsys):
+def test_a_killed_run_goes_on_and_gives_the_same(clir, dropout_bert, sample_collection, tmp_path, capsys):
     collections = [sample_collection / "en-de"]
-    clir(model, collections, tmp_path / "whole", *TRAIN)
+    clir(dropout_bert, collections, tmp_path / "whole", *TRAIN)
     printed = results(capsys)
 
     killed = tmp_path / "killed"
-    kill_when(clir_command(model, collections, killed, *TRAIN), killed, "fold-2/checkpoint-*/trainer_state.json")
+    kill_when(
+        clir_command(dropout_bert, collections, killed, *TRAIN), killed, "fold-2/checkpoint-*/trainer_state.json"
+    )
     finished = [path.parent.name for path in sorted(killed.glob("*/result.json"))]
     assert finished == ["fold-0", "fold-1"] and not (killed / "metrics.json").exists()
     broken = killed / "fold-2/checkpoint-999"  # a checkpoint that was being written
@@ -57,7 +46,7 @@ def test_a_killed_run_goes_on_and_gives_the_same(clir, model, sample_collection,
     (broken / "trainer_state.json").write_text('{"epoch": 3.0, ', encoding="utf-8")
     times = {path: path.stat().st_mtime_ns for name in finished for path in (killed / name).iterdir()}
 
-    clir(model, collections, killed, *TRAIN)
+    clir(dropout_bert, collections, killed, *TRAIN)
     assert results(capsys) == printed and len(printed) == 6 and "en-de fold-4 MAP" in printed[4]
     for name in ("en-de.run", "en-de.csv", "metrics.json", "en-de.folds.json", "fold-2/en-de.run"):
         assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
@@ -85,11 +74,13 @@ def test_a_killed_run_goes_on_and_gives_the_same(clir, model, sample_collection,
         assert float(row[1]) == pytest.approx(found[row[0]]["map"])
 
 
-def test_one_fold_is_that_of_all_folds_and_languages_are_trained_together(clir, model, sample_collection, tmp_path):
+def test_one_fold_is_that_of_all_folds_and_languages_are_trained_together(
+    clir, dropout_bert, sample_collection, tmp_path
+):
     collections = [sample_collection / "en-de", sample_collection / "de-en"]
     flags = ("--num_train_epochs", "1", "--num_finetuned_layers", "1", "--head_learning_rate", "1e-2")
-    clir(model, collections, tmp_path / "one", *TRAIN, *flags, "--fold", "1")
-    clir(model, collections, tmp_path / "all", *TRAIN, *flags)
+    clir(dropout_bert, collections, tmp_path / "one", *TRAIN, *flags, "--fold", "1")
+    clir(dropout_bert, collections, tmp_path / "all", *TRAIN, *flags)
     metrics = json.loads((tmp_path / "one/metrics.json").read_text(encoding="utf-8"))
     assert set(metrics) == {"en-de", "de-en"} and metrics["de-en"]["queries"] == 5
     assert (tmp_path / "one/fold-1/model.safetensors").is_file()
@@ -102,9 +93,9 @@ def test_one_fold_is_that_of_all_folds_and_languages_are_trained_together(clir, 
 
     # The folder keeps all folds, whichever is run again; and another command does not replace them.
     written = {path: path.read_bytes() for path in (tmp_path / "all").rglob("*") if path.is_file()}
-    clir(model, collections, tmp_path / "all", *TRAIN, *flags, "--fold", "1")
+    clir(dropout_bert, collections, tmp_path / "all", *TRAIN, *flags, "--fold", "1")
     assert {path: path.read_bytes() for path in written} == written
-    clir(model, collections, tmp_path / "one", *TRAIN, *flags, "--fold", "0")
+    clir(dropout_bert, collections, tmp_path / "one", *TRAIN, *flags, "--fold", "0")
     run = read_run(tmp_path / "one/en-de.run")
     assert len(run) == 10 and run == {query: read_run(tmp_path / "all/en-de.run")[query] for query in run}
     metrics = json.loads((tmp_path / "one/metrics.json").read_text(encoding="utf-8"))
@@ -114,7 +105,7 @@ def test_one_fold_is_that_of_all_folds_and_languages_are_trained_together(clir, 
         (*TRAIN, *flags, "--adam_beta2", "0.9"): r"holds results of --adam_beta2 0.999 \(now 0.9\): pass the same",
     }.items():
         with pytest.raises(ValueError, match=message):
-            clir(model, collections, tmp_path / "all", *changed)
+            clir(dropout_bert, collections, tmp_path / "all", *changed)
     assert {path: path.read_bytes() for path in written} == written
 
 
@@ -130,7 +121,7 @@ def test_another_zero_shot_run_does_not_replace_the_first(clir, tiny_bert, sampl
     assert (tmp_path / "en-de.run").read_bytes() == written
 
 
-def test_transfer(clir, model, sample_collection, tmp_path):
+def test_transfer(clir, dropout_bert, sample_collection, tmp_path):
     flags = (
         "--train_collections",
         str(sample_collection / "de-en"),
@@ -139,7 +130,7 @@ def test_transfer(clir, model, sample_collection, tmp_path):
         "--reinit_layers",
         "1",
     )
-    clir(model, [sample_collection / "en-de"], tmp_path, *TRAIN, *flags)
+    clir(dropout_bert, [sample_collection / "en-de"], tmp_path, *TRAIN, *flags)
     metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert set(metrics) == {"en-de"} and metrics["en-de"]["queries"] == 24
     assert list(metrics["en-de"]["folds"]) == ["transfer"]

@@ -14,7 +14,7 @@ from .helpers import write
 
 
 FLAGS = ("--use_cpu", "--report_to", "none", "--disable_tqdm", "true", "--max_length", "64")
-FLAGS += ("--doc_stride", "16", "--max_question_length", "16", "--per_device_eval_batch_size", "4")
+FLAGS += ("--doc_stride", "16", "--max_question_length", "16")
 TRAIN = ("--do_train", "--num_train_epochs", "3", "--per_device_train_batch_size", "4", "--learning_rate", "3e-3")
 TRAIN += ("--no_freeze_embeddings",)
 PAIRS = [f"context-{context}.question-{question}" for context in ("de", "en") for question in ("de", "en")]

@@ -92,7 +92,7 @@ def test_a_finished_pretraining_stays_as_it_is(pretrain, tmp_path, caplog, capsy
 
     # A longer training continues at the end of the shorter training.
     pretrain("--max_steps", "8", *RESUME)
-    assert "was trained with --max_steps 6 (now 8): goes on to the new end" in caplog.text
+    assert "was trained with --max_steps 6 (now 8): goes on with the new options" in caplog.text
     state = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))
     assert state["global_step"] == 8 and weights(output) != model
 

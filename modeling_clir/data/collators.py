@@ -65,7 +65,7 @@ class PretrainingCollator:
     An RR batch also has `teacher_scores` (float), `first_stage_scores` (float) and `grades` (long), each of shape
     `(examples, documents)`, if the examples have them.
 
-    The batch also has `task`, `pairs` (language pair of each example), `group_size` (documents of an example), and the
+    The batch also has `task`, `pairs` and `ids` (language pair and id of each example), `group_size` (documents of an example), and the
     numbers `queries_cut`, `documents_cut` and `rows`.
 
     Args:
@@ -119,6 +119,7 @@ class PretrainingCollator:
         return batch | {
             "task": task,
             "pairs": [example.pair for example in examples],
+            "ids": [example.id for example in examples],
             "group_size": group_size,
             "queries_cut": sum(e.query_cut or cut for e, cut in zip(examples, encoded["query_cut"][::group_size])),
             "documents_cut": sum(encoded["document_cut"]),

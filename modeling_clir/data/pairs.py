@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..spans_bertlong import cut_end
+from ..stopping import signals
 from .files import check_text
 
 
@@ -263,7 +264,8 @@ def batches_by_length(
         max_tokens (`int`): rows of a batch times the tokens of its longest row. A longer row is alone in its batch.
         name (`str`), unit (`str`): name and unit of the rows, in the bar.
         progress (`bool`, defaults to `True`): show a bar on stderr.
-        distributed (`bool`, defaults to `False`): give this process its share of the batches, in turns.
+        distributed (`bool`, defaults to `False`): give this process its share of the batches, in turns. All processes
+            end together if a signal comes to one of them, see [`Signals`].
 
     Yields the places of a batch's rows. Raises `ValueError` if `max_tokens` is below 1.
     """
@@ -274,13 +276,15 @@ def batches_by_length(
     order, turn = np.argsort(-lengths, kind="stable"), 0
     disable = not progress or process > 0
     with tqdm(total=len(order), desc=name, unit=unit, disable=disable, file=sys.stderr) as bar:
-        while len(order):
+        while len(order) and not (distributed and signals.wanted()):
             rows = max(1, max_tokens // max(1, int(lengths[order[0]])))
             part, order = order[:rows].tolist(), order[rows:]
             turn += 1
             if turn % processes == process:
                 yield part
             bar.update(len(part))
+    if distributed:
+        signals.stop_together()
 
 
 __all__ = ["PairEncoder", "PairTemplate", "PythonBackend", "batches_by_length", "pad_rows", "plain_backend"]

@@ -118,6 +118,7 @@ class QueryDataset:
             teacher_scores=[scores[document] for document in documents] if self.taught else None,
             first_stage_scores=first_stage_scores,
             grades=[judged.get(document, 0) for document in documents] if self.graded else None,
+            id=f"{query} {positive}",
         )
 
 

@@ -17,11 +17,13 @@ score of the source section, then those of `source_negatives`, for the sentence 
 for the sentences of the source section.
 """
 
+import ctypes
 import glob
 import hashlib
 import json
 import logging
 import random
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -46,7 +48,7 @@ from .languages import warn_of_cards
 logger = logging.getLogger(__name__)
 
 MAX_QUERY_WORDS = 64
-ROWS_AT_ONCE = 2**18  # while row numbers are computed
+ROWS_AT_ONCE = 2**15  # while row numbers are computed
 INDEX = "row numbers 1"  # changes with what the cache holds
 
 SECTIONS = Features({"id": Value("string"), "text": Value("string")})
@@ -203,6 +205,13 @@ def cached_arrays(key: list, build: Callable[[], dict[str, np.ndarray]]) -> Path
     return folder
 
 
+def release_memory():
+    """Gives free memory back to the system; on Linux also what the C library keeps."""
+    pa.default_memory_pool().release_unused()
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):  # not with musl
+        library.malloc_trim(0)
+
+
 def section_ids(table: Table) -> pa.Array:
     """Reads the ids of the sections of a language, in the order of their rows."""
     return pa.concat_arrays([ids for _, (ids,) in table.batches(["id"])])
@@ -213,13 +222,16 @@ def check_sections(table: Table) -> dict[str, np.ndarray]:
     Reads the sections of a language once and returns how many there are. Raises `ValueError` for a section without
     text or id, and an id that occurs twice.
     """
+    found = []
     for name, (ids, texts) in table.batches(["id", "text"]):
-        empty = ids.filter(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(texts, ""))), 0))
+        texts = pc.fill_null(texts, "")
+        empty = ids.filter(pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts)))
         if len(empty):
             raise ValueError(f"{name}: section {empty[0].as_py()!r} has no text")
         if ids.null_count:
             raise ValueError(f"{name}: a section has no id")
-    ids = section_ids(table)
+        found.append(ids)
+    ids = pa.concat_arrays(found)
     counts = pc.value_counts(ids)
     if len(counts) != len(ids):
         twice = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"].as_py()
@@ -227,34 +239,39 @@ def check_sections(table: Table) -> dict[str, np.ndarray]:
     return {"sections": np.array([len(ids)])}
 
 
-def row_numbers(ids: pa.Array, sections: pa.Array, where: str) -> np.ndarray:
-    """Finds the numbers of the rows with these ids. Raises `ValueError` for an id that no section has."""
-    rows = pc.index_in(ids, value_set=sections)
+def row_numbers(ids: list[pa.Array], sections: pa.Array, names: list[str]) -> np.ndarray:
+    """
+    Finds the numbers of the rows with these ids, in arrays from the files `names`. Raises `ValueError` for an id that no
+    section has.
+    """
+    rows = pc.index_in(pa.chunked_array(ids), value_set=sections)  # one table of the sections for all arrays
     if rows.null_count:
-        unknown = ids.filter(pc.is_null(rows))
-        raise ValueError(f"{where}: no section has the id {unknown[0].as_py()!r} ({len(unknown)} unknown ids in all)")
+        first = pc.index(pc.is_null(rows), True).as_py()
+        name = np.repeat(names, [len(some) for some in ids])[first]
+        unknown = pa.chunked_array(ids)[first].as_py()
+        raise ValueError(f"{name}: no section has the id {unknown!r} ({rows.null_count} unknown ids in all)")
     return rows.to_numpy()
 
 
-def index_pairs(table: Table, sections: dict[str, Table]) -> dict[str, np.ndarray]:
+def index_pairs(table: Table, tables: dict[str, Table]) -> dict[str, np.ndarray]:
     """
-    Finds the row numbers of the sections of aligned pairs. `sections` has the tables for `"source"` and `"target"`.
+    Finds the row numbers of the sections of aligned pairs. `tables` has those of the sections for `"source"` and `"target"`.
 
     Returns, for both, `{column}_rows` `(pairs,)`, `{column}_negatives` of all pairs `(negatives,)`, `{column}_offsets`
     `(pairs + 1,)`, where the negatives of each pair begin, and `{column}_pool`, the rows without repetition.
     """
     arrays = {}
-    for column, side in sections.items():
-        ids = section_ids(side)
-        rows, negatives, lengths = [], [], []
-        for name, (aligned, lists) in table.batches([f"{column}_id", f"{column}_negatives"]):
-            rows.append(row_numbers(aligned, ids, name))
-            negatives.append(row_numbers(lists.flatten(), ids, name))
+    for column, side in tables.items():
+        names, aligned, negatives, lengths = [], [], [], []
+        for name, (ids, lists) in table.batches([f"{column}_id", f"{column}_negatives"]):
+            names.append(name)
+            aligned.append(ids)
+            negatives.append(lists.flatten())
             lengths.append(pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False))
-        arrays[f"{column}_rows"] = np.concatenate(rows)
-        arrays[f"{column}_negatives"] = np.concatenate(negatives)
+        rows = row_numbers([*aligned, *negatives], section_ids(side), [*names, *names])
+        rows, arrays[f"{column}_negatives"] = np.split(rows, [sum(map(len, aligned))])
+        arrays[f"{column}_rows"], arrays[f"{column}_pool"] = rows, np.flatnonzero(np.bincount(rows)).astype(rows.dtype)
         arrays[f"{column}_offsets"] = np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
-        arrays[f"{column}_pool"] = np.unique(arrays[f"{column}_rows"])
     return arrays
 
 
@@ -403,6 +420,7 @@ class Example:
     teacher_scores: list[float] | None = None  # one for each document
     grades: list[int] | None = None  # relevance of each document
     first_stage_scores: list[float] | None = None  # one for each document
+    id: str = ""  # ids of query and document, for messages
 
 
 class PretrainingDataset:
@@ -461,7 +479,7 @@ class PretrainingDataset:
             )
             for name in names
         }
-        pa.default_memory_pool().release_unused()  # what the first reading of the Parquet files took
+        release_memory()  # what the first reading of the Parquet files took
         for name, aligned in self.pairs.items():
             if name in pairs.get("rr", ()) and min(map(len, aligned.pools)) <= num_negatives:
                 raise ValueError(
@@ -492,10 +510,10 @@ class PretrainingDataset:
         side = rng.randrange(2) if key.query_side is None else key.query_side
         query_row, document_row = pairs.rows[side][index], pairs.rows[1 - side][index]
         documents = pairs.sections[1 - side]
-        section = pairs.sections[side][int(query_row)]["text"]
-        sentences = split_sentences(section, pairs.languages[side])
+        section, aligned = pairs.sections[side][int(query_row)], documents[int(document_row)]
+        sentences = split_sentences(section["text"], pairs.languages[side])
         sentence = rng.choice(sentences)
-        document = documents[int(document_row)]["text"]
+        document = aligned["text"]
         if pairs.languages[0] == pairs.languages[1] and query_row == document_row:
             document = without_sentence(sentences, sentence) or document
         texts, scores = [document], None
@@ -510,7 +528,9 @@ class PretrainingDataset:
             texts += [documents[int(row)]["text"] for row in negatives]
         query = as_query(sentence)
         direction = f"{pairs.languages[side]}-{pairs.languages[1 - side]}"
-        return Example(key.task, direction, query, texts, seed, len(sentence.split()) > MAX_QUERY_WORDS, scores)
+        cut = len(sentence.split()) > MAX_QUERY_WORDS
+        ids = f"{section['id']} {aligned['id']}"
+        return Example(key.task, direction, query, texts, seed, cut, scores, id=ids)
 
 
 def as_query(sentence: str) -> str:

@@ -159,8 +159,8 @@ class TrainingWindows:
 
     It is both data set and collator. As a data set, `windows[ExampleKey(...)]` is a [`Window`]. As a collator, it
     turns a list of windows into a batch: the model's inputs, each of shape `(windows, longest window)`,
-    `start_positions` and `end_positions`, each of shape `(windows,)`, `task` (`"qa"`) and `pairs` (`"train"` for each
-    window).
+    `start_positions` and `end_positions`, each of shape `(windows,)`, `task` (`"qa"`), `pairs` (`"train"` for each
+    window) and `ids` (of the questions).
 
     Args:
         questions (`list[Question]`).
@@ -207,7 +207,8 @@ class TrainingWindows:
                 places.append([self.encoder.no_answer_place(window)] * 2)
         start, end = torch.tensor(places).unbind(1)
         batch |= {"start_positions": start, "end_positions": end}
-        return batch | {"task": "qa", "pairs": ["train"] * len(windows)}
+        ids = [self.questions[window.question].id for window in windows]
+        return batch | {"task": "qa", "pairs": ["train"] * len(windows), "ids": ids}
 
 
 __all__ = ["TrainingWindows", "Window", "WindowEncoder", "check_offsets"]

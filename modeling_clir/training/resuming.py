@@ -4,6 +4,7 @@ it was cut off, and does nothing if it is finished. Another command is refused.
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,16 +13,19 @@ from transformers.utils import logging
 
 from ..data.collections import Collection
 from ..data.files import new_file
+from ..stopping import signals
 from .checkpoints import PARTIAL, damage, list_checkpoints, read_state
 from .trainer import XLRetrievalTrainingArguments
 
 
 logger = logging.get_logger(__name__)
 
-# Training arguments that change no result. All others are compared, those of later versions of Transformers too.
+# Training arguments that change no result, not even its rounding. All others are compared, those of later versions of
+# Transformers too.
 WITHOUT_EFFECT = {
     # task and folder
-    "output_dir", "do_train", "do_eval", "do_predict", "resume_from_checkpoint",
+    "output_dir", "do_train", "do_eval", "do_predict", "resume_from_checkpoint", "allow_other_world_size",
+    "max_bad_batches",
     # logs
     "logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter", "log_on_each_node",
     "log_level", "log_level_replica", "disable_tqdm", "report_to", "run_name", "project", "trackio_space_id",
@@ -32,18 +36,27 @@ WITHOUT_EFFECT = {
     "prediction_loss_only", "save_strategy", "save_steps", "save_total_limit", "save_only_model", "save_on_each_node",
     "enable_jit_checkpoint",
     # the Hub
-    "push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "hub_strategy", "hub_always_push", "hub_revision",
+    "license", "push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "hub_strategy", "hub_always_push", "hub_revision",
     # loading data: a batch follows from seed, epoch and index
     "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor",
-    "dataloader_multiprocessing_context", "dataloader_in_order", "accelerator_config", "remove_unused_columns",
+    "dataloader_multiprocessing_context", "dataloader_in_order", "remove_unused_columns",
     # memory, and communication of processes; the number of processes is compared
     "gradient_checkpointing", "gradient_checkpointing_kwargs", "activation_checkpointing",
-    "activation_checkpointing_kwargs", "torch_empty_cache_steps", "ddp_backend", "ddp_timeout", "ddp_bucket_cap_mb",
-    "ddp_broadcast_buffers", "ddp_find_unused_parameters", "ddp_static_graph", "local_rank",
+    "activation_checkpointing_kwargs", "torch_empty_cache_steps", "ddp_timeout", "ddp_broadcast_buffers",
+    "ddp_find_unused_parameters", "ddp_static_graph", "local_rank",
 }  # fmt: skip
 
+# Of these, what has an effect on a pretraining in which evaluations choose the learning rate or the model.
+ON_THE_WAY = {"eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "save_strategy", "save_steps"}
+
 # A pretraining that is resumed may become longer.
-LENGTH = ("max_steps", "num_train_epochs")
+LENGTH = {"max_steps", "num_train_epochs"}
+
+# The batch of a step. With --allow_other_world_size a training goes on with another one.
+BATCH = {"num_processes", "per_device_train_batch_size", "gradient_accumulation_steps", "max_tokens_per_batch"}
+
+# How accelerate hands its own options to a program; the precision is an attribute of the training arguments.
+LAUNCHER = ("ACCELERATE_DYNAMO_", "ACCELERATE_USE_FSDP", "FSDP_")
 
 # Files that another command must not overwrite: a checkpoint, a finished fold or training, measures.
 BEGUN = (
@@ -51,7 +64,7 @@ BEGUN = (
     "metrics.json",
     "trainer_state.json",
     "eval_results.json",
-    *(f"{fold}/{name}" for fold in ("fold-*", "transfer") for name in ("checkpoint-*", "result.json")),
+    *(f"{fold}/{name}" for fold in ("fold-*", "transfer", "final") for name in ("checkpoint-*", "result.json")),
 )
 
 
@@ -66,7 +79,7 @@ def check_output(
         runner (`str`): file name of the runner. A runner with `--do_train` and without are two commands.
         options (`dict`): the runner's own options, as JSON values.
         args (`XLRetrievalTrainingArguments`): training arguments. With `--do_train` all but `WITHOUT_EFFECT` are
-            compared, and the number of processes. Otherwise only the seed is compared.
+            compared, the number of processes, and what `accelerate launch` sets. Otherwise only the seed is compared.
         collections (`list[Collection]`, *optional*): collections with folds.
 
     Returns:
@@ -74,23 +87,30 @@ def check_output(
         the results, and `{collection}.folds.json`.
 
     Raises `ValueError` if `output` holds results of another command; it names each setting that differs, with both
-    values. Settings that an older `settings.json` lacks are not compared (logged).
+    values. Settings that an older `settings.json` lacks are not compared (logged). With `--allow_other_world_size` the
+    number of processes and the batch may differ (logged). A pretraining that goes on from a checkpoint of another
+    folder may have other settings (logged), but another number of processes or batch only with that option.
     """
-    used = {"seed": args.seed}
-    if args.do_train:
-        used = {name: value for name, value in args.to_dict().items() if name not in WITHOUT_EFFECT}
-        used["num_processes"] = args.world_size
+    resumed = args.resume_from_checkpoint if runner == "run_pretraining.py" else None
+    used = training_settings(args, runner) if args.do_train else {"seed": args.seed}
     settings = {"command": f"{runner} {'--do_train' if args.do_train else 'without training'}"}
     settings = json.loads(json.dumps(settings | options | used))
     folds = {f"{collection.name}.folds.json": collection.folds for collection in collections}
-    if any(path for pattern in BEGUN for path in output.glob(pattern)):
-        compare_settings(
-            output, settings, LENGTH if runner == "run_pretraining.py" and args.resume_from_checkpoint else ()
-        )
+    batch = names_of_batch(settings["command"])
+    may_differ = batch if args.allow_other_world_size else set()
+    if has_begun(output):
+        compare_settings(output, settings, may_differ | (LENGTH if resumed else set()))
         for name, content in folds.items():
             if (output / name).is_file() and read_json(output / name) != content:
                 raise ValueError(f"{output} holds results of other folds, {name}: pass another --output_dir")
+    elif resumed and resumed.lower() != "true" and (Path(resumed).parent / "settings.json").is_file():
+        compare_settings(Path(resumed).parent, settings, may_differ | (settings.keys() - batch))
     return folds | {"settings.json": settings}
+
+
+def has_begun(output: Path) -> bool:
+    """Tells whether an output folder holds a checkpoint or results."""
+    return any(path for pattern in BEGUN for path in output.glob(pattern))
 
 
 def claim_output(output: Path, files: dict[str, dict | list], args: XLRetrievalTrainingArguments):
@@ -102,7 +122,22 @@ def claim_output(output: Path, files: dict[str, dict | list], args: XLRetrievalT
                     json.dump(content, file, indent=1)
 
 
-def compare_settings(output: Path, settings: dict, may_differ: tuple[str, ...] = ()):
+def training_settings(args: XLRetrievalTrainingArguments, runner: str) -> dict:
+    without_effect = WITHOUT_EFFECT
+    chooses = args.load_best_model_at_end or args.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy")
+    if runner == "run_pretraining.py" and chooses:
+        without_effect = WITHOUT_EFFECT - ON_THE_WAY
+    used = {name: value for name, value in args.to_dict().items() if name not in without_effect}
+    switched_off = ("", "no", "false", "default")
+    launched = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(LAUNCHER) and value.lower() not in switched_off
+    }
+    return used | {"num_processes": args.world_size, "mixed_precision": args.mixed_precision, "launcher": launched}
+
+
+def compare_settings(output: Path, settings: dict, may_differ: set[str]):
     """Raises `ValueError` if the run in `output` has other settings; only logs a difference in `may_differ`."""
     command = settings["command"]
     if (output / "settings.json").is_file():
@@ -115,17 +150,35 @@ def compare_settings(output: Path, settings: dict, may_differ: tuple[str, ...] =
         raise ValueError(f"{output} holds results of {found['command']}: pass another --output_dir for {command}")
     if unknown := [name for name in settings if name not in found]:
         logger.warning(f"{output}/settings.json lacks {', '.join(unknown)} (an older version): not compared")
-    if differing := [name for name in settings if found.get(name, settings[name]) != settings[name]]:
-        listed = ", ".join(f"--{name} {found[name]} (now {settings[name]})" for name in differing)
-        if set(differing) <= set(may_differ):
-            logger.warning(
-                f"{output} was trained with {listed}: goes on to the new end. A learning rate that falls towards the "
-                "end has so far fallen towards the old end"
-            )
-            return
-        raise ValueError(
-            f"{output} holds results of {listed}: pass the same options to go on, or another --output_dir"
-        )
+    differing = [name for name in settings if found.get(name, settings[name]) != settings[name]]
+    if not differing:
+        return
+    listed = ", ".join(f"--{name} {found[name]} (now {settings[name]})" for name in differing)
+    batch = names_of_batch(command)
+    if batch & {*differing}:
+        listed += f"; a step had {batch_of_step(settings | found)}, now {batch_of_step(settings)}"
+    if refused := {*differing} - may_differ:
+        other = "--allow_other_world_size" if refused <= batch else "another --output_dir"
+        raise ValueError(f"{output} holds results of {listed}: pass the same options to go on, or {other}")
+    notes = ""
+    if LENGTH & {*differing}:
+        notes += ". A learning rate that falls towards the end has so far fallen towards the old end"
+    if batch & {*differing}:
+        notes += ". Steps and epochs are counted on, so the result is not that of an uninterrupted run"
+    logger.warning(f"{output} was trained with {listed}: goes on with the new options{notes}")
+
+
+def names_of_batch(command: str) -> set[str]:
+    if "--do_train" not in command:
+        return set()
+    return BATCH - {"max_tokens_per_batch"} if command.startswith("run_clir.py") else BATCH  # there it is of ranking
+
+
+def batch_of_step(settings: dict) -> str:
+    batches = settings["num_processes"] * settings["gradient_accumulation_steps"]
+    tokens = {name: settings.get(name) for name in names_of_batch(settings["command"])}.get("max_tokens_per_batch")
+    size, unit = (settings["per_device_train_batch_size"], "examples") if tokens is None else (tokens, "tokens")
+    return f"{batches} batches of {size} {unit}"
 
 
 def is_pretraining(output: Path) -> bool:
@@ -165,7 +218,8 @@ def last_complete_checkpoint(folder: Path, args: XLRetrievalTrainingArguments) -
 def checkpoint_to_resume(args: XLRetrievalTrainingArguments) -> Path | None:
     """
     Returns the checkpoint that `--resume_from_checkpoint` names, or the output folder itself if its training is
-    finished. `true` names the last complete checkpoint in the output folder; without one the training starts anew
+    finished. If it names a checkpoint of another folder, the last complete one in the output folder comes first, so
+    that the same command goes on. `true` names the last complete checkpoint in the output folder; without one the training starts anew
     (logged), so that a job has one command however often it is started. Raises `ValueError` for a folder that is no
     complete checkpoint. Raises it too if the option is missing and the output folder has checkpoints.
     """
@@ -184,6 +238,9 @@ def checkpoint_to_resume(args: XLRetrievalTrainingArguments) -> Path | None:
             raise ValueError(f"--resume_from_checkpoint: there is no folder {wanted}")
         if (reason := damage(Path(wanted))) is not None:
             raise ValueError(f"--resume_from_checkpoint: {wanted} is damaged: {reason}")
+        if Path(wanted).parent.resolve() != output.resolve() and (own := last_complete_checkpoint(output, args)):
+            logger.warning(f"goes on from {own}, not from {wanted}, from which {output} began")
+            return own
         return Path(wanted)
     if (checkpoint := last_complete_checkpoint(output, args)) is None:
         logger.warning(f"{output} holds no complete checkpoint: the training starts from the beginning")
@@ -199,8 +256,12 @@ def train_to_the_end(trainer: Trainer, checkpoint: Path | None) -> TrainerState:
     if state is not None and is_at_end(state, trainer.args):
         trainer._load_from_checkpoint(str(checkpoint))
         trainer.state = state
+        if trainer.args.load_best_model_at_end and state.best_model_checkpoint:
+            trainer._load_best_model()
     else:
+        signals.training = True
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        signals.training = False
         trainer.accelerator.wait_for_everyone()
     return trainer.state
 
@@ -214,6 +275,7 @@ __all__ = [
     "check_output",
     "checkpoint_to_resume",
     "claim_output",
+    "has_begun",
     "is_finished",
     "last_complete_checkpoint",
     "remove_checkpoints",

@@ -3,29 +3,35 @@
 import os
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
+from ..stopping import leave_signals_to_parent
 from .checkpoints import remove_old, write_together
+from .lora import add_lora, load_adapter, merged, save_adapter
 from .samplers import TaskBatchSampler, TokenBudgetSampler
+from .step_check import StepCheck
 from .training_arguments import XLRetrievalTrainingArguments
 
 
 SPEED = ("tokens", "batches", "waited", "seconds")
 
 
-def tokenize_alone(worker: int):
+def start_worker(worker: int):
     """
-    Makes a worker process of a data loader tokenize in its one thread. With `TOKENIZERS_PARALLELISM=true` it would
-    wait for ever for the threads of the main process, which a fork does not copy.
+    Makes a worker process of a data loader tokenize in its one thread, and ignore signals. With
+    `TOKENIZERS_PARALLELISM=true` it would wait for ever for the threads of the main process, which a fork does not
+    copy.
     """
+    leave_signals_to_parent()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
@@ -60,6 +66,7 @@ class BatchFacts:
     Attributes:
         task (`str`): `"qlm"`, `"rr"` or `"qa"`.
         pairs (`list[str]`): language pair of each example.
+        ids (`list[str]`, *optional*): what a message calls each example.
         group_size (`int`, defaults to 1): documents of an example.
         queries_cut, documents_cut (`int`, default to 0): number of texts that were cut.
         rows (`int`, defaults to 0): documents read.
@@ -70,6 +77,7 @@ class BatchFacts:
 
     task: str
     pairs: list[str]
+    ids: list[str] = field(default_factory=list)
     group_size: int = 1
     queries_cut: int = 0
     documents_cut: int = 0
@@ -97,6 +105,7 @@ class XLRetrievalTrainer(Trainer, ABC):
       lower it
     - `tokens_per_second`: sum over all processes; padding, evaluation and saving excluded
     - `tokens_per_batch`: mean; padding excluded
+    - `bad_batches`: optimizer steps so far that were left out, see [`StepCheck`]
 
     Args:
         weights (`dict[str, float]`): task to the factor of its loss.
@@ -110,6 +119,8 @@ class XLRetrievalTrainer(Trainer, ABC):
     counts = {"queries_cut": "queries_cut", "documents_cut": "documents_cut", "rows": "documents_read"}
 
     def __init__(self, *args, weights: dict[str, float], max_tokens_per_batch: int | None = None, **kwargs):
+        if kwargs["args"].lora_rank is not None:
+            add_lora(kwargs["model"], kwargs["args"].lora_rank, kwargs["args"].seed)
         super().__init__(*args, **kwargs)
         self.weights, self.max_tokens_per_batch = weights, max_tokens_per_batch
         if self.args.n_gpu > 1:
@@ -118,6 +129,18 @@ class XLRetrievalTrainer(Trainer, ABC):
         self.totals = {name: torch.zeros((), device=self.args.device) for name in names}
         self.timer = StepTimer(self.totals)
         self.add_callback(self.timer)
+        self.step_check = StepCheck(self)
+        self.add_callback(self.step_check)
+        if self.args.neftune_noise_alpha is not None:
+            self.neftune_noise_alpha = None  # `Trainer`'s hook knows no unpadded layout
+            self.model.get_input_embeddings().register_forward_hook(self.add_noise)
+
+    def add_noise(self, module, args, output: torch.Tensor) -> torch.Tensor:
+        """Adds NEFTune's noise to the word embeddings, of shape `(..., hidden_size)` (Jain et al. 2023)."""
+        if not module.training:
+            return output
+        bound = self.args.neftune_noise_alpha / (self.padded_length * output.shape[-1]) ** 0.5
+        return output + torch.empty_like(output).uniform_(-bound, bound)
 
     def example_lengths(self) -> dict[tuple[str, str], np.ndarray]:
         """Returns the tokens of each training example of each (task, pair), for batches by tokens."""
@@ -150,7 +173,8 @@ class XLRetrievalTrainer(Trainer, ABC):
             batch_sampler=batches,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
-            worker_init_fn=tokenize_alone,
+            worker_init_fn=start_worker,
+            generator=torch.Generator(),  # by default a loader draws from the one of dropout
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
             prefetch_factor=self.args.dataloader_prefetch_factor,
             persistent_workers=persistent_workers,
@@ -172,9 +196,12 @@ class XLRetrievalTrainer(Trainer, ABC):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = dict(inputs)
         facts = BatchFacts.take(inputs)
+        self.padded_length = inputs["input_ids"].shape[1]
         loss, outputs, items = self.task_loss(model, inputs, facts)
-        self.totals[facts.task] += loss.detach()
-        self.totals[f"{facts.task}_n"] += 1
+        found = loss.detach()
+        self.step_check.losses.append((found, f"{facts.task} {', '.join(map(' '.join, zip(facts.pairs, facts.ids)))}"))
+        self.totals[facts.task] += found.nan_to_num(0, 0, 0)
+        self.totals[f"{facts.task}_n"] += found.isfinite()
         for name in self.counts:
             self.totals[name] += getattr(facts, name)
         if num_items_in_batch is not None:
@@ -183,6 +210,10 @@ class XLRetrievalTrainer(Trainer, ABC):
             loss = loss * items / num_items_in_batch * self.args.world_size
         loss = loss * self.weights[facts.task]
         return (loss, outputs) if return_outputs else loss
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        self.step_check.gradient_norm = float(super()._get_grad_norm(model, grad_norm))
+        return self.step_check.gradient_norm
 
     def log(self, logs, start_time=None):
         if "loss" in logs:
@@ -216,6 +247,34 @@ class XLRetrievalTrainer(Trainer, ABC):
             self._push_from_checkpoint(str(folder))
         if self.args.should_save:
             remove_old(output, self.args.save_total_limit, {folder, best} if best.is_dir() else {folder})
+
+    def _save(self, output_dir=None, state_dict=None):
+        kind = type(self.model)
+        if issubclass(kind, FSDPModule):  # made by torch; the model's own class is the one whose code is copied
+            self.model.__class__ = next(base for base in kind.__bases__ if issubclass(base, PreTrainedModel))
+        with merged(self.model):
+            super()._save(output_dir, state_dict)
+        self.model.__class__ = kind
+        self.save_adapter(Path(output_dir or self.args.output_dir))
+
+    def save_adapter(self, folder: Path):
+        """Saves the adapters of LoRA beside a saved model: for `--lora_save adapter`, and in a checkpoint."""
+        args = self.args
+        wanted = args.lora_save == "adapter" or folder.name.startswith("checkpoint-")
+        if args.lora_rank is not None and args.should_save and wanted:
+            save_adapter(self.model, folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        if self.args.lora_rank is None:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_adapter(self.model, Path(resume_from_checkpoint))
+
+    def _load_best_model(self):
+        if self.args.lora_rank is None:
+            super()._load_best_model()
+        else:
+            load_adapter(self.model, Path(self.state.best_model_checkpoint))
 
     def save_state_in(self, folder: Path):
         """Saves the state of the training, with that of the callbacks."""

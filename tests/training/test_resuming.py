@@ -1,6 +1,7 @@
 """Output folders: the command they belong to, the settings that are compared, and the checkpoint to resume."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import fields
 
 import pytest
@@ -52,7 +53,8 @@ def test_another_command_does_not_go_on(tmp_path):
 
 CHANGED = {"adam_beta1": 0.8, "adam_beta2": 0.9, "adam_epsilon": 1e-6, "optim_args": "eps=1e-3", "rr_weight": 2.0}
 CHANGED |= {"qlm_weight": 0.5, "lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-6}}
-CHANGED |= {"data_seed": 3, "neftune_noise_alpha": 5.0, "label_smoothing_factor": 0.1, "full_determinism": True}
+CHANGED |= {"neftune_noise_alpha": 5.0, "full_determinism": True}
+CHANGED |= {"ddp_bucket_cap_mb": 3, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
 
 
 @pytest.mark.parametrize("name", [*CHANGED, "num_processes"])
@@ -67,6 +69,78 @@ def test_every_setting_that_changes_a_result_is_compared(name, tmp_path, monkeyp
     with pytest.raises(ValueError, match=f"holds results of --{name} {found[name]} ") as error:
         claim(tmp_path, **changed)
     assert f"(now {CHANGED.get(name, 2)})" in str(error.value) and str(error.value).count("(now ") == 1
+
+
+def test_all_settings_that_differ_are_named(tmp_path):
+    claim(tmp_path, options={"num_negatives": 2, "max_length": 100})
+    (tmp_path / "checkpoint-3").mkdir()
+    with pytest.raises(ValueError) as error:
+        claim(tmp_path, options={"num_negatives": 1, "max_length": 90}, **CHANGED)
+    assert all(f"--{name} " in str(error.value) for name in (*CHANGED, "num_negatives", "max_length"))
+
+
+def test_what_the_launcher_sets_is_compared(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")  # as by python alone
+    claim(tmp_path)
+    monkeypatch.delenv("ACCELERATE_DYNAMO_BACKEND")
+    (tmp_path / "checkpoint-3").mkdir()
+    claim(tmp_path)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    with pytest.raises(
+        ValueError, match=r"--mixed_precision no \(now bf16\), --launcher {} \(now {'FSDP_VERSION': '2'}"
+    ):
+        claim(tmp_path)
+
+
+def test_evaluations_that_choose_are_compared(tmp_path):
+    chosen = {"load_best_model_at_end": True, "metric_for_best_model": "rr_mrr", "eval_strategy": "steps"}
+    for name, options in {"plain": {"eval_strategy": "steps"}, "best": chosen}.items():
+        runs = [options | {"save_strategy": "steps", "save_steps": 20, "eval_steps": steps} for steps in (10, 20)]
+        claim(tmp_path / name, "run_pretraining.py", **runs[0])
+        (tmp_path / name / "checkpoint-20").mkdir()
+        if name == "plain":
+            claim(tmp_path / name, "run_pretraining.py", **runs[1])
+            continue
+        with pytest.raises(ValueError, match=r"holds results of --eval_steps 10 \(now 20\)"):
+            claim(tmp_path / name, "run_pretraining.py", **runs[1])
+
+
+@pytest.mark.parametrize("runner", ["run_pretraining.py", "run_clir.py", "run_mlqa.py"])
+def test_another_batch_goes_on_only_if_allowed(runner, tmp_path, monkeypatch, caplog):
+    claim(tmp_path, runner)
+    (tmp_path / "checkpoint-3").mkdir()
+    monkeypatch.setattr(XLRetrievalTrainingArguments, "world_size", 4)
+    monkeypatch.setattr(XLRetrievalTrainingArguments, "main_process_first", lambda self: nullcontext())
+    numbers = r"--num_processes 1 \(now 4\); a step had 1 batches of 4 examples, now 4 batches of 4 examples"
+    with pytest.raises(ValueError, match=f"{numbers}: pass the same options to go on, or --allow_other_world_size"):
+        claim(tmp_path, runner)
+    with pytest.raises(ValueError, match=r"--seed 42 \(now 1\), --num_processes .* or another --output_dir"):
+        claim(tmp_path, runner, allow_other_world_size=True, seed=1)
+    assert not caplog.text
+    claim(tmp_path, runner, allow_other_world_size=True, gradient_accumulation_steps=2)
+    assert "a step had 1 batches of 4 examples, now 8 batches of 4 examples: goes on" in caplog.text
+    assert "not that of an uninterrupted run" in caplog.text
+    caplog.clear()
+    claim(tmp_path, runner, gradient_accumulation_steps=2)  # from now on its own
+    assert not caplog.text
+
+
+def test_the_batch_of_a_checkpoint_of_another_folder(tmp_path, caplog):
+    claim(tmp_path / "first", "run_pretraining.py", options={"max_tokens_per_batch": 100})
+    resumed = {"resume_from_checkpoint": str(checkpoint(tmp_path / "first/checkpoint-2"))}
+    second = tmp_path / "second"
+    with pytest.raises(ValueError, match=r"1 batches of 100 tokens, now 1 batches of 200 tokens: .* or --allow_other"):
+        claim(second, "run_pretraining.py", options={"max_tokens_per_batch": 200}, **resumed)
+    claim(second, "run_pretraining.py", options={"max_tokens_per_batch": 100}, rr_weight=2.0, **resumed)
+    assert "was trained with --rr_weight 1.0 (now 2.0): goes on with the new options" in caplog.text
+    options = resumed | {"allow_other_world_size": True}
+    claim(second, "run_pretraining.py", options={"max_tokens_per_batch": 200}, **options)
+    assert "1 batches of 200 tokens" in caplog.text
+    args = arguments(second, max_steps=4, **resumed)
+    assert checkpoint_to_resume(args) == tmp_path / "first/checkpoint-2"
+    own = checkpoint(second / "checkpoint-3", step=3)
+    assert checkpoint_to_resume(args) == own  # a job that is started again has the same command
 
 
 def test_arguments_without_effect_are_arguments():

@@ -12,8 +12,9 @@ import pytest
 
 pytest.importorskip("datatrove")
 
-from modeling_clir.wikipedia import engine, pipeline
-from modeling_clir.wikipedia.pipeline import Settings, build, list_input
+from modeling_clir.wikipedia import engine, pipeline, work
+from modeling_clir.wikipedia.pipeline import build, list_input
+from modeling_clir.wikipedia.work import SPLITS, Settings
 
 from ..helpers import write
 from .wikis import LANGUAGES, write_wikis
@@ -59,7 +60,7 @@ def rows(folder: Path, table: str) -> list[dict]:
 
 @pytest.mark.parametrize("pair", ["en-de", "en-fr", "de-fr"])
 def test_sections_with_the_same_number_match(corpus, pair):
-    pairs = [row for split in pipeline.SPLITS for row in rows(corpus, f"pairs/{pair}/{split}")]
+    pairs = [row for split in SPLITS for row in rows(corpus, f"pairs/{pair}/{split}")]
     topics = TOPICS * 2 // 3 if "fr" in pair else TOPICS
     assert len(pairs) > 0.9 * 5 * topics
     assert all(row["source_id"].split(":")[1] == row["target_id"].split(":")[1] for row in pairs)
@@ -82,7 +83,7 @@ def test_ids_name_the_rows_of_their_language_once(corpus):
 
 def test_topics_are_held_out_in_all_languages_with_their_negatives(corpus):
     topics = {}
-    for split in pipeline.SPLITS:
+    for split in SPLITS:
         names = [n for p in corpus.glob(f"pairs/*/{split}") for n in rows(corpus, str(p.relative_to(corpus)))]
         ids = {i for r in names for i in (r["source_id"], *r["source_negatives"], *r["target_negatives"])}
         topics[split] = {i.split(":")[1].split("#")[0] for i in ids}
@@ -178,7 +179,7 @@ def test_full_disk_names_the_folder_and_leaves_nothing_half(dumps, corpus, tmp_p
 
     with monkeypatch.context() as patch:
         patch.setattr(
-            pipeline.Shards if stage == "read" else pipeline, "flush" if stage == "read" else "write_pairs", full
+            work.Shards if stage == "read" else pipeline, "flush" if stage == "read" else "write_pairs", full
         )
         with pytest.raises(ValueError, match=rf"corpus\.work/{stage}/00000: no space left on device"):
             build_here(dumps, tmp_path / "corpus")
@@ -237,7 +238,7 @@ def test_a_table_of_topics_gives_the_pairs_of_wikidata_ids(dumps, corpus, tmp_pa
 def test_an_encoder_helps_to_align(dumps, tiny_bert, tmp_path):
     """A random one: it says little, and the other features still find the known pairs."""
     built = build_here(dumps, tmp_path / "corpus", encoder=str(tiny_bert))
-    pairs = [row for split in pipeline.SPLITS for row in rows(built, f"pairs/en-de/{split}")]
+    pairs = [row for split in SPLITS for row in rows(built, f"pairs/en-de/{split}")]
     right = [row["source_id"].split(":")[1] == row["target_id"].split(":")[1] for row in pairs]
     assert len(pairs) > 0.8 * 5 * TOPICS and sum(right) > 0.9 * len(pairs)
 
@@ -245,6 +246,6 @@ def test_an_encoder_helps_to_align(dumps, tiny_bert, tmp_path):
 def test_settings_are_kept_as_json(dumps, tmp_path):
     settings = settings_of(dumps, tmp_path / "corpus")
     settings.work.mkdir()
-    pipeline.keep_settings(settings)
+    work.keep_settings(settings)
     assert json.loads((settings.work / "settings.json").read_text(encoding="utf-8"))["languages"] == list(LANGUAGES)
-    pipeline.keep_settings(settings)
+    work.keep_settings(settings)

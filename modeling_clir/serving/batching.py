@@ -90,9 +90,7 @@ class Batcher:
         stopping (`bool`): refuse new requests.
     """
 
-    def __init__(
-        self, reranker: Reranker, max_queue: int = 4096, exact: bool = False, metrics: Metrics | None = None
-    ):
+    def __init__(self, reranker: Reranker, max_queue: int = 4096, exact: bool = False, metrics: Metrics | None = None):
         self.reranker, self.max_queue, self.exact = reranker, max_queue, exact
         self.metrics = metrics or Metrics()
         self.waiting, self.stopping, self.seconds_per_pair = 0, False, 0.0

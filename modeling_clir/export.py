@@ -6,12 +6,10 @@ opens without this package and without remote code. exported.py ranks with it.
 """
 
 import io
-import json
 import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from importlib import import_module
 from importlib.util import find_spec
 from logging import getLogger
 from pathlib import Path
@@ -36,6 +34,7 @@ from .quantization import KEPT
 
 
 TOLERANCE = 1e-4  # largest difference from torch's scores, times the largest score if that is above 1
+SCOPES = "pkg.torch.onnx.name_scopes"  # metadata of a node: the names of the modules that it comes from
 IN_ONE_FILE = 1.5 * 2**30  # bytes of weights; protobuf ends at 2 GiB
 SHAPES = [(2, 2), (1, 1), (3, 7), (1, 64), (2, 65), (5, 33), (2, 150), (1, 300)]  # that an export is tried with
 
@@ -95,8 +94,8 @@ def trace(model: PreTrainedModel, names: list[str], limit: int):
 
 
 def scope(node) -> str:
-    """The name of the layer that a node of a traced graph comes from."""
-    return " ".join(json.loads(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]").replace("'", '"')))
+    """The names of the modules that a node of a traced graph comes from."""
+    return node.metadata_props.get(SCOPES, "")
 
 
 def quantize(program):
@@ -125,9 +124,18 @@ def save(program, path: Path):
     import onnx_ir
 
     for node in program.graph.all_nodes():
-        node.metadata_props.clear()
+        for name in node.metadata_props.keys() - {SCOPES}:
+            del node.metadata_props[name]
     weights = sum(value.const_value.nbytes for value in program.graph.initializers.values() if value.const_value)
     onnx_ir.save(program, path, external_data=f"{path.name}.data" if weights > IN_ONE_FILE else None)
+
+
+def save_openvino(folder: Path):
+    """Writes the graph of an export for OpenVINO beside it."""
+    import openvino
+
+    model = openvino.Core().read_model(folder / ONNX)  # `convert_model` would send statistics of its use
+    openvino.save_model(model, folder / OPENVINO, compress_to_fp16=False)
 
 
 def largest_difference(model: PreTrainedModel, exported: ExportedModel, names: list[str], limit: int) -> float:
@@ -222,8 +230,7 @@ def export(source: str, output: Path, int8: bool = False, openvino: bool = False
             save(quantized, folder / ONNX)
             differences.append(check(model, folder, "onnx", names, limit, math.inf))
         if openvino:
-            ov = import_module("openvino")
-            ov.save_model(ov.convert_model(folder / ONNX), folder / OPENVINO, compress_to_fp16=False)
+            save_openvino(folder)
             differences.append(check(model, folder, "openvino", names, limit, math.inf if int8 else TOLERANCE))
         kind = ("int8 " if int8 else "") + ("ONNX and OpenVINO" if openvino else "ONNX")
         data, base = card_data(source, [], pipeline_tag="text-ranking", tags=["onnx", "cross-lingual", "reranker"])

@@ -34,7 +34,10 @@ def find_graph(source: str | Path, backend: str | None = None, **options) -> Pat
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     name = BACKENDS[backend][0]
     if (path := find(name)) is None:
-        raise ValueError(f"{source} has no {name}: export it with python -m modeling_clir.convert ... --to onnx")
+        option = " --openvino" if backend == "openvino" else ""
+        raise ValueError(
+            f"{source} has no {name}: export it with python -m modeling_clir.convert CHECKPOINT OUTPUT --to onnx{option}"
+        )
     return path
 
 
@@ -51,9 +54,7 @@ class ExportedModel(nn.Module):
 
     device = torch.device("cpu")
 
-    def __init__(
-        self, source: str | Path, backend: str = "onnx", config: PreTrainedConfig | None = None, **options
-    ):
+    def __init__(self, source: str | Path, backend: str = "onnx", config: PreTrainedConfig | None = None, **options):
         super().__init__()
         self.config, self.name_or_path = config, str(source)
         graph, threads = find_graph(source, backend, **options), torch.get_num_threads()

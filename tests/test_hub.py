@@ -39,6 +39,7 @@ CODE = (
     "configuration_bertlong.py",
     "layout_bertlong.py",
     "modeling_bertlong.py",
+    "varlen_bertlong.py",
 )
 PIPELINES = ("pipeline_bertlong.py", "spans_bertlong.py")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "wer", "entdeckte", "radium", "marie", "curie", "berlin", "."]

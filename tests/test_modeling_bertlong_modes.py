@@ -137,7 +137,7 @@ def exported_model():
     """A model and its `torch.export` with any number of rows and any length."""
     rows, length = torch.export.Dim("rows"), torch.export.Dim("length", max=320)
     model, inputs = build(BertLongModel, attention_window=[130, 6]), random_batch(8)
-    return model, torch.export.export(model, (), inputs, dynamic_shapes=dict.fromkeys(inputs, {0: rows, 1: length}))
+    return model, torch.export.export(model, (), inputs, dynamic_shapes={key: {0: rows, 1: length} for key in inputs})
 
 
 def test_exported_with_any_shape(exported_model):

@@ -6,9 +6,11 @@ import socket
 from pathlib import Path
 
 import torch
+from accelerate import DistributedType, PartialState
+from torch.distributed.fsdp import FSDPModule
 from transformers import BertConfig, BertTokenizerFast
 
-from modeling_clir import BertForXLRetrieval
+from modeling_clir import BertForXLRetrieval, BertLongForXLRetrieval
 from modeling_clir.convert import bert_to_bertlong
 from modeling_clir.data.collators import PretrainingCollator
 from modeling_clir.data.collections import assign_folds
@@ -29,10 +31,19 @@ CASES = {
     "tokens": {"max_tokens_per_batch": 320},
     "ranking": {},
 }
+ADAM = {"optim": "adamw_torch", "learning_rate": 1e-2, "save_strategy": "steps", "save_steps": 2}
+MORE = {"adam": ADAM, "resumed": ADAM}
 BATCH = 8
 
 
-def pretrain(tokenizer, corpus: Path, folder: Path, max_tokens_per_batch: int | None = None, **options):
+def pretrain(
+    tokenizer,
+    corpus: Path,
+    folder: Path,
+    max_tokens_per_batch: int | None = None,
+    resume_from_checkpoint=None,
+    **options,
+):
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
     no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -40,20 +51,22 @@ def pretrain(tokenizer, corpus: Path, folder: Path, max_tokens_per_batch: int | 
     dataset = PretrainingDataset(str(corpus), {"qlm": ["en-de"], "rr": ["en-de"]}, num_negatives=2)
     trainer = PretrainingTrainer(
         model=bert_to_bertlong(BertForXLRetrieval(config), 64, 4),
-        args=arguments(folder, num_train_epochs=1, optim="sgd", learning_rate=0.1, save_strategy="no", **options),
+        args=arguments(
+            folder, **({"num_train_epochs": 1, "optim": "sgd", "learning_rate": 0.1, "save_strategy": "no"} | options)
+        ),
         train_dataset=dataset,
         eval_dataset=dataset,
         processing_class=tokenizer,
         data_collator=PretrainingCollator(PairEncoder(tokenizer, 20, 6)),
         max_tokens_per_batch=max_tokens_per_batch,
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint)
     return trainer
 
 
 def run_case(name: str, tokenizer, corpus: Path, folder: Path) -> dict:
     """Returns the `weights`, one vector, and the `measures`."""
-    processes, options = int(os.environ.get("WORLD_SIZE", 1)), dict(CASES[name])
+    processes, options = int(os.environ.get("WORLD_SIZE", 1)), dict((CASES | MORE)[name])
     parts = processes * options.get("gradient_accumulation_steps", 1)
     options["per_device_train_batch_size"] = BATCH // parts
     if name == "ranking":
@@ -70,8 +83,16 @@ def run_case(name: str, tokenizer, corpus: Path, folder: Path) -> dict:
         if "max_tokens_per_batch" in options:
             options["max_tokens_per_batch"] //= processes
         trainer = pretrain(tokenizer, corpus, folder, **options)
+        if name == "resumed":
+            trainer = pretrain(
+                tokenizer, corpus, folder, resume_from_checkpoint=str(folder / "checkpoint-2"), **options
+            )
         model = trainer.model
         measures = {name: value for name, value in trainer.evaluate().items() if "qlm" in name or "rr" in name}
+    if isinstance(model, FSDPModule):
+        trainer.save_model()
+        trainer.accelerator.wait_for_everyone()
+        model = BertLongForXLRetrieval.from_pretrained(folder)
     weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
     return {"weights": weights, "measures": measures}
 
@@ -84,8 +105,21 @@ def main(words: str, corpus: str, output: str, names: list[str] = tuple(CASES)):
         torch.save(found, Path(output) / "found.pt")
 
 
+def let_cpus_shard():
+    """Makes accelerate shard on CPUs: it does so on GPUs only, but torch can."""
+    init = PartialState.__init__
+
+    def init_as_gpus(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        self.distributed_type = DistributedType.MULTI_GPU
+
+    PartialState.__init__ = init_as_gpus
+
+
 def main_of_process(environment: dict[str, str], errors: Path, *arguments):
     os.environ.update(environment)
+    if "ACCELERATE_USE_FSDP" in environment:
+        let_cpus_shard()
     with errors.open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 2)
         main(*arguments)

@@ -54,9 +54,7 @@ class ExportedModel(nn.Module):
 
     device = torch.device("cpu")
 
-    def __init__(
-        self, source: str | Path, backend: str = "onnx", config: PreTrainedConfig | None = None, **options
-    ):
+    def __init__(self, source: str | Path, backend: str = "onnx", config: PreTrainedConfig | None = None, **options):
         super().__init__()
         self.config, self.name_or_path = config, str(source)
         graph, threads = find_graph(source, backend, **options), torch.get_num_threads()

@@ -15,8 +15,9 @@ import run_mlqa
 import run_pretraining
 from modeling_clir.data.collections import read_collection
 from modeling_clir.data.corpus_card import corpus_card
+from modeling_clir.model_card import write_question_answering_card
 from modeling_clir.push import push
-from modeling_clir.training.publishing import write_recipe
+from modeling_clir.training.publishing import RunFacts, read_energy, write_recipe
 from modeling_clir.training.training_arguments import XLRetrievalTrainingArguments
 
 from .conftest import REPOSITORY
@@ -194,8 +195,6 @@ def test_corpus(sample_corpus, at_hub, capsys, tmp_path, monkeypatch):
 
 
 def test_results_on_data_of_the_hub_have_the_hubs_form(tmp_path):
-    from modeling_clir.model_card import write_question_answering_card
-
     results = {"xquad": [{"context": "de", "question": "en", "F1": 61.234, "EM": 50.0, "questions": 9}]}
     write_question_answering_card(
         tmp_path, "model", None, [], results, {"xquad": "|"}, "", {}, "", 64, [],
@@ -233,6 +232,16 @@ def test_a_token_is_asked_for_before_training(
     assert "add --do_train and --final_model" in mistake(*clir)
     assert "no token" in mistake(*clir, "--final_model")
     assert not (tmp_path / "out").exists()
+
+
+def test_energy_is_on_the_card_if_codecarbon_has_measured_it(tmp_path):
+    assert read_energy(tmp_path) is None
+    write(tmp_path / "emissions.csv", "emissions,energy_consumed", "0.25,1.5", "0.25,0.5")
+    facts = RunFacts("run_mlqa.py", "seed: 3", "2 x A GPU", 3700, read_energy(tmp_path), {"torch": "2"}, "mit")
+    write_question_answering_card(tmp_path, "model", None, [], {}, {}, "", {}, "", 64, [], facts=facts)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.co2_eq_emissions == {"emissions": 500.0, "source": "codecarbon"}
+    assert "2 kWh, 0.5 kg CO2" in card.text and "- Time: 1 h 2 min" in card.text and "2 x A GPU" in card.text
 
 
 def test_a_recipe_has_what_differs_and_no_local_path(tmp_path):

@@ -28,7 +28,9 @@ class Metrics:
             "clir_batch_requests", "Requests that share a batch.", buckets=ROWS, registry=self.registry
         )
         self.model_seconds = Counter("clir_model_seconds", "Time that the model took.", registry=self.registry)
-        self.queue = Gauge("clir_queue_pairs", "Pairs that were accepted and are not answered.", registry=self.registry)
+        self.queue = Gauge(
+            "clir_queue_pairs", "Pairs that were accepted and are not answered.", registry=self.registry
+        )
 
     def text(self) -> bytes:
         """Returns all numbers in Prometheus' text format."""

@@ -101,9 +101,9 @@ def test_mistakes_name_the_field(name, url):
     for path in ("/v1/rerank", "/v2/rerank", "/rerank"):
         status, answer, _ = ask(url, body, path)
         assert status == 422 and re.match(message, answer["message"]), answer
-        assert [".".join(map(str, fault["loc"])) or "body" for fault in answer["detail"]] == [message.split(":")[0]] or (
-            name == "half a character"
-        )
+        assert [".".join(map(str, fault["loc"])) or "body" for fault in answer["detail"]] == [
+            message.split(":")[0]
+        ] or (name == "half a character")
     assert ask(url, {"query": "a", "texts": ["a", 3]})[1]["message"] == "texts.1: Input should be a valid string"
 
 
@@ -128,11 +128,16 @@ def test_other_paths_and_methods(url):
 def test_size_limits(url):
     assert ask(url, {"query": "a", "documents": ["b"] * 3})[0] == 200
     for body in ({"query": "a", "documents": ["b"] * 4}, {"query": "a", "texts": ["b"] * 4}):
-        assert ask(url, body)[:2] == (413, {"message": "4 documents are more than 3"} | {"detail": "4 documents are more than 3"})
+        assert ask(url, body)[:2] == (
+            413,
+            {"message": "4 documents are more than 3"} | {"detail": "4 documents are more than 3"},
+        )
     status, answer, _ = ask(url, {"query": "a", "documents": ["b" * 3000]})
     assert status == 413 and answer["message"] == "the request is larger than 0.00190735 MiB"
     with socket.create_connection(url.removeprefix("http://").split(":")) as connection:  # without Content-Length
-        head = "POST /rerank HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        head = (
+            "POST /rerank HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
         connection.sendall(head.encode() + b"bb8\r\n" + b"x" * 3000 + b"\r\n")
         assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
 

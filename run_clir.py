@@ -223,6 +223,8 @@ def main():
         return Reranker.from_pretrained(args.model_name_or_path, *lengths, new_head=True, **loading.options)
 
     def train(fold: Fold) -> tuple[Path, list[float]]:
+        if training_args.should_save:
+            (output / "README.md").unlink(missing_ok=True)  # a card of fewer models
         reranker = open_base()
         reinitialize_layers(reranker.model, args.reinit_layers, training_args.seed)
         if args.num_finetuned_layers is not None:
@@ -237,6 +239,11 @@ def main():
             args.train_first_stage_weight,
         )
 
+    def save(reranker: Reranker, source: Path, folder: Path):
+        save_reranker(reranker, folder)
+        if training_args.lora_save == "adapter":
+            copytree(source / "adapter", folder / "adapter", dirs_exist_ok=True)
+
     results = []
     for fold in folds:
         folder = output / fold.name
@@ -249,9 +256,7 @@ def main():
             source, development = train(fold)
             reranker = Reranker.from_pretrained(source, *lengths)
             if training_args.should_save:
-                save_reranker(reranker, folder)
-                if training_args.lora_save == "adapter":
-                    copytree(source / "adapter", folder / "adapter", dirs_exist_ok=True)
+                save(reranker, source, folder)
         else:
             reranker = open_base()
         if args.dtype == "int8":
@@ -275,7 +280,7 @@ def main():
             source, development = train(final)
             of_final = FoldResult({}, {}, development)
             if training_args.should_save:
-                save_reranker(Reranker.from_pretrained(source, *lengths), output)
+                save(Reranker.from_pretrained(source, *lengths), source, output)
                 write_result(of_final, output / final.name)
 
     # 5. Measure all queries together, and each fold
@@ -303,11 +308,13 @@ def main():
         curves = {fold.name: result.development for fold, result in zip(folds, results)}
         plot_development(curves, output / "development.png")
 
-    # 6. Card, Hub
-    if training_args.do_train:
-        if args.final_model and transfer:
-            final, of_final = folds[0], results[0]
-            save_reranker(Reranker.from_pretrained(output / final.name, *lengths), output)
+    # 6. Card, which stays if all was finished; Hub
+    if args.final_model and transfer:
+        final, of_final = folds[0], results[0]
+        if not (output / "README.md").is_file() or not list(output.glob("model*.safetensors")):
+            (output / "README.md").unlink(missing_ok=True)
+            save(Reranker.from_pretrained(output / final.name, *lengths), output / final.name, output)
+    if training_args.do_train and not (output / "README.md").is_file():
         reranker = Reranker.from_pretrained(output if final else output / folds[-1].name, *lengths)
         write_card(
             output,

@@ -21,7 +21,6 @@ import math
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from shutil import copytree
 from typing import Literal
 
 from modeling_clir.data.collections import check_folder, check_teacher
@@ -218,6 +217,7 @@ def main():
 
     # 3. Finetune and rank each fold that is not finished
     lengths = (args.max_length, args.max_query_length, args.max_tokens_per_batch, args.long_documents)
+    keep_adapter = training_args.lora_save == "adapter"
 
     def open_base() -> Reranker:
         return Reranker.from_pretrained(args.model_name_or_path, *lengths, new_head=True, **loading.options)
@@ -239,11 +239,6 @@ def main():
             args.train_first_stage_weight,
         )
 
-    def save(reranker: Reranker, source: Path, folder: Path):
-        save_reranker(reranker, folder)
-        if training_args.lora_save == "adapter":
-            copytree(source / "adapter", folder / "adapter", dirs_exist_ok=True)
-
     results = []
     for fold in folds:
         folder = output / fold.name
@@ -256,7 +251,7 @@ def main():
             source, development = train(fold)
             reranker = Reranker.from_pretrained(source, *lengths)
             if training_args.should_save:
-                save(reranker, source, folder)
+                save_reranker(reranker, folder, source if keep_adapter else None)
         else:
             reranker = open_base()
         if args.dtype == "int8":
@@ -280,7 +275,7 @@ def main():
             source, development = train(final)
             of_final = FoldResult({}, {}, development)
             if training_args.should_save:
-                save(Reranker.from_pretrained(source, *lengths), source, output)
+                save_reranker(Reranker.from_pretrained(source, *lengths), output, source if keep_adapter else None)
                 write_result(of_final, output / final.name)
 
     # 5. Measure all queries together, and each fold
@@ -313,7 +308,8 @@ def main():
         final, of_final = folds[0], results[0]
         if not (output / "README.md").is_file() or not list(output.glob("model*.safetensors")):
             (output / "README.md").unlink(missing_ok=True)
-            save(Reranker.from_pretrained(output / final.name, *lengths), output / final.name, output)
+            source = output / final.name
+            save_reranker(Reranker.from_pretrained(source, *lengths), output, source if keep_adapter else None)
     if training_args.do_train and not (output / "README.md").is_file():
         reranker = Reranker.from_pretrained(output if final else output / folds[-1].name, *lengths)
         write_card(

@@ -30,6 +30,7 @@ from matplotlib.figure import Figure
 from measure import (
     LONGFORMER,
     OURS,
+    REPOSITORY,
     Work,
     benchmark_parser,
     bertlong_config,
@@ -38,7 +39,6 @@ from measure import (
     longformer_config,
     measure,
     model_size,
-    pair_encoder,
     parse,
     positive,
     random_model,
@@ -56,6 +56,7 @@ from transformers import (
 )
 from transformers.utils import is_flash_attn_2_available
 
+from modeling_clir.loading import load_tokenizer
 from modeling_clir.losses import ranking_loss
 
 
@@ -141,7 +142,7 @@ def modernbert(args: argparse.Namespace, task: str, length: int) -> Work:
 def cross_encoder(args: argparse.Namespace, length: int) -> Work:
     from sentence_transformers import CrossEncoder  # in the "evaluation" extra
 
-    tokenizer, number = pair_encoder(length).tokenizer, rows(args, length)
+    tokenizer, number = load_tokenizer(str(REPOSITORY / "base")), rows(args, length)
     with tempfile.TemporaryDirectory() as folder:
         config = BertConfig(max_position_embeddings=length, **model_size(args))
         random_model(AutoModelForSequenceClassification, config, args).save_pretrained(folder)

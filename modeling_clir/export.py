@@ -134,7 +134,8 @@ def save_openvino(folder: Path):
     """Writes the graph of an export for OpenVINO beside it."""
     import openvino
 
-    openvino.save_model(openvino.convert_model(folder / ONNX), folder / OPENVINO, compress_to_fp16=False)
+    model = openvino.Core().read_model(folder / ONNX)  # `convert_model` would send statistics of its use
+    openvino.save_model(model, folder / OPENVINO, compress_to_fp16=False)
 
 
 def largest_difference(model: PreTrainedModel, exported: ExportedModel, names: list[str], limit: int) -> float:

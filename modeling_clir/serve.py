@@ -46,7 +46,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--max_megabytes", type=float, default=16, help="largest request in MiB (%(default)s)")
     parser.add_argument("--max_queue", type=int, default=4096, help="most documents that wait (%(default)s)")
     parser.add_argument("--timeout", type=float, default=60, help="seconds until a request fails (%(default)s)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16", "int8"), help="default: float32 on a CPU")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16", "int8"), help="default: float32 on a CPU"
+    )
     parser.add_argument("--device", help="such as cuda:1 or cpu; default: the first GPU, if there is one")
     parser.add_argument("--revision", help="of a model on the Hub")
     arguments = parser.parse_args(argv)

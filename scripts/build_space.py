@@ -5,7 +5,7 @@ Makes a folder for a Gradio Space of the Hub: the page of space/app.py with this
     python scripts/build_space.py OUTPUT --models output/demo/clir-bertlong
 
 A model in a folder is copied; a model of the Hub is named, and the Space downloads it. `python OUTPUT/app.py` runs the
-folder here; `python -m modeling_clir.push` or `hf upload --repo-type space` pushes it.
+folder here; `hf upload NAME OUTPUT --repo-type space` pushes it.
 """
 
 import json

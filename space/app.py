@@ -85,7 +85,8 @@ def build(models: list[str]):
         )
         upload = gr.File(label="A file: .txt, .jsonl (text) or .csv (column text)", visible=False, elem_id="upload")
         with gr.Row():
-            name = gr.Dropdown(models, value=models[0], label="Model", visible=len(models) > 1, elem_id="model")
+            names = [(Path(model).name if Path(model).is_dir() else model, model) for model in models]
+            name = gr.Dropdown(names, value=models[0], label="Model", visible=len(models) > 1, elem_id="model")
             highlight = gr.Checkbox(True, label="Highlight the sentences that carry the score", elem_id="highlight")
         button = gr.Button("Rank", variant="primary", elem_id="rank")
         gr.Examples(EXAMPLES, [query, language])

@@ -117,10 +117,11 @@ def page(space):
 
 def answer(page, wait_for: str) -> str:
     """Presses the button and waits for an answer, which must differ from the answer before."""
-    page.evaluate("document.querySelectorAll('#results .hits, #results .problem').forEach(x => x.remove())")
+    shown = "[...document.querySelectorAll('#results :is(.note, .hits, .problem)')].map(x => x.outerHTML).join('')"
+    before = page.evaluate(shown)
     page.click("#rank")
-    page.wait_for_selector(f"#results {wait_for}")
-    return page.inner_text("#results")
+    page.wait_for_function(f"before => {shown} != before && document.querySelector('#results {wait_for}')", arg=before)
+    return "\n".join(page.locator("#results :is(.note, .hits, .problem)").all_inner_texts())
 
 
 def test_a_query_is_ranked_against_the_sample_in_each_language(page, tmp_path):
@@ -144,6 +145,7 @@ def test_pasted_documents_and_texts_that_look_like_code(page):
     assert page.locator(RESULT).count() == 2 and "<img src=x onerror=alert(1)>" in shown
     assert page.locator("#results img").count() == 0
     page.get_by_label("Highlight").uncheck()
+    page.get_by_label("the sample").check()
     answer(page, ".hit")
     assert page.locator("#results mark").count() == 0
     page.get_by_label("Highlight").check()
@@ -171,8 +173,8 @@ def test_bad_input_gets_a_message_on_the_page(page, tmp_path):
     page.set_input_files("#upload input[type=file]", tmp_path / "bad.jsonl")
     page.wait_for_selector("#upload :text('bad')")
     assert answer(page, ".problem") == "bad.jsonl:2: the key 'text' is missing"
-    page.get_by_label("the sample").check()
     assert page.locator("#results .hit").count() == 0
+    page.get_by_label("the sample").check()
     answer(page, ".hit")
 
 

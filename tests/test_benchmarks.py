@@ -251,3 +251,16 @@ def test_corpus(tmp_path, capsys):
         assert float(row["uss_mb"]) > 50 and float(row["seconds"]) > 0 and float(row["anonymous_mb"]) > 50
         assert row["sections"] != "86" or float(row["extra_uss_mb"]) == 0
     assert "extra anonymous mb" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_serving(tiny_bert, tmp_path, capsys):
+    options = ("--model", tiny_bert, "--clients", "1", "4", "--seconds", "1", "--requests", "6", "--tiny", "80")
+    importlib.import_module("serving").main([*map(str, options), "--killed", "40", "--output", str(tmp_path)])
+    with open(tmp_path / "benchmark_serving.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert column(rows, "server", "clients") == [(s, c) for s in ("joined", "exact") for c in ("1", "4")]
+    assert all(float(row["share"]) > 0 and float(row["p50 ms"]) <= float(row["p99 ms"]) for row in rows)
+    assert all(float(row["difference"]) == 0 for row in rows if row["server"] == "exact")
+    printed = capsys.readouterr().out
+    assert "of 40 answers; 0 lost, largest difference 0" in printed and "MiB after 80 more" in printed

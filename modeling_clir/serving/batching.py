@@ -4,6 +4,7 @@ import math
 import threading
 import time
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,10 +66,8 @@ class Job:
 
 def settle(future: Future, result: Scored | Exception):
     """Sets the result or exception of a future that may have been cancelled."""
-    try:
+    with suppress(InvalidStateError):
         (future.set_exception if isinstance(result, Exception) else future.set_result)(result)
-    except InvalidStateError:
-        pass
 
 
 class Batcher:

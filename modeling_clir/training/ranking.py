@@ -5,6 +5,7 @@ development queries.
 
 from copy import copy
 from pathlib import Path
+from shutil import copytree
 
 import torch
 from transformers import SchedulerType, set_seed
@@ -26,12 +27,17 @@ from .resuming import last_complete_checkpoint, train_to_the_end
 from .trainer import BatchFacts, XLRetrievalTrainer, XLRetrievalTrainingArguments
 
 
-def save_reranker(reranker: Reranker, folder: Path):
-    """Saves model and tokenizer. A BertLong's pipeline is the one for ranking, even if training began from a reader."""
+def save_reranker(reranker: Reranker, folder: Path, adapted: Path | None = None):
+    """
+    Saves model and tokenizer, and the adapters that are in the folder `adapted`. A BertLong's pipeline is the one for
+    ranking, even if training began from a reader.
+    """
     if reranker.model.config.model_type == BertLongConfig.model_type:
         reranker.model.config.custom_pipelines = dict(CUSTOM_PIPELINES)
     reranker.model.save_pretrained(folder)
     reranker.encoder.tokenizer.save_pretrained(folder)
+    if adapted is not None:
+        copytree(adapted / "adapter", folder / "adapter", dirs_exist_ok=True)
 
 
 class RankingTrainer(XLRetrievalTrainer):

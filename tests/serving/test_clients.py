@@ -107,5 +107,7 @@ def test_llama_index(name, url, expected):
 
     nodes = [NodeWithScore(node=TextNode(text=text, id_=str(i)), score=0.5) for i, text in enumerate(DOCUMENTS)]
     base = url if "cohere" in module else f"{url}/v1"
-    found = rerank(api_key=KEY, base_url=base, model="tiny-reranker", top_n=2).postprocess_nodes(nodes, query_str=QUERY)
+    found = rerank(api_key=KEY, base_url=base, model="tiny-reranker", top_n=2).postprocess_nodes(
+        nodes, query_str=QUERY
+    )
     assert [(int(one.node.node_id), one.score) for one in found] == expected[:2]

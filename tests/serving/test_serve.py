@@ -119,11 +119,15 @@ def wrong(monkeypatch, capsys, *options) -> str:
 
 def test_mistakes_at_the_start_are_one_line(tiny_reranker, tiny_bert, tmp_path, monkeypatch, capsys):
     mistakes = {
-        (tmp_path / "modle",): "there is no",
+        (tmp_path / "missing",): "there is no",
         (tiny_reranker, "--port", "99999"): "--port must be 0 to 65535, got 99999",
         (tiny_reranker, "--timeout", "0"): "--timeout must be above 0, got 0.0",
         (tiny_reranker, "--max_documents", "x"): "argument --max_documents: invalid int value: 'x'",
-        (tiny_reranker, "--max_tokens_pr_batch", "9"): "there is no option --max_tokens_pr_batch; did you mean --max_tokens_per_batch",
+        (
+            tiny_reranker,
+            "--max_tokens_pr_batch",
+            "9",
+        ): "there is no option --max_tokens_pr_batch; did you mean --max_tokens_per_batch",
         (tiny_reranker, "--host", "192.0.2.7", "--port", "0"): "--host 192.0.2.7 --port 0: ",
         (tiny_reranker, "--host", "no such host", "--port", "0"): "--host no such host --port 0: ",
         (tmp_path, "--port", "0"): "has no config.json",

@@ -223,6 +223,8 @@ def main():
         return Reranker.from_pretrained(args.model_name_or_path, *lengths, new_head=True, **loading.options)
 
     def train(fold: Fold) -> tuple[Path, list[float]]:
+        if training_args.should_save:
+            (output / "README.md").unlink(missing_ok=True)  # a card of fewer models
         reranker = open_base()
         reinitialize_layers(reranker.model, args.reinit_layers, training_args.seed)
         if args.num_finetuned_layers is not None:
@@ -301,12 +303,14 @@ def main():
         curves = {fold.name: result.development for fold, result in zip(folds, results)}
         plot_development(curves, output / "development.png")
 
-    # 6. Card, Hub
-    if training_args.do_train:
-        if args.final_model and transfer:
-            final, of_final = folds[0], results[0]
+    # 6. Card, which stays if all was finished; Hub
+    if args.final_model and transfer:
+        final, of_final = folds[0], results[0]
+        if not (output / "README.md").is_file() or not list(output.glob("model*.safetensors")):
+            (output / "README.md").unlink(missing_ok=True)
             source = output / final.name
             save_reranker(Reranker.from_pretrained(source, *lengths), output, source if keep_adapter else None)
+    if training_args.do_train and not (output / "README.md").is_file():
         reranker = Reranker.from_pretrained(output if final else output / folds[-1].name, *lengths)
         write_card(
             output,

@@ -23,8 +23,8 @@ from .training_arguments import XLRetrievalTrainingArguments
 
 logger = logging.get_logger(__name__)
 
-# Options that the recipe of a card leaves out beside those without effect: they say where, not what.
-OF_THE_PLACE = {"use_cpu", "token", "cache_dir", "local_files_only"}
+# Options that the recipe of a card leaves out beside those without effect: they say where or which part, not what.
+OF_THE_PLACE = {"use_cpu", "token", "cache_dir", "local_files_only", "fold"}
 SHOWN = {"do_train", "do_eval"}  # without effect on numbers, but a recipe needs them
 
 

@@ -83,6 +83,7 @@ class Client:
 
 def start(model: Path, *options: str) -> tuple[subprocess.Popen, str]:
     command = [sys.executable, "-m", "modeling_clir.serve", str(model), "--max_query_length", str(MAX_QUERY_LENGTH)]
+    command += ["--timeout", "600"]  # a client of 64 waits long on a slow machine
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen([*command, *options], env=environment, stdout=subprocess.PIPE, text=True)
     line = process.stdout.readline()

@@ -14,7 +14,7 @@ OUTPUT ?= output/wikipedia
 TASKS ?= 4
 WORKERS ?= 2
 
-.PHONY: demo wikipedia test slow style quality clean
+.PHONY: demo wikipedia test slow gpu style quality clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,9 @@ test: $(VENV)/installed  ## fast tests, offline
 
 slow: $(VENV)/installed  ## what takes minutes
 	$(BIN)/python -m pytest -m slow
+
+gpu: $(VENV)/installed  ## what needs a GPU; without one the tests are skipped, and say so
+	$(BIN)/python -m pytest -m gpu -rs
 
 style: $(VENV)/installed  ## format the code
 	$(BIN)/ruff check --fix .

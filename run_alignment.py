@@ -17,7 +17,7 @@ from typing import Literal
 
 from modeling_clir.names import check_name, check_output_dir, check_path, parse_pairs
 from modeling_clir.program import run_program, share_cores
-from modeling_clir.training.arguments import parse_arguments, start_logging
+from modeling_clir.training.arguments import LoadingArguments, parse_arguments, start_logging
 
 
 logger = logging.getLogger("run_alignment")
@@ -84,7 +84,7 @@ class Arguments:
 def main():
     # 1. Arguments and texts, checked before the model is loaded
     share_cores()
-    (args,) = parse_arguments((Arguments,), sys.argv[1:], __doc__, training=False)
+    args, loading = parse_arguments((Arguments, LoadingArguments), sys.argv[1:], __doc__, training=False)
 
     # Imported here, so that help and mistakes in the arguments are answered at once
     import torch
@@ -95,7 +95,7 @@ def main():
     from modeling_clir.loading import check_checkpoint, load_pretrained, longest_input
 
     start_logging(logger)
-    check_checkpoint(args.model_name_or_path)
+    check_checkpoint(args.model_name_or_path, **loading.options)
     document_ids = Path(args.document_ids) if args.document_ids else None
     if args.folder:
         pairs = [read_parallel_folder(Path(args.folder), pair, document_ids) for pair in parse_pairs(args.pairs)]
@@ -105,7 +105,9 @@ def main():
         pairs = [read_parallel_files(Path(args.source), Path(args.target), document_ids=document_ids)]
 
     # 2. Model and tokenizer
-    model, tokenizer = load_pretrained(AutoModel, args.model_name_or_path, dtype=getattr(torch, args.dtype))
+    model, tokenizer = load_pretrained(
+        AutoModel, args.model_name_or_path, dtype=getattr(torch, args.dtype), **loading.options
+    )
     model.to("cuda" if torch.cuda.is_available() and not args.use_cpu else "cpu")
 
     # 3. Vectors of every layer, and P@1

@@ -8,7 +8,8 @@ and tests each fold once (Yu, Fei, Li 2021).
     results/de
 
 Writes {collection}.run (TREC) and {collection}.csv (measures of each query) for each collection, and metrics.json.
-With --first_stage_weight these are of the sum of both scores; {collection}.reranker.run has the reranker's alone.
+With --do_train it also writes a card, and with --final_model one model of all queries.
+With --first_stage_weight the runs are of the sum of both scores; {collection}.reranker.run has the reranker's alone.
 
 An output folder belongs to one command. If the same command with --do_train is given again, it continues a killed run.
 Other options are refused, except --fold: the results are those of all folds that are finished in the folder.
@@ -25,7 +26,7 @@ from typing import Literal
 from modeling_clir.data.collections import check_folder, check_teacher
 from modeling_clir.names import check_name, check_path
 from modeling_clir.program import fix_rounding, run_program
-from modeling_clir.training.arguments import parse_arguments, start_logging
+from modeling_clir.training.arguments import LoadingArguments, parse_arguments, start_logging
 from modeling_clir.training.launch import start_all_processes
 from modeling_clir.training.options import check_options
 
@@ -49,6 +50,13 @@ class Arguments:
         default=None, metadata={"help": "folders to train on; tests all queries of --collections"}
     )
     fold: int | None = field(default=None, metadata={"help": "run this test fold only; all folds by default"})
+    final_model: bool = field(
+        default=False,
+        metadata={
+            "help": "also train the model to use on all queries but one fold, which chooses the epoch, and save it in "
+            "--output_dir; with --train_collections save the one model there"
+        },
+    )
     num_negatives: int = field(default=1, metadata={"help": "negatives per training query, judged ones first"})
     num_finetuned_layers: int | None = field(
         default=None,
@@ -112,7 +120,7 @@ def main():
     # 1. Processes; arguments and data, checked before a model is loaded
     fix_rounding()
     start_all_processes()
-    args, training_args = parse_arguments((Arguments,), sys.argv[1:], __doc__)
+    args, loading, training_args = parse_arguments((Arguments, LoadingArguments), sys.argv[1:], __doc__)
     check_options(training_args, "run_clir.py")
     if training_args.do_train and training_args.needs_teacher:
         for folder in args.train_collections or args.collections:
@@ -131,8 +139,10 @@ def main():
     from modeling_clir.reranker import Reranker
     from modeling_clir.training.folds import (
         Fold,
+        FoldResult,
         join_runs,
         measure_folds,
+        plan_final,
         plan_folds,
         rank_fold,
         read_result,
@@ -142,13 +152,20 @@ def main():
     )
     from modeling_clir.training.layers import finetune_last_layers, reinitialize_layers
     from modeling_clir.training.plots import plot_development
-    from modeling_clir.training.ranking import finetune, save_reranker
+    from modeling_clir.training.publishing import Publication
+    from modeling_clir.training.ranking import collection_languages, finetune, save_reranker, write_card
     from modeling_clir.training.resuming import check_output, claim_output
 
     start_logging(logger, training_args)
     set_seed(training_args.seed)
     if training_args.do_train and args.num_negatives < 1:
         raise ValueError(f"--num_negatives must be at least 1, got {args.num_negatives}")
+    if training_args.lora_rank is not None and args.num_finetuned_layers is not None:
+        raise ValueError("--lora_rank trains adapters of all layers: leave out --num_finetuned_layers")
+    if args.final_model and not training_args.do_train:
+        raise ValueError("--final_model needs --do_train")
+    if training_args.push_to_hub and not args.final_model:
+        raise ValueError("--push_to_hub uploads one model: add --do_train and --final_model")
     if args.train_collections and not training_args.do_train:
         raise ValueError("--train_collections needs --do_train")
     if args.train_first_stage_weight is not None and not training_args.do_train:
@@ -161,7 +178,7 @@ def main():
         )
     if args.dtype == "int8" and training_args.device.type != "cpu":
         raise ValueError("--dtype int8 is for CPUs: add --use_cpu")
-    check_checkpoint(args.model_name_or_path, "rank")
+    check_checkpoint(args.model_name_or_path, "rank", **loading.options)
     runs = args.candidates or [None] * len(args.collections)
     if len(runs) != len(args.collections):
         raise ValueError(
@@ -188,14 +205,38 @@ def main():
     else:
         queries = {c.name: list(c.qrels) if args.fold is None else c.split(args.fold)[2] for c in collections}
         folds = [Fold("zero-shot", {}, {}, queries)]
-    options = asdict(args)
+    transfer = folds[0].name == "transfer"
+    final = plan_final(sources or collections) if args.final_model and not transfer else None
+    options = asdict(args) | loading.settings
+    del options["final_model"]  # it adds a model and changes no result
     if training_args.do_train:
-        options["fold"] = "transfer" if folds[0].name == "transfer" else "any"
+        options["fold"] = "transfer" if transfer else "any"
     files = check_output(output, "run_clir.py", options, training_args, everything if training_args.do_train else [])
+    publication = Publication("run_clir.py", (args, loading), training_args, collection_languages(everything))
     claim_output(output, files, training_args)
 
     # 3. Finetune and rank each fold that is not finished
     lengths = (args.max_length, args.max_query_length, args.max_tokens_per_batch, args.long_documents)
+    keep_adapter = training_args.lora_save == "adapter"
+
+    def open_base() -> Reranker:
+        return Reranker.from_pretrained(args.model_name_or_path, *lengths, new_head=True, **loading.options)
+
+    def train(fold: Fold) -> tuple[Path, list[float]]:
+        reranker = open_base()
+        reinitialize_layers(reranker.model, args.reinit_layers, training_args.seed)
+        if args.num_finetuned_layers is not None:
+            finetune_last_layers(reranker.model, args.num_finetuned_layers)
+        return finetune(
+            reranker,
+            fold,
+            sources or collections,
+            training_args,
+            args.num_negatives,
+            args.head_learning_rate,
+            args.train_first_stage_weight,
+        )
+
     results = []
     for fold in folds:
         folder = output / fold.name
@@ -203,24 +244,14 @@ def main():
             logger.info(f"{fold.name} is finished")
             results.append(finished)
             continue
-        source, development = args.model_name_or_path, []
+        development = []
         if training_args.do_train:
-            reranker = Reranker.from_pretrained(source, *lengths, new_head=True)
-            reinitialize_layers(reranker.model, args.reinit_layers, training_args.seed)
-            if args.num_finetuned_layers is not None:
-                finetune_last_layers(reranker.model, args.num_finetuned_layers)
-            source, development = finetune(
-                reranker,
-                fold,
-                sources or collections,
-                training_args,
-                args.num_negatives,
-                args.head_learning_rate,
-                args.train_first_stage_weight,
-            )
-        reranker = Reranker.from_pretrained(source, *lengths, new_head=True)
-        if training_args.do_train and training_args.should_save:
-            save_reranker(reranker, folder)
+            source, development = train(fold)
+            reranker = Reranker.from_pretrained(source, *lengths)
+            if training_args.should_save:
+                save_reranker(reranker, folder, source if keep_adapter else None)
+        else:
+            reranker = open_base()
         if args.dtype == "int8":
             quantize_int8(reranker.model)
         else:
@@ -234,7 +265,18 @@ def main():
         if training_args.do_train and training_args.should_save:
             write_result(results[-1], folder)
 
-    # 4. Measure all queries together, and each fold
+    # 4. The model of all queries
+    of_final = None
+    if final is not None:
+        of_final = read_result(output / final.name, [])
+        if of_final is None:
+            source, development = train(final)
+            of_final = FoldResult({}, {}, development)
+            if training_args.should_save:
+                save_reranker(Reranker.from_pretrained(source, *lengths), output, source if keep_adapter else None)
+                write_result(of_final, output / final.name)
+
+    # 5. Measure all queries together, and each fold
     if not training_args.should_save:
         return
     if training_args.do_train:
@@ -258,6 +300,26 @@ def main():
     if training_args.do_train:
         curves = {fold.name: result.development for fold, result in zip(folds, results)}
         plot_development(curves, output / "development.png")
+
+    # 6. Card, Hub
+    if training_args.do_train:
+        if args.final_model and transfer:
+            final, of_final = folds[0], results[0]
+            source = output / final.name
+            save_reranker(Reranker.from_pretrained(source, *lengths), output, source if keep_adapter else None)
+        reranker = Reranker.from_pretrained(output if final else output / folds[-1].name, *lengths)
+        write_card(
+            output,
+            reranker,
+            collections,
+            sources,
+            metrics,
+            args,
+            training_args,
+            publication.facts(),
+            (final, of_final) if final else None,
+        )
+    publication.push()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from typing import Literal
 
 from modeling_clir.names import check_name
 from modeling_clir.program import fix_rounding, run_program
-from modeling_clir.training.arguments import parse_arguments, start_logging
+from modeling_clir.training.arguments import LoadingArguments, parse_arguments, start_logging
 from modeling_clir.training.launch import start_all_processes
 from modeling_clir.training.options import check_options
 
@@ -95,7 +95,7 @@ def main():
     # 1. Processes; arguments and data, checked before a model is loaded
     fix_rounding()
     start_all_processes()
-    args, training_args = parse_arguments((Arguments,), sys.argv[1:], __doc__)
+    args, loading, training_args = parse_arguments((Arguments, LoadingArguments), sys.argv[1:], __doc__)
     check_options(training_args, "run_mlqa.py")
     if training_args.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy") and not args.dev_data:
         raise ValueError(f"--lr_scheduler_type {training_args.lr_scheduler_type.value} needs --dev_data")
@@ -121,17 +121,22 @@ def main():
         write_card,
     )
     from modeling_clir.training.plots import plot_development
+    from modeling_clir.training.publishing import Publication
     from modeling_clir.training.resuming import check_output, claim_output, remove_checkpoints
 
     start_logging(logger, training_args)
     set_seed(training_args.seed)
+    if training_args.lora_rank is not None and args.num_finetuned_layers is not None:
+        raise ValueError("--lora_rank trains adapters of all layers: leave out --num_finetuned_layers")
     if training_args.do_train != bool(args.train_data):
         raise ValueError("--do_train and --train_data need each other")
+    if training_args.push_to_hub and not training_args.do_train:
+        raise ValueError("--push_to_hub uploads the model that --do_train makes")
     if not args.test_data and not training_args.do_train:
         raise ValueError("nothing to do: pass --test_data, or --do_train with --train_data")
     if args.dtype == "int8" and training_args.device.type != "cpu":
         raise ValueError("--dtype int8 is for CPUs: add --use_cpu")
-    check_offsets(check_checkpoint(args.model_name_or_path, "answer questions")[1])
+    check_offsets(check_checkpoint(args.model_name_or_path, "answer questions", **loading.options)[1])
     development, tests = (
         [
             one
@@ -149,9 +154,12 @@ def main():
 
     # 2. The output folder belongs to this command; a finished one is left as it is
     output = Path(training_args.output_dir)
-    files = check_output(output, "run_mlqa.py", asdict(args), training_args)
+    files = check_output(output, "run_mlqa.py", asdict(args) | loading.settings, training_args)
+    languages = [code for one in development + tests for code in (one.context_language, one.question_language)]
+    publication = Publication("run_mlqa.py", (args, loading), training_args, languages)
     if training_args.do_train and (output / "metrics.json").is_file():
         logger.info(f"{output} is finished")
+        publication.push()
         return
     questions = read_training_questions(args.train_data, args.bad_data) if training_args.do_train else []
     claim_output(output, files, training_args)
@@ -163,15 +171,17 @@ def main():
         options["max_tokens_per_batch"] = args.max_tokens_per_batch
     history = []
     if training_args.do_train:
-        reader = Reader.from_pretrained(args.model_name_or_path, new_head=True, **options)
+        reader = Reader.from_pretrained(args.model_name_or_path, new_head=True, **options, **loading.options)
         freeze(reader.model, args.num_finetuned_layers, args.freeze_embeddings)
         windows = TrainingWindows(questions, reader.encoder, progress=training_args.should_log)
         history = train_reader(reader, windows, development, training_args, args.select, args.max_tokens_per_batch)
 
     # 4. Answer the questions of each pair of languages with the model of the pair's epoch
     def open_reader(epoch: int) -> Reader:
-        source = epoch_folder(output, epoch) if epoch else args.model_name_or_path
-        reader = Reader.from_pretrained(source, new_head=True, **options)
+        if epoch:
+            reader = Reader.from_pretrained(epoch_folder(output, epoch), **options)
+        else:
+            reader = Reader.from_pretrained(args.model_name_or_path, new_head=True, **options, **loading.options)
         if args.dtype == "int8":
             quantize_int8(reader.model.eval())
         else:
@@ -203,12 +213,14 @@ def main():
         if development:
             curves = {name: [found[name] for found in history] for name in history[0] if name.startswith("F1")}
             plot_development(curves, output / "development.png", "Development F1")
-        write_card(output, reader, results, history, epoch, len(questions), args, training_args)
+        facts = publication.facts()
+        write_card(output, reader, results, history, epoch, len(questions), args, training_args, facts)
     with new_file(output / "metrics.json") as file:
         json.dump({"results": results, "development": history}, file, indent=1)
     if training_args.do_train:
         remove_checkpoints(output)
         keep_epochs(output, set())
+    publication.push()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Literal
 
 from modeling_clir.names import check_name, parse_pairs
 from modeling_clir.program import run_program
-from modeling_clir.training.arguments import parse_arguments, start_logging
+from modeling_clir.training.arguments import LoadingArguments, parse_arguments, start_logging
 from modeling_clir.training.launch import start_all_processes
 from modeling_clir.training.options import check_options, choose_metric
 
@@ -82,8 +82,8 @@ class DataArguments:
 def main():
     # 1. Processes; arguments, checked before anything is loaded
     start_all_processes()
-    types = (ModelArguments, DataArguments)
-    model_args, data_args, training_args = parse_arguments(types, sys.argv[1:], __doc__)
+    types = (ModelArguments, DataArguments, LoadingArguments)
+    model_args, data_args, loading, training_args = parse_arguments(types, sys.argv[1:], __doc__)
     check_options(training_args, "run_pretraining.py")
     choose_metric(training_args, data_args.pairs)
 
@@ -108,6 +108,7 @@ def main():
     from modeling_clir.spans_bertlong import max_positions
     from modeling_clir.training.plots import plot_learning_curve
     from modeling_clir.training.pretraining import PretrainingTrainer
+    from modeling_clir.training.publishing import Publication
     from modeling_clir.training.resuming import (
         check_output,
         checkpoint_to_resume,
@@ -120,25 +121,32 @@ def main():
     if not training_args.do_train and not training_args.do_eval:
         raise ValueError("nothing to do: pass --do_train, --do_eval or both")
     set_seed(training_args.seed)
+    languages = [one for pairs in data_args.pairs.values() for pair in pairs for one in pair.split("-")]
+    publication = Publication("run_pretraining.py", (model_args, data_args, loading), training_args, languages)
 
     # 2. The output folder belongs to this command; configuration and tokenizer; data
     output = Path(training_args.output_dir)
     options = {name: value for part in (model_args, data_args) for name, value in asdict(part).items()}
+    options |= loading.settings
     files = check_output(output, "run_pretraining.py", options, training_args)
     finished = training_args.do_train and is_finished(training_args)
     checkpoint = checkpoint_to_resume(training_args) if training_args.do_train else None
     evaluated = finished and (output / "eval_results.json").is_file()
     if finished:
         logger.info(f"{output} is finished")
-        if (
-            (evaluated or not training_args.do_eval)
-            and (output / "README.md").is_file()
-            and not training_args.push_to_hub
-        ):
+        if (evaluated or not training_args.do_eval) and (output / "README.md").is_file():
+            publication.push()
             return
     source, qlm = model_args.model_name_or_path or model_args.config_name, bool(data_args.pairs["qlm"])
-    config, tokenizer = check_pretraining(source, model_args.tokenizer_name, qlm)
-    language_model = model_args.model_name_or_path is None or has_language_model(source, config)
+    config, tokenizer = check_pretraining(source, model_args.tokenizer_name, qlm, **loading.options)
+    if training_args.lora_rank is not None and model_args.config_name is not None:
+        raise ValueError("--lora_rank trains a model further: pass --model_name_or_path, not --config_name")
+    if training_args.lora_save == "adapter" and config.model_type == "bert" and not model_args.keep_bert:
+        raise ValueError(
+            f"--lora_save adapter needs the model that it adapts on the disk: convert {source} first with python -m "
+            "modeling_clir.convert"
+        )
+    language_model = model_args.model_name_or_path is None or has_language_model(source, config, **loading.options)
     if qlm and not language_model:
         raise ValueError(
             f"{source} has no head of a masked language model, which QLM trains further: leave out --qlm_pairs, or "
@@ -171,9 +179,9 @@ def main():
         config.name_or_path = ""  # a new model has no base
         model = scores_in_float32(retrieval_class(config, qlm)(config))
     elif config.model_type == "bert":
-        model = load_model(source)
+        model = load_model(source, **loading.options)
     else:
-        model = load_both_heads(source, config, language_model)
+        model = load_both_heads(source, config, language_model, **loading.options)
     if config.model_type == "bert" and not model_args.keep_bert:
         model = bert_to_bertlong(model, model_args.max_position_embeddings, model_args.attention_window)
         tokenizer = mark_queries(model, tokenizer)
@@ -223,9 +231,8 @@ def main():
     # 6. Learning curve, model card, Hub
     if training_args.do_train and trainer.is_world_process_zero():
         plot_learning_curve(trainer.state.log_history, output / "learning_curve.png")
-        trainer.create_model_card()
-    if training_args.push_to_hub:
-        trainer.push_to_hub()
+        trainer.create_model_card(publication.facts(), model_args.model_name_or_path, data_args.corpus)
+    publication.push()
 
 
 if __name__ == "__main__":

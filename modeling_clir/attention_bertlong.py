@@ -31,6 +31,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from .blocks_bertlong import BlockedLayout, blocked_attention
 from .configuration_bertlong import BertLongConfig
 from .layout_bertlong import PackedLayout, PaddedLayout, Part
+from .varlen_bertlong import MergedAttention
 
 
 def eager_attention_forward(
@@ -236,7 +237,7 @@ class BertLongSelfAttention(nn.Module):
             attention, else None.
 
         Raises:
-            `ValueError` if flex_attention is to drop attention weights.
+            `ValueError` if flex_attention or varlen is to drop attention weights.
         """
 
         def attention(query, key, value, mask):
@@ -258,10 +259,10 @@ class BertLongSelfAttention(nn.Module):
             return self.padded_attention(x, layout, attention)
         if isinstance(layout, BlockedLayout):
             return blocked_attention(self, x, layout), None
-        if self.dropout and self.config._attn_implementation == "flex_attention":
+        if self.dropout and self.config._attn_implementation in ("flex_attention", "varlen"):
             raise ValueError(
-                "flex_attention has no dropout of attention weights: set attention_probs_dropout_prob to 0 for "
-                "training, or use attn_implementation='sdpa'"
+                f"{self.config._attn_implementation} has no dropout of attention weights: set "
+                "attention_probs_dropout_prob to 0 for training, or use attn_implementation='sdpa'"
             )
         if not only_global:
             output = self.local_attention(x, layout, attention)
@@ -299,9 +300,28 @@ class BertLongSelfAttention(nn.Module):
         if self.config._attn_implementation == "flex_attention":
             query, key, value = self.heads(query), self.heads(key), self.heads(value)
             return flex_attention_forward(query, key, value, layout.flex_local[self.window], self.scaling).flatten(1)
+        if self.config._attn_implementation == "varlen" and layout.query_first:
+            return self.query_first_attention(query, key, value, layout)
         index, mask = layout.local_keys[self.window]
         output, _ = attention(gather(query, layout.block_tokens), gather(key, index), gather(value, index), mask)
         return gather(output.flatten(0, 1), layout.block_slot)
+
+    def query_first_attention(self, query, key, value, layout):
+        """The local attention of rows that start with their global tokens; 0 at the global tokens."""
+        local, far = layout.local_index, layout.attended_index
+        attended = MergedAttention.apply(
+            *(
+                gather(query, local).unflatten(-1, (-1, self.head_size)),
+                self.scaling,
+                layout.varlen_local[self.window],
+            ),
+            *(
+                gather(tensor, index).unflatten(-1, (-1, self.head_size))
+                for index in (local, far)
+                for tensor in (key, value)
+            ),
+        )
+        return torch.zeros_like(query).index_copy(0, local, attended.flatten(1))
 
     def global_attention(self, x, layout, attention):
         """Computes attended states of the global tokens. Maps (T, D) to (all global tokens, D)."""
@@ -312,6 +332,11 @@ class BertLongSelfAttention(nn.Module):
         if self.config._attn_implementation == "flex_attention":
             query, key, value = self.heads(query), self.heads(key), self.heads(value)
             return flex_attention_forward(query, key, value, layout.flex_global, self.scaling).flatten(1)
+        if self.config._attn_implementation == "varlen":
+            if (index := layout.rows_with_global) is not None:
+                key, value = gather(key, index), gather(value, index)
+            query, key, value = (tensor.unflatten(-1, (-1, self.head_size)) for tensor in (query, key, value))
+            return MergedAttention.apply(query, self.scaling, [layout.varlen_global], key, value).flatten(1)
         query = gather(query, layout.global_table)  # (B, G, D)
         key, value = gather(key, layout.row_tokens), gather(value, layout.row_tokens)  # (B, M, D)
         output, _ = attention(query, key, value, layout.row_mask.expand(-1, -1, query.shape[1], -1))

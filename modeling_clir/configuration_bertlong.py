@@ -27,6 +27,17 @@ AUTO_MAP = {
     "AutoModelForSequenceClassification": "modeling_bertlong.BertLongForSequenceClassification",
     "AutoModelForQuestionAnswering": "modeling_bertlong.BertLongForQuestionAnswering",
 }
+# What `pipeline("text-ranking", model=..., trust_remote_code=True)` looks for. A reader has "question-answering" here.
+CUSTOM_PIPELINES = {
+    "text-ranking": {"impl": "pipeline_bertlong.TextRankingPipeline", "pt": ["AutoModelForSequenceClassification"]}
+}
+
+
+def pipeline_class() -> type:
+    """Returns the pipeline for ranking. By this import its file is copied with this one, and not imported with it."""
+    from .pipeline_bertlong import TextRankingPipeline
+
+    return TextRankingPipeline
 
 
 @strict
@@ -85,6 +96,7 @@ class BertLongConfig(PreTrainedConfig):  # trf-ignore: TRF057
         self.validate_architecture()
         # `save_pretrained` lists the saved class only, but every Auto class must open the checkpoint.
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
+        kwargs.setdefault("custom_pipelines", dict(CUSTOM_PIPELINES))
         if "num_labels" not in kwargs and "id2label" not in kwargs and self.id2label is None:
             kwargs["num_labels"] = 1
         super().__post_init__(**kwargs)

@@ -178,12 +178,12 @@ def rename(state: dict[str, torch.Tensor], names: dict[str, str]) -> dict[str, t
     return {names.get(old, "") + name.removeprefix(old): state[name] for name, old in prefixes.items()}
 
 
-def read_encoder_config(source: str, model_types: tuple[str, ...], kind: str) -> PreTrainedConfig:
+def read_encoder_config(source: str, model_types: tuple[str, ...], kind: str, **hub_options) -> PreTrainedConfig:
     """
     Reads the configuration of an encoder. Raises `ValueError` for another model type, a decoder, and positions that
     are not absolute.
     """
-    options = read_config(source)
+    options = read_config(source, **hub_options)
     if options.get("model_type") not in model_types:
         raise ValueError(f"{source} is not a {kind}: its model_type is {options.get('model_type')!r}")
     config = CONFIG_MAPPING[options["model_type"]].from_dict(options)
@@ -207,7 +207,7 @@ def new_classifier(model: BertForXLRetrieval, num_labels: int | None):
         nn.init.zeros_(model.classifier.bias)
 
 
-def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRetrieval:
+def load_bert(source: str | Path, num_labels: int | None = None, **options) -> BertForXLRetrieval:
     """
     Loads a BERT checkpoint with both heads, in float32. Logs which head or pooler is newly initialized.
 
@@ -216,19 +216,20 @@ def load_bert(source: str | Path, num_labels: int | None = None) -> BertForXLRet
         num_labels (`int`, *optional*):
             Labels of the classifier. Defaults to the number of the source's classifier. If the source has no
             classifier, it defaults to 1, and the classifier is newly initialized with a fixed seed.
+        options: `HUB_OPTIONS` of loading.py.
 
     Raises:
         `ValueError` for another model type, a decoder, tensors that do not fit the configuration, and a number of
         labels that the source's classifier cannot give.
     """
     source = str(source)
-    config = read_encoder_config(source, ("bert",), "BERT")
-    model, missing = load_weights(BertForXLRetrieval, source, config)
+    config = read_encoder_config(source, ("bert",), "BERT", **options)
+    model, missing = load_weights(BertForXLRetrieval, source, config, **options)
     if "cls.predictions.transform.dense.weight" in missing:
         logger.warning(NO_MLM_HEAD.format(source))
         if not model.config.tie_word_embeddings:
             config.tie_word_embeddings = True
-            model, missing = load_weights(BertForXLRetrieval, source, config)
+            model, missing = load_weights(BertForXLRetrieval, source, config, **options)
     elif not model.config.tie_word_embeddings:  # the bias has two names, and a checkpoint may hold either
         head = model.cls.predictions
         kept = head.bias if "cls.predictions.decoder.bias" in missing else head.decoder.bias
@@ -315,15 +316,16 @@ def load_roberta(source: str | Path, num_labels: int | None = None) -> BertForXL
     return model
 
 
-def load_model(source: str | Path) -> BertForXLRetrieval | BertLongForXLRetrieval:
+def load_model(source: str | Path, **options) -> BertForXLRetrieval | BertLongForXLRetrieval:
     """
-    Loads a BertLong or BERT checkpoint with both heads, in float32. Logs which head is newly initialized. Raises
-    `ValueError` for another model type, and for tensors that do not fit the configuration.
+    Loads a BertLong or BERT checkpoint with both heads, in float32. Logs which head is newly initialized. `options`
+    are `HUB_OPTIONS` of loading.py. Raises `ValueError` for another model type, and for tensors that do not fit the
+    configuration.
     """
-    if read_config(source).get("model_type") != BertLongConfig.model_type:
-        return load_bert(source)
-    config = BertLongConfig.from_pretrained(source)
-    model, missing = load_weights(BertLongForXLRetrieval, source, config)
+    if read_config(source, **options).get("model_type") != BertLongConfig.model_type:
+        return load_bert(source, **options)
+    config = BertLongConfig.from_pretrained(source, **options)
+    model, missing = load_weights(BertLongForXLRetrieval, source, config, **options)
     if missing:
         logger.warning(f"{source} lacks {', '.join(missing)}: newly initialized.")
     return model

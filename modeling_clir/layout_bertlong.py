@@ -272,6 +272,52 @@ class PackedLayout:
                 found[window].append(Part(bounds[i], bounds[j], slots, keys[i:j], bias[i:j]))
         return found
 
+    # --- sequences of varlen_bertlong.py
+
+    @cached_property
+    def query_first(self) -> bool:
+        """Tells whether the global tokens of each row are its first ones, at least one in a row with local tokens."""
+        first = self.is_global == (self.rank < self.global_counts[self.row])
+        return bool(first.all() and (self.global_counts[self.local_counts > 0] > 0).all())
+
+    @cached_property
+    def local_counts(self) -> torch.Tensor:
+        """(B,), number of local tokens of each row"""
+        return self.lengths - self.global_counts
+
+    @cached_property
+    def local_index(self) -> torch.Tensor:
+        """(all local tokens,), places in T"""
+        return (~self.is_global).nonzero()[:, 0]
+
+    @cached_property
+    def attended_index(self) -> torch.Tensor:
+        """Places in T of the global tokens of the rows that have local tokens"""
+        return self.global_index[self.local_counts[self.row[self.global_index]] > 0]
+
+    @cached_property
+    def varlen_local(self) -> dict[int, list["Sequences"]]:
+        """
+        For each window: the local tokens of a row as queries, with them as keys in the window, and with the row's
+        global tokens as keys.
+        """
+        far = Sequences.of(self.local_counts, self.global_counts)
+        return {
+            window: [Sequences.of(self.local_counts, self.local_counts, window // 2), far]
+            for window in set(self.windows)
+        }
+
+    @cached_property
+    def varlen_global(self) -> "Sequences":
+        """The global tokens of a row as queries, and all its tokens as keys: those of `rows_with_global`."""
+        return Sequences.of(self.global_counts, self.lengths)
+
+    @cached_property
+    def rows_with_global(self) -> torch.Tensor | None:
+        """Places in T of the tokens of the rows that have global tokens, or `None` if these are all tokens"""
+        there = self.global_counts[self.row] > 0
+        return None if there.all() else there.nonzero()[:, 0]
+
     # --- masks of flex_attention: its blocks are cut from T and may span rows
 
     @cached_property
@@ -364,3 +410,22 @@ class Part:
     slots: torch.Tensor  # (end - start,), places in n * S
     keys: torch.Tensor  # (n, W + G), places in T
     bias: torch.Tensor  # (n, 1, S, W + G), 0 or -inf, added to the scores
+
+
+@dataclass
+class Sequences:
+    """n sequences of queries one after the other, and the keys that each attends to, as `varlen_attn` takes them."""
+
+    queries: torch.Tensor  # (n + 1,), int32, start of each sequence and end of the last
+    keys: torch.Tensor  # (n + 1,)
+    most_queries: int  # of a sequence
+    most_keys: int
+    reach: int  # a query attends to keys at this distance at most; -1 for all
+
+    @classmethod
+    def of(cls, queries: torch.Tensor, keys: torch.Tensor, reach: int = -1) -> "Sequences":
+        """Makes the sequences from the numbers of queries and keys of each row, `(B,)`; leaves out rows without queries."""
+        counts = torch.stack([queries, keys])[:, queries > 0]
+        ends = F.pad(counts.cumsum(1, dtype=torch.int32), (1, 0))
+        most = counts.amax(1).tolist() if counts.numel() else [0, 0]
+        return cls(*ends, *most, reach)

@@ -129,7 +129,8 @@ def check_checkpoint(
     Args:
         source (`str` or `Path`): folder or Hub repository.
         task (`str`, *optional*): what the model does with a pair of texts, such as `"rank"`; none for single texts.
-        tokenizer (`str` or `Path`, *optional*): folder or Hub repository of the tokenizer; defaults to `source`.
+        tokenizer (`str` or `Path`, *optional*): folder or Hub repository of the tokenizer, to which `revision` and
+            `subfolder` do not apply; defaults to `source`.
         options: `HUB_OPTIONS` and options of the configuration.
 
     Raises `ValueError` in the cases of [`load_config`], [`load_tokenizer`] and [`check_tokens`], and for pairs without
@@ -137,7 +138,10 @@ def check_checkpoint(
     """
     hub = {name: options[name] for name in HUB_OPTIONS if name in options}
     config, unused = load_config(source, **options)
-    loaded = load_tokenizer(tokenizer or source, **hub)
+    if tokenizer is None:
+        loaded = load_tokenizer(source, **hub)
+    else:  # of another repository, with its own commits and folders
+        loaded = load_tokenizer(tokenizer, **{k: v for k, v in hub.items() if k not in ("revision", "subfolder")})
     check_tokens(loaded, config.model_type, getattr(config, "vocab_size", None))
     if task:
         check_separator(loaded)
@@ -145,7 +149,7 @@ def check_checkpoint(
 
 
 def check_pretraining(
-    source: str | Path, tokenizer: str | Path | None, language_model: bool
+    source: str | Path, tokenizer: str | Path | None, language_model: bool, **options
 ) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
     """
     Checks a configuration and a tokenizer for the pretraining, see [`check_checkpoint`]. Returns both.
@@ -153,7 +157,7 @@ def check_pretraining(
     Raises `ValueError` for a model without a limit of positions, and with `language_model`, for QLM, for a tokenizer
     without mask token and a type without masked language model.
     """
-    config, loaded, _ = check_checkpoint(source, "rank", tokenizer)
+    config, loaded, _ = check_checkpoint(source, "rank", tokenizer, **options)
     if (getattr(config, "max_position_embeddings", None) or 0) < 1:
         raise ValueError(
             f"{source}: a {config.model_type} has no limit of positions (max_position_embeddings), which pretraining "
@@ -168,11 +172,14 @@ def check_pretraining(
     return config, loaded
 
 
-def tensor_names(source: str | Path) -> set[str]:
-    """Returns the names of a checkpoint's tensors without reading the tensors. Raises `ValueError` if it has none."""
+def tensor_names(source: str | Path, **options) -> set[str]:
+    """
+    Returns the names of a checkpoint's tensors without reading the tensors. `options` are `HUB_OPTIONS`. Raises
+    `ValueError` if it has none.
+    """
     with reading_weights(source):
         for name in WEIGHTS:
-            path = cached_file(str(source), name, _raise_exceptions_for_missing_entries=False)
+            path = cached_file(str(source), name, _raise_exceptions_for_missing_entries=False, **options)
             if path is None:
                 continue
             if name.endswith(".json"):
@@ -184,12 +191,12 @@ def tensor_names(source: str | Path) -> set[str]:
     raise ValueError(f"{source} has no weights, that is none of {', '.join(WEIGHTS)}")
 
 
-def has_language_model(source: str | Path, config: PreTrainedConfig) -> bool:
+def has_language_model(source: str | Path, config: PreTrainedConfig, **options) -> bool:
     """
-    Tells whether a checkpoint has the whole head of a masked language model, by the names of its tensors. Raises
-    `ValueError` for a checkpoint of 2021.
+    Tells whether a checkpoint has the whole head of a masked language model, by the names of its tensors. `options`
+    are `HUB_OPTIONS`. Raises `ValueError` for a checkpoint of 2021.
     """
-    found = tensor_names(source)
+    found = tensor_names(source, **options)
     check_2021(found, source)
     found = {name.replace(".gamma", ".weight").replace(".beta", ".bias") for name in found}  # names of 2018
     wanted = language_model_names(config)
@@ -346,7 +353,7 @@ def load_head(
     return model
 
 
-def load_both_heads(source: str | Path, config: PreTrainedConfig, language_model: bool) -> PreTrainedModel:
+def load_both_heads(source: str | Path, config: PreTrainedConfig, language_model: bool, **options) -> PreTrainedModel:
     """
     Loads any encoder with the heads of the pretraining, see [`retrieval_class`], in float32. A head to rank is drawn,
     with a fixed seed and a warning, if the checkpoint has none. A head of a masked language model is never drawn.
@@ -355,9 +362,10 @@ def load_both_heads(source: str | Path, config: PreTrainedConfig, language_model
         source (`str` or `Path`): folder or Hub repository.
         config (`PreTrainedConfig`): its configuration, of [`check_checkpoint`].
         language_model (`bool`): whether the checkpoint has the head of a masked language model.
+        options: `HUB_OPTIONS`.
     """
     model_class = retrieval_class(config, language_model)
-    return scores_in_float32(load_head(model_class, source, config, "rank", new_head=True))
+    return scores_in_float32(load_head(model_class, source, config, "rank", new_head=True, **options))
 
 
 def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel):

@@ -15,7 +15,7 @@
 BertLong: BERT for long documents, with local attention in a window and global attention of the query's tokens.
 
 Read from top to bottom: layers, base model, heads. layout_bertlong.py finds the global tokens and lays the batch out
-in memory; attention_bertlong.py has the self-attention.
+in memory; attention_bertlong.py has the self-attention, and varlen_bertlong.py one of its implementations.
 
 Letters of shapes: B rows, L padded length, D hidden size; T tokens of the batch without padding.
 """
@@ -193,6 +193,11 @@ class BertLongPreTrainedModel(PreTrainedModel):  # trf-ignore: TRF057
         if isinstance(module, BertLongLMPredictionHead):
             init.zeros_(module.bias)
 
+    def get_correct_attn_implementation(self, requested_attention: str | None, is_init_check: bool = False) -> str:
+        if requested_attention == "varlen":  # BertLong's own, in varlen_bertlong.py
+            return requested_attention
+        return super().get_correct_attn_implementation(requested_attention, is_init_check)
+
     def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
         embeddings = super().resize_token_embeddings(*args, **kwargs)
         if (head := getattr(self, "cls", None)) is not None:
@@ -320,8 +325,13 @@ class BertLongModel(BertLongPreTrainedModel):  # trf-ignore: TRF057
         if only_global:
             first = valid & (valid.cumsum(1) == 1)
             only_global = not ((first | wanted) & ~is_global).any()
-        if padded and implementation == "flex_attention":  # its masks need the packed layout
-            implementation = "sdpa"
+        if implementation == "varlen" and not padded and not layout.query_first:
+            logger.warning_once(
+                "varlen attention needs rows that start with their global tokens (the query): sdpa computes the local "
+                "attention of the others"
+            )
+        if implementation == "varlen" or (padded and implementation == "flex_attention"):
+            implementation = "sdpa"  # of what those cannot compute, such as the padded layout
         attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
 
         positions = layout.rank.clamp_min(0) if position_ids is None else layout.pack(position_ids)

@@ -1,13 +1,117 @@
 """
-The question-answering pipeline, which Transformers 5 no longer has: `pipeline("question-answering", model=...,
-trust_remote_code=True)` for the checkpoints that come with this file.
+Two pipelines that Transformers 5 does not have, for the checkpoints that come with this file:
+`pipeline("text-ranking", model=..., trust_remote_code=True)` and `pipeline("question-answering", ...)`.
 """
 
 import numpy as np
 import torch
 from transformers.pipelines.base import ChunkPipeline
+from transformers.utils import logging
 
 from .spans_bertlong import are_text, attach_marks, best_spans, cut_end, max_positions, rank_spans
+
+
+logger = logging.get_logger(__name__)
+
+
+class TextRankingPipeline(ChunkPipeline):
+    """
+    Ranks documents for a query.
+
+    ```python
+    from transformers import pipeline
+
+    rank = pipeline("text-ranking", model="output/clir-bertlong", trust_remote_code=True)
+    rank("Wann wurde der Turm gebaut?", ["The tower was built in 1866.", "The harbour froze."])
+    ```
+
+    Call it with a query and its documents, with a dictionary of both (`query`, `documents`), or with a list of such
+    dictionaries. It returns `{"corpus_id": place in documents, "score": ..., "text": ...}` for each document, best
+    first; for a list of dictionaries a list of such lists. The score is the model's last logit.
+
+    Args:
+        top_k (`int`, *optional*): documents to return; all by default.
+        max_length (`int`, *optional*): longest pair in tokens; defaults to what model and tokenizer take. A longer
+            document is cut (logged).
+        max_query_length (`int`, defaults to 128): longest query in tokens, at most half of a pair. The end of a longer
+            query is cut off.
+        batch_size (`int`, defaults to 16): pairs of a batch.
+
+    Raises `TypeError` if the query is not a text, or documents are not a list of texts, and for another option. Raises
+    `ValueError` for a model with more than two labels.
+    """
+
+    _load_processor = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+    _load_tokenizer = True
+
+    def __init__(self, *args, **kwargs):
+        kwargs.setdefault("batch_size", 16)
+        super().__init__(*args, **kwargs)
+        if self.model.config.num_labels > 2:
+            raise ValueError(f"the model classifies into {self.model.config.num_labels} labels: none is relevance")
+
+    def _sanitize_parameters(self, **options):
+        if unknown := options.keys() - {"top_k", "max_length", "max_query_length"}:
+            raise TypeError(f"text-ranking has no option {sorted(unknown)[0]!r}")
+        after = {name: options.pop(name) for name in ("top_k",) if name in options}
+        return options, {}, after
+
+    def __call__(self, query, documents=None, **options):
+        several = isinstance(query, list)
+        inputs = query if several else [query if isinstance(query, dict) else {"query": query, "documents": documents}]
+        inputs = [self.check(of_query) for of_query in inputs]
+        asked = [of_query for of_query in inputs if of_query["documents"]]
+        ranked = iter(super().__call__(asked, **options) if asked else ())
+        ranked = [next(ranked) if of_query["documents"] else [] for of_query in inputs]
+        return ranked if several else ranked[0]
+
+    @staticmethod
+    def check(inputs):
+        query, documents = (inputs.get(name) if isinstance(inputs, dict) else None for name in ("query", "documents"))
+        if not isinstance(query, str):
+            raise TypeError(f"query must be a text, got {type(query).__name__}")
+        if not isinstance(documents, (list, tuple)):
+            raise TypeError(f"documents must be a list of texts, got {type(documents).__name__}")
+        for i, document in enumerate(documents):
+            if not isinstance(document, str):
+                raise TypeError(f"documents[{i}] must be a text, got {type(document).__name__}")
+        return {"query": query, "documents": documents}
+
+    def preprocess(self, inputs, max_length=None, max_query_length=128):
+        tokenizer, query, documents = self.tokenizer, inputs["query"], inputs["documents"]
+        limit = max_length or min(tokenizer.model_max_length, max_positions(self.model))
+        max_query_length = min(max_query_length, limit // 2)
+        asked = tokenizer(query, add_special_tokens=False, split_special_tokens=True, verbose=False).encodings[0]
+        if len(asked.ids) > max_query_length:
+            query = query[: cut_end(asked, max_query_length)]
+        for place, document in enumerate(documents):
+            encoded = tokenizer(
+                query,
+                document,
+                truncation="only_second",
+                max_length=limit,
+                return_overflowing_tokens=True,  # tells whether the document was cut
+                split_special_tokens=True,
+            )
+            yield {
+                **{name: torch.tensor([encoded[name][0]]) for name in tokenizer.model_input_names if name in encoded},
+                "corpus_id": place,
+                "text": document,
+                "cut": len(encoded.encodings) > 1,
+                "is_last": place == len(documents) - 1,
+            }
+
+    def _forward(self, inputs):
+        outputs = self.model(**{name: inputs[name] for name in self.tokenizer.model_input_names if name in inputs})
+        return {**inputs, "score": outputs.logits[:, -1].float()}
+
+    def postprocess(self, pairs, top_k=None):
+        if cut := sum(pair["cut"] for pair in pairs):
+            logger.warning(f"text-ranking: {cut} of {len(pairs)} documents were cut to fit the longest pair")
+        hits = [{"corpus_id": p["corpus_id"], "score": p["score"].item(), "text": p["text"]} for p in pairs]
+        return sorted(hits, key=lambda hit: hit["score"], reverse=True)[:top_k]
 
 
 class QuestionAnsweringPipeline(ChunkPipeline):
@@ -125,4 +229,4 @@ class QuestionAnsweringPipeline(ChunkPipeline):
         return found[0] if found else {"score": 0.0, "start": 0, "end": 0, "answer": ""}
 
 
-__all__ = ["QuestionAnsweringPipeline"]
+__all__ = ["QuestionAnsweringPipeline", "TextRankingPipeline"]

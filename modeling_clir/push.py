@@ -82,10 +82,12 @@ def check_model(folder: Path):
         check_tensors(folder / name)
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt")):
         raise ValueError(f"{folder} has no tokenizer: save the model's own there")
-    for target in (read_json(folder / "config.json").get("auto_map") or {}).values():
-        code = f"{target.split('.')[0]}.py"
-        if "--" not in target and not (folder / code).is_file():
-            raise ValueError(f"{folder} has no {code}, the code that its config.json names: save the model again")
+    auto_map = (read_json(folder / "config.json").get("auto_map") or {}).values()
+    modules = {target.split(".")[0] for target in auto_map if "--" not in target}
+    for path in folder.glob("*.py"):
+        modules |= set(re.findall(r"^from \.(\w+) import", read_text(path), re.MULTILINE))
+    if missing := sorted(name for name in modules if not (folder / f"{name}.py").is_file()):
+        raise ValueError(f"{folder} has no {missing[0]}.py, which its code needs: save the model again")
 
 
 def unfinished(folder: Path) -> str:

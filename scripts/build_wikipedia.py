@@ -54,7 +54,11 @@ def main():
     except ImportError as error:
         raise ImportError(f'{error}; pip install -e ".[wikipedia]"') from error
 
+    from modeling_clir.push import check_access, push
+
     # 1. What to build
+    if args.push_to_hub:
+        check_access(args.push_to_hub)
     if args.source not in SOURCES:
         raise ValueError(
             f"--source is one of {', '.join(SOURCES)}, got {args.source!r}{nearest(args.source, SOURCES)}"
@@ -91,10 +95,7 @@ def main():
 
     # 3. Upload
     if args.push_to_hub:
-        from huggingface_hub import HfApi
-
-        HfApi().create_repo(args.push_to_hub, repo_type="dataset", exist_ok=True)
-        HfApi().upload_large_folder(repo_id=args.push_to_hub, folder_path=args.output, repo_type="dataset")
+        print(f"uploaded: {push(args.output, args.push_to_hub, dataset=True)}")
 
 
 def check_arguments(args, languages: list[str]):
@@ -116,7 +117,8 @@ def check_arguments(args, languages: list[str]):
         raise ValueError("--executor slurm needs the program sbatch; run this on a machine that hands jobs to SLURM")
     if args.executor == "slurm" and args.push_to_hub:
         raise ValueError(
-            "--push_to_hub needs --executor local or ray; with slurm upload the finished corpus by itself"
+            "--push_to_hub needs --executor local or ray; with slurm upload the finished corpus by "
+            "python -m modeling_clir.push OUTPUT REPO --dataset"
         )
     if args.topics:
         check_path(args.topics)

@@ -163,9 +163,11 @@ def at_hub(monkeypatch, tmp_path):
     """
     import huggingface_hub.constants as constants
     import huggingface_hub.hf_api
+    from huggingface_hub.utils._http import close_session
 
     from .hub_server import HubServer
 
+    close_session()  # one that was opened offline stays offline
     with HubServer() as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
         template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
@@ -174,10 +176,13 @@ def at_hub(monkeypatch, tmp_path):
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.endpoint)
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)  # remembers the address
+        monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
         environment = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": "hf_ours", "HF_HOME": str(tmp_path / "home")}
         for name, value in (environment | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}).items():
             monkeypatch.setenv(name, value)
         yield hub
+    close_session()
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,8 @@ def all_processes(process: subprocess.Popen) -> list[psutil.Process]:
 def rank(process: subprocess.Popen, number: int) -> psutil.Process:
     """Finds one of the training processes. The workers of its data loader have its environment."""
     return next(
-        (one for one in all_processes(process) if one.environ().get("RANK") == str(number)), psutil.Process(process.pid)
+        (one for one in all_processes(process) if one.environ().get("RANK") == str(number)),
+        psutil.Process(process.pid),
     )
 
 
@@ -53,14 +54,18 @@ def wait_until(process: subprocess.Popen, condition, seconds: float = 200) -> bo
 
 def checkpoints(output: Path) -> dict[Path, int]:
     """Returns the checkpoints below a folder with the times when they were made."""
-    found = {}
-    for path in output.rglob("checkpoint-*"):
-        try:
-            if is_checkpoint(path) and path.parent.name != PARTIAL:
-                found[path] = path.stat().st_mtime_ns
-        except FileNotFoundError:  # removed meanwhile
-            pass
-    return found
+    try:
+        found = [path for path in output.rglob("checkpoint-*") if is_checkpoint(path) and path.parent.name != PARTIAL]
+        return {path: path.stat().st_mtime_ns for path in found}
+    except FileNotFoundError:  # one was removed meanwhile
+        return {}
+
+
+def is_saving(output: Path) -> bool:
+    try:
+        return any(output.rglob(f"{PARTIAL}/*/*"))
+    except FileNotFoundError:
+        return False
 
 
 def interrupt(
@@ -76,7 +81,7 @@ def interrupt(
     try:
         running = wait_until(process, lambda: checkpoints(output).items() - before.items())
         if running and saving:
-            running = wait_until(process, lambda: any(output.rglob(f"{PARTIAL}/*/*")))
+            running = wait_until(process, lambda: is_saving(output))
         end = time.monotonic() + moment.uniform(0, 0.05 if saving else 1.5)
         if not running or not wait_until(process, lambda: time.monotonic() > end):
             return False

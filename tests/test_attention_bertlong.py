@@ -143,8 +143,9 @@ def test_blocks_of_flex_attention_grow_with_the_tokens():
     assert blocks(8192) < 2.1 * blocks(4096)
 
 
-def test_flex_attention_refuses_dropout():
-    model = build(BertLongModel, attention_probs_dropout_prob=0.1, attn_implementation="flex_attention")
+@pytest.mark.parametrize("implementation", ["flex_attention", "varlen"])
+def test_dropout_is_refused(implementation):
+    model = build(BertLongModel, attention_probs_dropout_prob=0.1, attn_implementation=implementation)
     with torch.no_grad():
         model(**pair_batch())
         with pytest.raises(ValueError, match="set attention_probs_dropout_prob to 0"):
@@ -154,7 +155,7 @@ def test_flex_attention_refuses_dropout():
 # --- whole models
 
 
-@pytest.mark.parametrize("implementation", ["gathered", "sdpa"])
+@pytest.mark.parametrize("implementation", ["gathered", "sdpa", "varlen"])
 def test_fifty_steps_of_training(implementation):
     """The losses equal those of eager attention up to rounding."""
 
@@ -178,7 +179,7 @@ def test_fifty_steps_of_training(implementation):
     assert sum(found[-5:]) < 0.5 * sum(found[:5])
 
 
-@pytest.mark.parametrize("implementation", ["gathered", "sdpa", "flex_attention"])
+@pytest.mark.parametrize("implementation", ["gathered", "sdpa", "flex_attention", "varlen"])
 def test_autocast(implementation):
     model = build(BertLongModel, initializer_range=0.1).float()
     inputs = pair_batch(lengths=(150, 23, 9))
@@ -190,7 +191,7 @@ def test_autocast(implementation):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("implementation", ["gathered", "sdpa", "flex_attention"])
+@pytest.mark.parametrize("implementation", ["gathered", "sdpa", "flex_attention", "varlen"])
 def test_half_precision(implementation, dtype):
     """The last layer computes the global tokens only."""
     inputs = pair_batch(lengths=(150, 23, 9))

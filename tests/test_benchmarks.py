@@ -4,13 +4,16 @@ import argparse
 import csv
 import importlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, BertModel
 
+from .backbones import BERT, tokenizer_of
 from .wikipedia.written import page, write_dump
 
 
@@ -66,7 +69,14 @@ def test_ranking(tmp_path):
     assert questions[0] == questions[7] != questions[8]
 
 
-def test_ranking_with_a_model(tiny_bert, tmp_path):
+@pytest.mark.parametrize("kind", ["sample", "e5"])
+def test_ranking_with_a_model(kind, tiny_bert, tmp_path):
+    """Our own; and an encoder of BERT's type with XLM-R's tokenizer, in half precision, as multilingual-e5-small."""
+    if kind == "e5":
+        tokenizer, tiny_bert = tokenizer_of("xlm-roberta"), tmp_path / "e5"
+        sizes = BERT | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+        BertModel(BertConfig(**sizes)).half().save_pretrained(tiny_bert)
+        tokenizer.save_pretrained(tiny_bert)
     importlib.import_module("ranking").main(
         ["--model", str(tiny_bert), "--pairs", "24", "--repeats", "1", "--output", str(tmp_path)]
     )
@@ -95,6 +105,40 @@ def test_flex_attention_of_the_benchmark():
     work.steps[0]()
     model = work.steps[0].args[0]
     assert model.config._attn_implementation == "flex_attention"
+
+
+OPTIONS_OF_GPU = [*TINY, "--device", "cpu", "--lengths", "64", "--tokens", "128", "--modernbert_layers", "1"]
+
+
+def test_cases_on_a_gpu():
+    """Each runs once, on a CPU, in this process."""
+    gpu, found = importlib.import_module("gpu"), []
+    args = gpu.parse(gpu.options(), OPTIONS_OF_GPU)
+    for columns, cases in gpu.cases_of(args):
+        for name, build in cases.items():
+            work = build(args)
+            work.steps[0]()
+            assert work.tokens == [64, 64] and work.columns == {"padding": 0.0} and len(work.steps) == 1
+            assert (work.flops is None) == (name == "ModernBERT")
+            found.append((columns["step"], name))
+    ours, peers = ["BertLong (ours)", "BertLong, eager", "BertLong, varlen"], ["Longformer", "ModernBERT"]
+    ranking = [*ours[:2], "BertLong, flex_attention", ours[2], *peers, "CrossEncoder"]
+    assert found == [(task, case) for task in ("QLM", "RR") for case in (*ours, *peers)] + [
+        ("rank", case) for case in ranking
+    ]
+
+
+@pytest.mark.slow
+def test_gpu(tmp_path):
+    """As a user would call it, on a CPU."""
+    command = ["benchmarks/gpu.sh", *OPTIONS_OF_GPU, "--output", str(tmp_path)]
+    environment = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(BENCHMARKS.parent)}
+    done = subprocess.run(command, cwd=BENCHMARKS.parent, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "is left out" not in done.stderr, done.stderr[-3000:]
+    with open(tmp_path / "benchmark_gpu.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 17 and set(column(rows, "pairs", "tokens", "length")) == {("2", "128", "64")}
+    assert all(float(row[name]) > 0 for row in rows for name in MEASURED)
 
 
 def test_batch(tmp_path):
@@ -207,3 +251,16 @@ def test_corpus(tmp_path, capsys):
         assert float(row["uss_mb"]) > 50 and float(row["seconds"]) > 0 and float(row["anonymous_mb"]) > 50
         assert row["sections"] != "86" or float(row["extra_uss_mb"]) == 0
     assert "extra anonymous mb" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_serving(tiny_bert, tmp_path, capsys):
+    options = ("--model", tiny_bert, "--clients", "1", "4", "--seconds", "1", "--requests", "6", "--tiny", "80")
+    importlib.import_module("serving").main([*map(str, options), "--killed", "40", "--output", str(tmp_path)])
+    with open(tmp_path / "benchmark_serving.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert column(rows, "server", "clients") == [(s, c) for s in ("joined", "exact") for c in ("1", "4")]
+    assert all(float(row["share"]) > 0 and float(row["p50 ms"]) <= float(row["p99 ms"]) for row in rows)
+    assert all(float(row["difference"]) == 0 for row in rows if row["server"] == "exact")
+    printed = capsys.readouterr().out
+    assert "of 40 answers; 0 lost, largest difference 0" in printed and "MiB after 80 more" in printed

@@ -8,7 +8,9 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +20,10 @@ import torch
 
 from .conftest import REPOSITORY
 from .helpers import QUIET
+from .serving.servers import running
 
 
+SERVER = "http://127.0.0.1:8000"
 PAGES = [Path("README.md"), *sorted(path.relative_to(REPOSITORY) for path in REPOSITORY.glob("docs/*.md"))]
 LINKED = ("base", "benchmarks", "metrics", "recipes", "sample", "scripts")
 # Later options override those of the page.
@@ -61,7 +65,7 @@ def program_of(command: list[str]) -> tuple[str, list[str]]:
         return command[start], command[start + 1 :]
     if command[:2] == ["python", "-m"]:
         return f"-m {command[2]}", command[3:]
-    if command[0] == "python":
+    if command[0] in ("python", "sbatch"):
         return command[1], command[2:]
     return command[0], command[1:]
 
@@ -106,25 +110,37 @@ def workplace(tmp_path, tiny_bert, monkeypatch):
 
 
 def run_page(page: Path, languages: set[str], monkeypatch, capsys):
-    """Runs a page's blocks in one of the `languages`, in order. A block of text is the output of the block before."""
-    namespace, printed = {"__name__": "__main__"}, ""
-    for block in blocks(page):
-        where = f"{page}:{block.line}"
-        if block.mark.startswith("needs:"):
-            continue
-        if block.language == "text" and "python" in languages:
-            if "make demo" in block.mark:
-                assert without_numbers(printed) == without_numbers(block.text), where
-            else:
-                assert printed == block.text, where
-        elif block.language in languages:
-            capsys.readouterr()
-            if block.language == "python":
-                exec(compile(block.text, where, "exec"), namespace)
-            else:
-                for command in block.commands:
-                    run_command(command, monkeypatch)
-            printed = capsys.readouterr().out
+    """
+    Runs a page's blocks in one of the `languages`, in order. A block of text is the output of the block before. A
+    server that is started with `&` runs to the end of the page, on a free port.
+    """
+    namespace, printed, url = {"__name__": "__main__"}, "", SERVER
+    with ExitStack() as servers:
+        for block in blocks(page):
+            block.text = block.text.replace(SERVER, url)
+            where = f"{page}:{block.line}"
+            if block.mark.startswith("needs:"):
+                continue
+            if block.language == "text" and "python" in languages:
+                if "make demo" in block.mark:
+                    assert without_numbers(printed) == without_numbers(block.text), where
+                else:
+                    assert printed == block.text, where
+            elif block.language in languages:
+                capsys.readouterr()
+                if block.language == "python":
+                    exec(compile(block.text, where, "exec"), namespace)
+                else:
+                    for command in block.commands:
+                        if command[-1] == "&":
+                            model, *options = command[3:-1]
+                            url = servers.enter_context(running(Path(model).resolve(), *options))
+                        elif command[0] == "curl":
+                            words = [word.replace(SERVER, url) for word in command]
+                            assert shutil.which("curl") is None or subprocess.run(words, timeout=60).returncode == 0
+                        else:
+                            run_command(command, monkeypatch)
+                printed = capsys.readouterr().out
     return namespace
 
 
@@ -148,7 +164,7 @@ def test_page(page, workplace, sample_collection, monkeypatch, capsys):
     shutil.copytree(sample_collection, workplace / "output/collections")
     namespace = run_page(page, {"bash", "python"}, monkeypatch, capsys)
     if page.stem == "ranking":
-        for name in ("hits", "hits_of_cross_encoder"):
+        for name in ("hits", "hits_of_cross_encoder", "hits_of_pipeline"):
             in_order = sorted(namespace[name], key=lambda hit: hit["corpus_id"])
             np.testing.assert_allclose([hit["score"] for hit in in_order], namespace["scores"], atol=1e-4)
 
@@ -162,7 +178,9 @@ def test_programs_and_files_are_there():
             for command in block.commands if block.language == "bash" else []:
                 program, options = program_of(command)
                 where = f"{page}:{block.line}: {program}"
-                if program == "make":
+                if program == "curl":
+                    assert options, where
+                elif program == "make":
                     assert all(re.search(rf"^{target}:", make, re.MULTILINE) for target in options[:1]), where
                 elif program.startswith("-m "):
                     assert (REPOSITORY / (program[3:].replace(".", "/") + ".py")).is_file(), where

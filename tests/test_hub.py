@@ -21,7 +21,7 @@ from transformers import (
 )
 
 import modeling_clir
-from modeling_clir.configuration_bertlong import AUTO_MAP
+from modeling_clir.configuration_bertlong import AUTO_MAP, CUSTOM_PIPELINES
 from tests.conftest import REPOSITORY
 from tests.tiny import build, pair_batch, tiny_config
 
@@ -39,15 +39,18 @@ CODE = (
     "configuration_bertlong.py",
     "layout_bertlong.py",
     "modeling_bertlong.py",
+    "varlen_bertlong.py",
 )
+PIPELINES = ("pipeline_bertlong.py", "spans_bertlong.py")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "wer", "entdeckte", "radium", "marie", "curie", "berlin", "."]
 
 
 def check_folder(folder):
     stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert stored["auto_map"] == AUTO_MAP and stored["model_type"] == "bertlong-xlr"
-    assert {path.name for path in folder.iterdir()} == {*CODE, "config.json", "model.safetensors"}
-    for name in CODE:
+    assert stored["custom_pipelines"] == CUSTOM_PIPELINES
+    assert {path.name for path in folder.iterdir()} == {*CODE, *PIPELINES, "config.json", "model.safetensors"}
+    for name in (*CODE, *PIPELINES):
         assert (folder / name).read_bytes() == (REPOSITORY / "modeling_clir" / name).read_bytes()
 
 
@@ -189,23 +192,86 @@ def test_cross_encoder_gives_the_models_scores(with_tokenizer):
     assert ranking == expected.argsort(descending=True).tolist()
 
 
-def test_pipelines(with_tokenizer, monkeypatch):
-    said = []
-    monkeypatch.setattr("modeling_clir.modeling_bertlong.logger.warning_once", said.append)
+def test_pipeline_for_text_classification(with_tokenizer):
     rank = pipeline("text-classification", model=str(with_tokenizer), function_to_apply="none", device="cpu")
     pairs = [{"text": QUERY, "text_pair": document} for document in DOCUMENTS]
     found = [result["score"] for result in rank(pairs, batch_size=2, truncation=True)]
     torch.testing.assert_close(torch.tensor(found), scores(with_tokenizer), atol=1e-5, rtol=0)
 
+
+@pytest.mark.parametrize("document", [None, "marie curie entdeckte radium ."], ids=["query", "query with document"])
+def test_pipelines_for_masks_and_hidden_states(document, with_tokenizer, monkeypatch):
+    said = []
+    monkeypatch.setattr("modeling_clir.modeling_bertlong.logger.warning_once", said.append)
+    text, pair = "marie [MASK] entdeckte radium", {"text_pair": document} if document else {}
     fill = pipeline("fill-mask", model=str(with_tokenizer), device="cpu")
-    inputs = fill.tokenizer("marie [MASK] entdeckte radium", return_tensors="pt")
+    inputs = fill.tokenizer(text, return_tensors="pt", **pair)
     with torch.no_grad():
         expected = AutoModelForMaskedLM.from_pretrained(with_tokenizer)(**inputs).logits[0, 2].softmax(-1)
+        states = AutoModel.from_pretrained(with_tokenizer)(**inputs).last_hidden_state
     best = expected.topk(3)
-    found = fill("marie [MASK] entdeckte radium", top_k=3)
+    found = fill(text, top_k=3, tokenizer_kwargs=pair)
     assert [result["token"] for result in found] == best.indices.tolist()
     assert [result["score"] for result in found] == pytest.approx(best.values.tolist(), abs=1e-5)
+    extract = pipeline("feature-extraction", model=str(with_tokenizer), device="cpu")
+    torch.testing.assert_close(extract(text, return_tensors=True, tokenize_kwargs=pair), states)
     assert not said  # the tokenizer marks the query
+
+
+RANK = """
+import sys
+sys.modules["modeling_clir"] = None
+import json
+from transformers import pipeline
+folder, asked = sys.argv[1], json.loads(sys.argv[2])
+rank = pipeline("text-ranking", model=folder, trust_remote_code=True, device="cpu")
+assert type(rank).__module__.startswith("transformers_modules"), type(rank)
+print(json.dumps({size: rank(asked, batch_size=size, max_query_length=10) for size in (1, 3, 16)}))
+"""
+
+
+def test_pipeline_for_ranking_without_the_package(with_tokenizer, tmp_path):
+    asked = [(QUERY, DOCUMENTS), (QUERY, []), ("wer entdeckte [SEP] " * 6, DOCUMENTS[::-1])]
+    ask = json.dumps([{"query": query, "documents": documents} for query, documents in asked])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    command = [sys.executable, "-c", RANK, str(with_tokenizer), ask]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    reranker = modeling_clir.Reranker.from_pretrained(with_tokenizer, max_query_length=10)
+    for found in json.loads(done.stdout).values():
+        for hits, (query, documents) in zip(found, asked, strict=True):
+            expected = reranker.rank(query, documents)
+            assert [(hit["corpus_id"], hit["text"]) for hit in hits] == [(h["corpus_id"], h["text"]) for h in expected]
+            scores_of = [[hit["score"] for hit in of_query] for of_query in (hits, expected)]
+            assert scores_of[0] == pytest.approx(scores_of[1], abs=1e-5)
+
+
+def test_pipeline_for_ranking_takes_options_and_refuses_other_input(with_tokenizer, monkeypatch, caplog):
+    rank = pipeline("text-ranking", model=str(with_tokenizer), trust_remote_code=True, device="cpu")
+    monkeypatch.setattr(rank.__class__.__init__.__globals__["logger"], "propagate", True)
+    hits = rank(QUERY, DOCUMENTS)
+    assert "1 of 4 documents were cut" in caplog.text
+    assert rank(QUERY, DOCUMENTS, top_k=2) == hits[:2] and rank({"query": QUERY, "documents": DOCUMENTS}) == hits
+    short = modeling_clir.Reranker.from_pretrained(with_tokenizer, max_length=20, max_query_length=10)
+    expected = [hit["score"] for hit in short.rank(QUERY, DOCUMENTS)]
+    found = rank(QUERY, DOCUMENTS, max_length=20, max_query_length=10)
+    assert [hit["score"] for hit in found] == pytest.approx(expected, abs=1e-5)
+    assert rank(QUERY, []) == []
+    for wrong in ((QUERY,), (QUERY, "berlin"), (QUERY, [None]), (None, DOCUMENTS), ([QUERY], DOCUMENTS)):
+        with pytest.raises(TypeError, match="must be"):
+            rank(*wrong)
+    with pytest.raises(TypeError, match="no option 'top'"):
+        rank(QUERY, DOCUMENTS, top=2)
+
+
+def test_the_pipeline_stays_with_a_checkpoint_that_others_save(with_tokenizer, tmp_path):
+    """sentence-transformers saves config and model; the pipeline's code must come along."""
+    CrossEncoder(str(with_tokenizer), device="cpu").save_pretrained(str(tmp_path / "again"))
+    rank = [
+        pipeline("text-ranking", model=str(folder), trust_remote_code=True, device="cpu")
+        for folder in (with_tokenizer, tmp_path / "again")
+    ]
+    assert rank[0](QUERY, DOCUMENTS) == rank[1](QUERY, DOCUMENTS)
 
 
 def test_the_model_files_follow_transformers_conventions():

@@ -73,7 +73,7 @@ def test_reranker_and_reader_are_names_of_the_package():
 
 def test_help_and_wrong_arguments_of_scripts_come_before_anything_heavy():
     commands = [[f"scripts/{name}", option] for name in SCRIPTS for option in ("--help", "--no_such_option")]
-    modules = ("modeling_clir.convert", "modeling_clir.push")
+    modules = ("modeling_clir.convert", "modeling_clir.push", "modeling_clir.serve")
     commands += [[name, option] for name in modules for option in ("--help", "--no_such_option")]
     assert not imported(programs(*commands)) & HEAVY
 

@@ -29,6 +29,7 @@ def answering_card(folder, base, config, history=(), results=None, **training):
         model_name_or_path=str(base),
         train_data=["a/train.json"],
         dev_data=None,
+        test_data=None,
         select="best",
     )
     reader = SimpleNamespace(

@@ -241,6 +241,7 @@ WRONG_MODELS = {
     ),
     "no tokenizer": (lambda f: (f / "tokenizer_config.json").unlink(), "has no tokenizer"),
     "no code": (lambda f: (f / "modeling_bertlong.py").unlink(), "has no modeling_bertlong.py"),
+    "a part of the code": (lambda f: (f / "layout_bertlong.py").unlink(), "has no layout_bertlong.py"),
     "no card": (lambda f: (f / "README.md").unlink(), "has no card"),
     "a card without metadata": (lambda f: write(f / "README.md", "# model"), "is no card"),
     "a card of broken metadata": (lambda f: write(f / "README.md", "---", "a: [", "---", ""), "is not YAML"),

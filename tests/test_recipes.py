@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from accelerate.commands.launch import launch_command_parser
 
 import run_alignment
@@ -22,20 +23,25 @@ from .helpers import QUIET, clir_command
 from .test_documentation import PAGES, blocks, program_of
 
 
-RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
+RECIPES = sorted(
+    path for folder in (".", "paper", "modern") for path in (REPOSITORY / "recipes" / folder).glob("*.yaml")
+)
 RUNNERS = {
     "base": run_pretraining,
     "demo": run_pretraining,
     "xquad": run_pretraining,
     "e5": run_pretraining,
+    "short": run_pretraining,
+    "long": run_pretraining,
     "clir": run_clir,
+    "clef": run_clir,
     "mlqa": run_mlqa,
 }
 
 
 def recipes(runner) -> pytest.MarkDecorator:
     chosen = [path for path in RECIPES if RUNNERS[path.stem.split("_")[0]] is runner]
-    return pytest.mark.parametrize("recipe", chosen, ids=lambda path: path.stem)
+    return pytest.mark.parametrize("recipe", chosen, ids=lambda path: f"{path.parent.name}-{path.stem}")
 
 
 def read(path: Path) -> dict:
@@ -47,6 +53,7 @@ def test_recipe_of_pretraining(recipe, call, tiny_bert, sample_corpus, tmp_path)
     where = ("--corpus", sample_corpus, "--model_name_or_path", tiny_bert, "--output_dir", tmp_path / "out")
     small = ("--max_length", "100", "--max_query_length", "30", "--max_steps", "2", "--max_eval_pairs", "4")
     small += ("--max_pairs", "16", "--per_device_train_batch_size", "2", "--save_strategy", "no")
+    small += ("--fp16", "false", "--dataloader_num_workers", "0", "--max_position_embeddings", "128")
     flags = map(str, (*where, *small, *QUIET))
     call(run_pretraining, ["run_pretraining.py", "--config", str(recipe), *flags])
     assert read(tmp_path / "out/trainer_state.json")["global_step"] == 2
@@ -54,9 +61,24 @@ def test_recipe_of_pretraining(recipe, call, tiny_bert, sample_corpus, tmp_path)
     assert "MAP" in header or "Expected" in header
 
 
+@pytest.mark.parametrize("tasks", ["qlm", "rr", "both"])
+@pytest.mark.parametrize(("kind", "batch", "epochs"), [("short", 16 * 4, 20), ("long", 16 * 2, 16)])
+def test_arithmetic_of_the_paper(kind, batch, epochs, tasks):
+    """An epoch is 64,000 pairs of each of six language pairs and each task; 16 GPUs share a batch."""
+    options = yaml.safe_load((REPOSITORY / f"recipes/paper/{kind}_{tasks}.yaml").read_text(encoding="utf-8"))
+    assert options["per_device_train_batch_size"] * 16 == batch
+    pairs = sum(
+        len(options.get(f"{task}_pairs", "").split(",")) for task in ("qlm", "rr") if f"{task}_pairs" in options
+    )
+    assert pairs == (12 if tasks == "both" else 6)
+    assert options["max_steps"] == epochs * pairs * 64_000 // batch
+
+
 @recipes(run_clir)
 def test_recipe_of_ranking(recipe, call, tiny_bert, sample_collection, tmp_path):
-    flags = ("--config", recipe, "--fold", "0", "--max_steps", "2")
+    flags = ["--config", recipe, "--fold", "0", "--max_steps", "2"]
+    if "num_finetuned_layers" in recipe.read_text(encoding="utf-8"):
+        flags += ["--num_finetuned_layers", "1"]  # the tiny model has two
     call(run_clir, clir_command(tiny_bert, [sample_collection / "en-de"], tmp_path, *flags))
     assert read(tmp_path / "metrics.json")["en-de"]["queries"] == 5
 

@@ -36,7 +36,9 @@ def test_a_killed_run_goes_on_and_gives_the_same(clir, dropout_bert, sample_coll
     printed = results(capsys)
 
     killed = tmp_path / "killed"
-    kill_when(clir_command(dropout_bert, collections, killed, *TRAIN), killed, "fold-2/checkpoint-*/trainer_state.json")
+    kill_when(
+        clir_command(dropout_bert, collections, killed, *TRAIN), killed, "fold-2/checkpoint-*/trainer_state.json"
+    )
     finished = [path.parent.name for path in sorted(killed.glob("*/result.json"))]
     assert finished == ["fold-0", "fold-1"] and not (killed / "metrics.json").exists()
     broken = killed / "fold-2/checkpoint-999"  # a checkpoint that was being written
@@ -72,7 +74,9 @@ def test_a_killed_run_goes_on_and_gives_the_same(clir, dropout_bert, sample_coll
         assert float(row[1]) == pytest.approx(found[row[0]]["map"])
 
 
-def test_one_fold_is_that_of_all_folds_and_languages_are_trained_together(clir, dropout_bert, sample_collection, tmp_path):
+def test_one_fold_is_that_of_all_folds_and_languages_are_trained_together(
+    clir, dropout_bert, sample_collection, tmp_path
+):
     collections = [sample_collection / "en-de", sample_collection / "de-en"]
     flags = ("--num_train_epochs", "1", "--num_finetuned_layers", "1", "--head_learning_rate", "1e-2")
     clir(dropout_bert, collections, tmp_path / "one", *TRAIN, *flags, "--fold", "1")

@@ -100,9 +100,9 @@ def slurm(tmp_path, monkeypatch):
         options = [part for part in map(str, arguments) if part.startswith(("--nodes", "--ntasks"))]
         rest = [part for part in map(str, arguments) if part not in options]
         command = ["sbatch", *options, f"scripts/slurm/{script}", *rest]
-        done = subprocess.run(
-            command, cwd=REPOSITORY, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=300
-        )
+        environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+        del environment["MKL_CBWR"]  # as `run`
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=600)
         return [int(code) for code in (tmp_path / "jobs").read_text(encoding="utf-8").split()], done
 
     return submit
@@ -153,7 +153,9 @@ def test_an_interrupted_job_ends_with_the_weights_of_the_uninterrupted_run(
              "--per_device_train_batch_size", "2", "--save_steps", "10", "--output_dir")  # fmt: skip
     run("run_pretraining.py", *flags, tmp_path / "whole", "--do_train", processes=2)
     nodes = ("--nodes=2", "--ntasks-per-node=1")
-    codes, done = slurm("pretraining.sbatch", *nodes, *flags, tmp_path / "out", wanted="out/checkpoint-10", python=None)
+    codes, done = slurm(
+        "pretraining.sbatch", *nodes, *flags, tmp_path / "out", wanted="out/checkpoint-10", python=None
+    )
     assert codes == [75, 0], done.stderr[-3000:]
     assert "stopped by a signal after step" in done.stderr
     names = [folder / "model.safetensors" for folder in (tmp_path / "whole", tmp_path / "out")]

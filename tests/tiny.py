@@ -27,8 +27,8 @@ def build(model_class, seed=0, **options):
 
 def use(model, implementation: str):
     """
-    Sets the attention implementation: `"eager"`, `"sdpa"`, `"flex_attention"`, or `"gathered"`. `"gathered"` is sdpa
-    as on a GPU, on gathered blocks and rows; on a CPU sdpa has functions of its own.
+    Sets the attention implementation: one of BertLong's, or `"gathered"`. `"gathered"` is sdpa as on a
+    GPU, on gathered blocks and rows; on a CPU sdpa has functions of its own.
     """
     model.set_attn_implementation("sdpa" if implementation == "gathered" else implementation)
     for module in model.modules():

@@ -1,6 +1,5 @@
 """Writes the dataset card of a corpus, from its Parquet files."""
 
-import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from itertools import pairwise
@@ -42,11 +41,13 @@ def corpus_card(
             if len(parts) in (depth, depth + 1):
                 tables.setdefault(parts[:depth], []).append(path)
     configs, section_rows, pair_rows, scored = {}, [], [], False
+    examples = {}  # kind of table to the first config that has rows, its split and their number
     for (kind, *name), paths in sorted(tables.items()):
         rows = sum(pq.read_metadata(path).num_rows for path in paths)
         config, split = (f"sections-{name[0]}", "train") if kind == "sections" else name
         if rows:
             configs.setdefault(config, []).append({"split": split, "path": data_files(folder, paths)})
+            examples.setdefault(kind, {"config": config, "split": split, "rows": rows})
         if kind == "sections":
             section_rows.append((name[0], *count_sections(paths)))
         else:
@@ -68,10 +69,8 @@ def corpus_card(
         data,
         template_str=template,
         name=folder.resolve().name,
-        repository=json.dumps(folder.resolve().name),
         languages=", ".join(languages),
-        first_sections=f"sections-{languages[0]}",
-        first_pair=pair_rows[0][0],
+        examples=examples,
         scored=scored,
         sources=list(sources),
         license=license,

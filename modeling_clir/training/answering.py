@@ -18,10 +18,12 @@ from ..configuration_bertlong import BertLongConfig
 from ..data.questions import QuestionSet, parse_key
 from ..data.windows import TrainingWindows
 from ..evaluation.answering import answer_set, evaluate_development, markdown
-from ..model_card import write_question_answering_card
+from ..loading import load_pretrained
+from ..model_card import DOCUMENTS, QUERY, describe_data, write_question_answering_card
 from ..pipeline_bertlong import QuestionAnsweringPipeline
 from ..reader import Reader
 from .layers import finetune_last_layers
+from .lora import merged
 from .resuming import last_complete_checkpoint, train_to_the_end
 from .trainer import BatchFacts, XLRetrievalTrainer, XLRetrievalTrainingArguments
 
@@ -33,7 +35,8 @@ def save_reader(reader: Reader, folder: Path):
     pipeline = QuestionAnsweringPipeline(reader.model, tokenizer=reader.encoder.tokenizer, device=reader.model.device)
     task = {"impl": QuestionAnsweringPipeline, "pt": (AutoModelForQuestionAnswering,)}
     pipeline._registered_impl = {"question-answering": task}
-    pipeline.save_pretrained(folder)
+    with merged(reader.model):
+        pipeline.save_pretrained(folder)
 
 
 def freeze(model: PreTrainedModel, num_finetuned_layers: int | None, freeze_embeddings: bool):
@@ -96,7 +99,9 @@ class AnsweringTrainer(XLRetrievalTrainer):
         self.report(metrics)
         if self.is_world_process_zero():
             epoch = math.ceil(self.state.epoch - 1e-6)
-            save_reader(self.reader, epoch_folder(Path(self.args.output_dir), epoch))
+            folder = epoch_folder(Path(self.args.output_dir), epoch)
+            save_reader(self.reader, folder)
+            self.save_adapter(folder)
         return metrics
 
     def _save_checkpoint(self, *args, **kwargs):
@@ -178,8 +183,9 @@ def train_reader(
     args.eval_strategy, args.save_strategy = IntervalStrategy.EPOCH, SaveStrategy.EPOCH
     args.load_best_model_at_end, args.save_total_limit, args.eval_on_start = False, 1, False
     args.ddp_find_unused_parameters = False
-    args.metric_for_best_model = "F1" if development else None  # for a learning rate that follows it
-    args.greater_is_better = True
+    args.metric_for_best_model, args.greater_is_better = None, True
+    if args.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
+        args.metric_for_best_model, args.save_total_limit = "F1", 2  # with 1 a `Trainer` keeps the best, not the last
     trainer = AnsweringTrainer(
         reader, development, train_dataset, select, args=args, max_tokens_per_batch=max_tokens_per_batch
     )
@@ -240,9 +246,10 @@ def write_card(
     number_of_questions: int,
     options: object,
     args: XLRetrievalTrainingArguments,
+    facts=None,
 ):
     """
-    Writes `README.md` for the model in `folder`.
+    Writes `README.md` for the model in `folder`, with the output of its example.
 
     Args:
         folder (`Path`): folder of the model.
@@ -253,7 +260,13 @@ def write_card(
         number_of_questions (`int`): questions that the model was trained on.
         options (`Arguments`): options of `run_mlqa.py`.
         args (`XLRetrievalTrainingArguments`): training arguments.
+        facts (`RunFacts`, *optional*): facts of the run.
     """
+    printed = None
+    if facts is not None:
+        model, tokenizer = load_pretrained(AutoModelForQuestionAnswering, folder, "answer questions", 2)
+        pipeline = QuestionAnsweringPipeline(model, tokenizer=tokenizer)  # `reader` has the last epoch
+        printed = pipeline(question=QUERY, context=DOCUMENTS[0])["answer"]
     batches = args.gradient_accumulation_steps * args.world_size
     batch = {"batch (windows)": args.per_device_train_batch_size * batches}
     if options.max_tokens_per_batch is not None:
@@ -264,12 +277,12 @@ def write_card(
     layers = options.num_finetuned_layers
     write_question_answering_card(
         folder,
-        name=args.hub_model_id or folder.resolve().name,
+        name=folder.resolve().name,
         base_model=options.model_name_or_path,
         languages=sorted({language for pair in pairs for language in pair}),
         results=results,
         tables={name: markdown(of_set) for name, of_set in results.items()},
-        data=f"{number_of_questions} questions of {', '.join(Path(name).name for name in options.train_data)}.",
+        data=f"{number_of_questions} questions of {', '.join(map(describe_data, options.train_data))}.",
         settings={
             "epochs": f"{args.num_train_epochs:g}" if args.max_steps < 0 else f"{args.max_steps} steps",
             **batch,
@@ -288,6 +301,10 @@ def write_card(
         ),
         max_length=reader.encoder.max_length,
         tags=["bertlong"] * (reader.model.config.model_type == BertLongConfig.model_type),
+        datasets=options.train_data,
+        test_data=options.test_data or [],
+        printed=printed,
+        facts=facts,
     )
 
 

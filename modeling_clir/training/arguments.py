@@ -5,7 +5,7 @@ import json
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import yaml
@@ -14,6 +14,29 @@ from transformers.utils.logging import enable_default_handler
 
 from ..names import nearest
 from ..program import Parser
+
+
+@dataclass
+class LoadingArguments:
+    """Where `--model_name_or_path` is read from. Configuration, weights and tokenizer all get them."""
+
+    revision: str | None = field(
+        default=None, metadata={"help": "branch, tag or commit of the model; for its code and tokenizer too"}
+    )
+    subfolder: str | None = field(default=None, metadata={"help": "folder of the model in its repository or folder"})
+    token: str | None = field(default=None, metadata={"help": "token of the Hub; defaults to HF_TOKEN"})
+    cache_dir: str | None = field(default=None, metadata={"help": "folder of downloads; defaults to HF_HOME's"})
+    local_files_only: bool = field(default=False, metadata={"help": "use the downloads; ask no server"})
+
+    @property
+    def options(self) -> dict:
+        """The options that were given, for `from_pretrained`."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+    @property
+    def settings(self) -> dict:
+        """The options that say what is read, not from where."""
+        return {"revision": self.revision, "subfolder": self.subfolder}
 
 
 class DefaultsFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -44,7 +67,7 @@ class RunnerParser(Parser, HfArgumentParser):
 
     def format_help(self) -> str:
         bases = {base for one in self.dataclass_types for base in one.__mro__ if base.__module__ != one.__module__}
-        inherited = {field.name for base in bases - {object} for field in fields(base)}
+        inherited = {option.name for base in bases - {object} for option in fields(base)}
         formatter = self._get_formatter()
         formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
         formatter.add_text(self.description)
@@ -82,7 +105,7 @@ def parse_arguments(
             argparse_only = super(Parser, parser).parse_known_args  # other flags may be TrainingArguments'
             own, _ = argparse_only(argv)
             for one in dataclass_types:
-                one(**{field.name: getattr(own, field.name) for field in fields(one) if field.init})
+                one(**{option.name: getattr(own, option.name) for option in fields(one) if option.init})
         from .training_arguments import XLRetrievalTrainingArguments
 
         parser = RunnerParser((*dataclass_types, XLRetrievalTrainingArguments), description)
@@ -137,4 +160,4 @@ def start_logging(logger: logging.Logger, training_args=None):
     enable_default_handler()
 
 
-__all__ = ["RunnerParser", "parse_arguments", "start_logging"]
+__all__ = ["LoadingArguments", "RunnerParser", "parse_arguments", "start_logging"]

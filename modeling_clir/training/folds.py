@@ -22,7 +22,7 @@ logger = logging.get_logger(__name__)
 class Fold:
     """
     Attributes:
-        name (`str`): name of its folder: `fold-{number}`, `transfer` or `zero-shot`.
+        name (`str`): name of its folder: `fold-{number}`, `transfer`, `final` or `zero-shot`.
         train, development, test (`dict[str, list[str]]`): collection name to query ids.
     """
 
@@ -70,6 +70,18 @@ def plan_folds(
     for planned in folds:
         check_fold(planned, {c.name: c for c in sources})
     return folds
+
+
+def plan_final(collections: list[Collection]) -> Fold:
+    """
+    Plans a model of all queries of `collections`, to be used: the second fold is for development, the others are for
+    training, none for testing. Raises `ValueError` in the cases of [`plan_folds`].
+    """
+    splits = {c.name: c.split(0) for c in collections}
+    train = {name: test + train for name, (train, _, test) in splits.items()}
+    fold = Fold("final", train, {name: split[1] for name, split in splits.items()}, {})
+    check_fold(fold, {c.name: c for c in collections})
+    return fold
 
 
 def check_fold(fold: Fold, sources: dict[str, Collection]):
@@ -243,6 +255,7 @@ __all__ = [
     "FoldResult",
     "join_runs",
     "measure_folds",
+    "plan_final",
     "plan_folds",
     "rank_fold",
     "read_result",

@@ -133,7 +133,7 @@ SECTIONS = {
             "training cannot go on from such a checkpoint, so not with `--resume_from_checkpoint`",
         ),
         refused("save_on_each_node", "the machines must share --output_dir: leave it out"),
-        refused("enable_jit_checkpoint", "the checkpoints are written by this project's own code: use --save_steps"),
+        refused("enable_jit_checkpoint", "SIGTERM stops a run with a checkpoint anyway: leave it out"),
         refused("ignore_data_skip", "a resumed run goes on at its batch, at no cost: leave it out"),
         refused("restore_callback_states_from_checkpoint", "no callback here has a state: leave it out"),
         refused(
@@ -184,10 +184,13 @@ SECTIONS = {
         works("debug", "`underflow_overflow`"),
     ),
     "Hub": (
+        works("push_to_hub", "the final model, its card and results in one commit, see [hub.md](hub.md)"),
+        works("hub_model_id hub_token hub_private_repo hub_revision"),
         refused(
-            "push_to_hub hub_model_id hub_strategy hub_token hub_private_repo hub_always_push hub_revision",
-            "upload the finished folder: hf upload NAME FOLDER",
+            "hub_strategy hub_always_push",
+            "the Hub gets the final model only, because folds and epochs would replace each other: leave it out",
             FINETUNING,
+            "default: `end`; others also upload while a pretraining goes on",
         ),
     ),
 }
@@ -218,6 +221,8 @@ def check_options(args, runner: str | None = None):
         value = args.given[field.name]
         if value not in (None, default, *option.taken):
             raise ValueError(f"--{field.name} {value} is refused: {option.instead}")
+    if runner in FINETUNING and uses("ACCELERATE_USE_FSDP"):
+        raise ValueError(f"FSDP is refused: {runner} trains on whole models; use recipes/accelerate/ddp.yaml")
     if runner is None:
         check_optimizer(str(getattr(args.given["optim"], "value", args.given["optim"])))
         check_launcher()
@@ -249,12 +254,33 @@ def check_reports(names: list[str]):
         )
 
 
+def check_lora(args):
+    if args.lora_rank is None:
+        if args.lora_save != "merged":
+            raise ValueError(f"--lora_save {args.lora_save} needs --lora_rank")
+        return
+    if args.lora_rank < 1:
+        raise ValueError(f"--lora_rank must be at least 1, got {args.lora_rank}")
+    if importlib.util.find_spec("peft") is None:
+        raise ValueError("--lora_rank needs the package peft: pip install 'modeling-clir[lora]'")
+    if uses("ACCELERATE_USE_FSDP"):
+        raise ValueError("--lora_rank is refused with FSDP: use recipes/accelerate/ddp.yaml")
+
+
 def check_launcher():
     """Refuses what `accelerate launch` asks for in the environment."""
     if uses("ACCELERATE_USE_DEEPSPEED"):
         raise ValueError("DeepSpeed is refused: launch with --config_file recipes/accelerate/fsdp2.yaml")
-    if uses("ACCELERATE_USE_FSDP") and os.environ.get("FSDP_VERSION", "1") != "2":
-        raise ValueError("FSDP 1 is refused: launch with --config_file recipes/accelerate/fsdp2.yaml")
+    wanted = {
+        "FSDP_VERSION": "2",
+        "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+        "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+    }
+    for name, value in wanted.items() if uses("ACCELERATE_USE_FSDP") else ():
+        if (found := os.environ.get(name, "unset")).lower() != value.lower():
+            raise ValueError(
+                f"{name} {found} is refused, it must be {value}: launch with --config_file recipes/accelerate/fsdp2.yaml"
+            )
 
 
 def choose_metric(args, pairs: dict[str, list[str]]):
@@ -318,4 +344,4 @@ if __name__ == "__main__":
     print(table(), end="")
 
 
-__all__ = ["OPTIONS", "RUNNERS", "check_options", "check_reports", "choose_metric", "table"]
+__all__ = ["OPTIONS", "RUNNERS", "check_lora", "check_options", "check_reports", "choose_metric", "table"]

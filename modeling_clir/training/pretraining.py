@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.distributed.fsdp import FSDPModule
 from tqdm.auto import tqdm
 from transformers import SchedulerType
 
 from ..data.sections import ExampleKey
 from ..losses import ranking_loss, relevance_scores
-from ..model_card import write_model_card
+from ..model_card import ranking_example, write_model_card
+from ..reranker import Reranker
 from ..spans_bertlong import max_positions
 from ..stopping import signals
 from .samplers import estimate_lengths
@@ -46,6 +48,8 @@ class PretrainingTrainer(XLRetrievalTrainer):
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         model = self.accelerator.unwrap_model(self.model)
         model.eval()
+        if not isinstance(model, FSDPModule):
+            model.to(self.args.device)  # with FSDP a `Trainer` leaves it where it is until it is sharded
         metrics = {}
         for (task, pair), size in tqdm(
             dataset.sizes.items(),
@@ -68,17 +72,23 @@ class PretrainingTrainer(XLRetrievalTrainer):
     def evaluate_examples(self, model, dataset, task, keys) -> dict[str, float]:
         """Evaluates a share on each process and gathers sums: the number of processes does not change the result."""
         size = self.args.per_device_eval_batch_size
-        keys = keys[self.args.process_index :: self.args.world_size]
-        batches = [keys[start : start + size] for start in range(0, len(keys), size)]
+        own = keys[self.args.process_index :: self.args.world_size]
+        batches = [own[start : start + size] for start in range(0, len(own), size)]
+        number = len(batches)
+        if isinstance(model, FSDPModule):  # all processes must call a sharded model equally often
+            most = -(-len(keys[:: self.args.world_size]) // size)
+            batches += [keys[:1]] * (most - number)
         # QLM: sum of the loss, rightly predicted tokens, tokens. RR: positives at rank 1, sum of 1/rank, queries.
         sums = torch.zeros(3, dtype=torch.float64, device=self.args.device)
-        for batch in self.data_loader(dataset, batches):
-            if signals.wanted():
+        for place, batch in enumerate(self.data_loader(dataset, batches)):
+            if signals.wanted() and not isinstance(model, FSDPModule):
                 break
             inputs = self._prepare_inputs(batch)
             facts = BatchFacts.take(inputs)
             with self.compute_loss_context_manager():
                 outputs = model(**inputs, task=task, sparse_prediction=True)
+            if place >= number:
+                continue
             if task == "qlm":
                 targets = inputs["labels"][inputs["labels"] != -100]
                 right = (outputs.prediction_logits.argmax(-1) == targets).sum()
@@ -89,11 +99,21 @@ class PretrainingTrainer(XLRetrievalTrainer):
                 rank = 1 + (scores[:, 1:] >= scores[:, :1]).sum(1)
                 sums += torch.stack([(rank == 1).sum(), (1 / rank).sum(), torch.tensor(len(rank), device=rank.device)])
         signals.stop_together()
-        first, second, number = self.accelerator.reduce(sums, "sum").tolist()
+        first, second, items = self.accelerator.reduce(sums, "sum").tolist()
         names = ("loss", "accuracy") if task == "qlm" else ("accuracy", "mrr")
-        return dict(zip(names, (first / number, second / number)))
+        return dict(zip(names, (first / items, second / items)))
 
-    def create_model_card(self, **kwargs):
+    def create_model_card(self, facts=None, base: str | None = None, corpus: str | None = None, **kwargs):
+        """
+        Writes the card of the model that was saved in `args.output_dir`, with the output of its example.
+
+        Args:
+            facts (`RunFacts`, *optional*): facts of the run.
+            base (`str`, *optional*): folder or Hub name of the model that training started from; defaults to what the
+                configuration says.
+            corpus (`str`, *optional*): folder or Hub name of the corpus.
+            kwargs: what a Trainer passes; not used.
+        """
         if not self.is_world_process_zero():
             return
         args, dataset = self.args, self.train_dataset
@@ -104,11 +124,15 @@ class PretrainingTrainer(XLRetrievalTrainer):
         if self.max_tokens_per_batch is not None:
             batch = {"batch (tokens, about)": self.max_tokens_per_batch * batches}
         tasks = {task for task, _ in dataset.sizes}
+        printed = None
+        if "rr" in tasks and facts is not None:  # not for a card in mid-training
+            lengths = (collator.encoder.max_length, collator.encoder.max_query_length)
+            printed = ranking_example(Reranker.from_pretrained(args.output_dir, *lengths))
         evaluations = [record for record in self.state.log_history if any(key.startswith("eval_") for key in record)]
         write_model_card(
             Path(args.output_dir),
-            name=args.hub_model_id or Path(args.output_dir).resolve().name,
-            base_model=source or None,
+            name=Path(args.output_dir).resolve().name,
+            base_model=base or source or None,
             sizes=dataset.sizes,
             settings={
                 "optimizer steps": self.state.global_step,
@@ -124,6 +148,10 @@ class PretrainingTrainer(XLRetrievalTrainer):
             metrics={k: v for k, v in (evaluations[-1] if evaluations else {}).items() if k.startswith("eval_")},
             max_length=max_positions(self.model),
             model_type=config.model_type,
+            corpus=corpus,
+            held_out=self.eval_dataset.sizes if self.eval_dataset is not None else None,
+            printed=printed,
+            facts=facts,
         )
 
 

@@ -5,28 +5,39 @@ development queries.
 
 from copy import copy
 from pathlib import Path
+from shutil import copytree
 
 import torch
-from transformers import set_seed
+from transformers import SchedulerType, set_seed
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
+from ..configuration_bertlong import CUSTOM_PIPELINES, BertLongConfig
 from ..data.collators import PretrainingCollator
 from ..data.collections import Collection
+from ..data.languages import card_languages
 from ..data.queries import QueryDataset
 from ..evaluation.fusion import add_first_stage
 from ..evaluation.ranking import evaluate_queries, rank_collection
 from ..losses import ranking_loss, relevance_scores
+from ..model_card import describe_data, ranking_example, write_ranking_card
 from ..reranker import Reranker
-from .folds import Fold
+from .folds import Fold, FoldResult
 from .layers import head_parameters
 from .resuming import last_complete_checkpoint, train_to_the_end
 from .trainer import BatchFacts, XLRetrievalTrainer, XLRetrievalTrainingArguments
 
 
-def save_reranker(reranker: Reranker, folder: Path):
-    """Saves model and tokenizer."""
+def save_reranker(reranker: Reranker, folder: Path, adapted: Path | None = None):
+    """
+    Saves model and tokenizer, and the adapters that are in the folder `adapted`. A BertLong's pipeline is the one for
+    ranking, even if training began from a reader.
+    """
+    if reranker.model.config.model_type == BertLongConfig.model_type:
+        reranker.model.config.custom_pipelines = dict(CUSTOM_PIPELINES)
     reranker.model.save_pretrained(folder)
     reranker.encoder.tokenizer.save_pretrained(folder)
+    if adapted is not None:
+        copytree(adapted / "adapter", folder / "adapter", dirs_exist_ok=True)
 
 
 class RankingTrainer(XLRetrievalTrainer):
@@ -152,4 +163,101 @@ def finetune(
     return folder / f"checkpoint-{state.best_global_step}", history
 
 
-__all__ = ["RankingTrainer", "finetune", "save_reranker"]
+def write_card(
+    folder: Path,
+    reranker: Reranker,
+    collections: list[Collection],
+    sources: list[Collection],
+    metrics: dict[str, dict],
+    options: object,
+    args: XLRetrievalTrainingArguments,
+    facts,
+    final: tuple[Fold, FoldResult] | None = None,
+):
+    """
+    Writes `README.md` for the results in `folder` and, if there is one, for the model of all queries in it.
+
+    Args:
+        folder (`Path`): output folder.
+        reranker (`Reranker`): the model of all queries, or of the last fold.
+        collections (`list[Collection]`): collections of the test.
+        sources (`list[Collection]`): collections of the training; may be the same.
+        metrics (`dict[str, dict]`): collection to its measures, see [`measure_folds`].
+        options (`Arguments`): options of `run_clir.py`.
+        args (`XLRetrievalTrainingArguments`): training arguments.
+        facts (`RunFacts`): facts of the run.
+        final (`tuple[Fold, FoldResult]`, *optional*): queries and development MAP of the model of all queries.
+    """
+    of_final = None
+    if final is not None:
+        fold, result = final
+        of_final = {
+            "training": sum(map(len, fold.train.values())),
+            "development": sum(map(len, fold.development.values())),
+            "epoch": result.best_epoch,
+            "precision": max(result.development),
+        }
+    transfer = bool(options.train_collections)
+    protocol = "Trained on other collections, the model was tested on all queries."
+    if not transfer:
+        number = len(collections[0].folds)
+        protocol = (
+            f"{number} folds of the queries: each query was ranked by a model that was trained on other folds, with "
+            "the epoch that was best on a third part. " + ("These are models like this one. " if final else "")
+        ).strip()
+    layers = options.num_finetuned_layers
+    weights = [found.get("first_stage_weight") for found in metrics.values()]
+    write_ranking_card(
+        folder,
+        name=folder.resolve().name,
+        base_model=options.model_name_or_path,
+        languages=collection_languages([*collections, *sources]),
+        metrics=metrics,
+        measures=["MAP", "nDCG@20", "P@10", "R@100", "MRR"],
+        data=[
+            f"{kind} {describe_data(path)}: {len(one.qrels)} queries, {len(one.documents)} documents"
+            for kind, paths, of_kind in (
+                ("training:", options.train_collections or [], sources),
+                ("test:" if transfer else "training and test:", options.collections, collections),
+            )
+            for path, one in zip(paths, of_kind)
+        ],
+        settings={
+            "epochs": f"{args.num_train_epochs:g}" if args.max_steps < 0 else f"{args.max_steps} steps",
+            "batch (queries)": args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            "learning rate": f"{args.learning_rate:g}, {SchedulerType(args.lr_scheduler_type).value}",
+            "loss": f"{args.rr_loss}, {options.num_negatives} negatives",
+            "layers": "all" if layers is None else f"the last {layers}",
+            "longest pair": f"{reranker.encoder.max_length} tokens",
+            **({"weight of the first stage": describe_weights(weights)} if any(weights) else {}),
+            "precision": args.precision,
+            "seed": args.seed,
+        },
+        protocol=f"{protocol} One run, seed {args.seed}.",
+        max_length=reranker.encoder.max_length,
+        long_documents="A longer document is cut."
+        if options.long_documents == "truncate"
+        else "In the test the best passage of a longer document counted.",
+        model_type=reranker.model.config.model_type,
+        num_labels=reranker.model.config.num_labels,
+        final=of_final,
+        printed=ranking_example(reranker) if final else None,
+        facts=facts,
+    )
+
+
+def describe_weights(weights: list[dict[str, float]]) -> str:
+    """Such as `"0.5"`, or `"0.5 to 2 (tuned for each fold)"`."""
+    values = {weight for of_folds in weights for weight in of_folds.values()}
+    if len(values) == 1:
+        return f"{values.pop():.4g}"
+    return f"{min(values):.4g} to {max(values):.4g} (tuned for each fold)"
+
+
+def collection_languages(collections: list[Collection]) -> list[str]:
+    """Lists the languages in the names of collections, `en-de`; a name of another form has none."""
+    parts = [collection.name.split("-") for collection in collections]
+    return sorted({code for two in parts if len(two) == 2 and card_languages(two) == two for code in two})
+
+
+__all__ = ["RankingTrainer", "collection_languages", "finetune", "save_reranker", "write_card"]

@@ -20,7 +20,8 @@ from .trainer import XLRetrievalTrainingArguments
 
 logger = logging.get_logger(__name__)
 
-# Training arguments that change no result (in the order of additions, so to the last bit). All others are compared, those of later versions of Transformers too.
+# Training arguments that change no result, not even its rounding. All others are compared, those of later versions of
+# Transformers too.
 WITHOUT_EFFECT = {
     # task and folder
     "output_dir", "do_train", "do_eval", "do_predict", "resume_from_checkpoint", "allow_other_world_size",
@@ -35,7 +36,7 @@ WITHOUT_EFFECT = {
     "prediction_loss_only", "save_strategy", "save_steps", "save_total_limit", "save_only_model", "save_on_each_node",
     "enable_jit_checkpoint",
     # the Hub
-    "push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "hub_strategy", "hub_always_push", "hub_revision",
+    "license", "push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "hub_strategy", "hub_always_push", "hub_revision",
     # loading data: a batch follows from seed, epoch and index
     "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor",
     "dataloader_multiprocessing_context", "dataloader_in_order", "remove_unused_columns",
@@ -63,7 +64,7 @@ BEGUN = (
     "metrics.json",
     "trainer_state.json",
     "eval_results.json",
-    *(f"{fold}/{name}" for fold in ("fold-*", "transfer") for name in ("checkpoint-*", "result.json")),
+    *(f"{fold}/{name}" for fold in ("fold-*", "transfer", "final") for name in ("checkpoint-*", "result.json")),
 )
 
 
@@ -97,7 +98,7 @@ def check_output(
     folds = {f"{collection.name}.folds.json": collection.folds for collection in collections}
     batch = names_of_batch(settings["command"])
     may_differ = batch if args.allow_other_world_size else set()
-    if any(path for pattern in BEGUN for path in output.glob(pattern)):
+    if has_begun(output):
         compare_settings(output, settings, may_differ | (LENGTH if resumed else set()))
         for name, content in folds.items():
             if (output / name).is_file() and read_json(output / name) != content:
@@ -105,6 +106,11 @@ def check_output(
     elif resumed and resumed.lower() != "true" and (Path(resumed).parent / "settings.json").is_file():
         compare_settings(Path(resumed).parent, settings, may_differ | (settings.keys() - batch))
     return folds | {"settings.json": settings}
+
+
+def has_begun(output: Path) -> bool:
+    """Tells whether an output folder holds a checkpoint or results."""
+    return any(path for pattern in BEGUN for path in output.glob(pattern))
 
 
 def claim_output(output: Path, files: dict[str, dict | list], args: XLRetrievalTrainingArguments):
@@ -269,6 +275,7 @@ __all__ = [
     "check_output",
     "checkpoint_to_resume",
     "claim_output",
+    "has_begun",
     "is_finished",
     "last_complete_checkpoint",
     "remove_checkpoints",

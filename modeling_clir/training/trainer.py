@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from ..stopping import leave_signals_to_parent
 from .checkpoints import remove_old, write_together
+from .lora import add_lora, load_adapter, merged, save_adapter
 from .samplers import TaskBatchSampler, TokenBudgetSampler
 from .step_check import StepCheck
 from .training_arguments import XLRetrievalTrainingArguments
@@ -117,6 +119,8 @@ class XLRetrievalTrainer(Trainer, ABC):
     counts = {"queries_cut": "queries_cut", "documents_cut": "documents_cut", "rows": "documents_read"}
 
     def __init__(self, *args, weights: dict[str, float], max_tokens_per_batch: int | None = None, **kwargs):
+        if kwargs["args"].lora_rank is not None:
+            add_lora(kwargs["model"], kwargs["args"].lora_rank, kwargs["args"].seed)
         super().__init__(*args, **kwargs)
         self.weights, self.max_tokens_per_batch = weights, max_tokens_per_batch
         if self.args.n_gpu > 1:
@@ -243,6 +247,34 @@ class XLRetrievalTrainer(Trainer, ABC):
             self._push_from_checkpoint(str(folder))
         if self.args.should_save:
             remove_old(output, self.args.save_total_limit, {folder, best} if best.is_dir() else {folder})
+
+    def _save(self, output_dir=None, state_dict=None):
+        kind = type(self.model)
+        if issubclass(kind, FSDPModule):  # made by torch; the model's own class is the one whose code is copied
+            self.model.__class__ = next(base for base in kind.__bases__ if issubclass(base, PreTrainedModel))
+        with merged(self.model):
+            super()._save(output_dir, state_dict)
+        self.model.__class__ = kind
+        self.save_adapter(Path(output_dir or self.args.output_dir))
+
+    def save_adapter(self, folder: Path):
+        """Saves the adapters of LoRA beside a saved model: for `--lora_save adapter`, and in a checkpoint."""
+        args = self.args
+        wanted = args.lora_save == "adapter" or folder.name.startswith("checkpoint-")
+        if args.lora_rank is not None and args.should_save and wanted:
+            save_adapter(self.model, folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        if self.args.lora_rank is None:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_adapter(self.model, Path(resume_from_checkpoint))
+
+    def _load_best_model(self):
+        if self.args.lora_rank is None:
+            super()._load_best_model()
+        else:
+            load_adapter(self.model, Path(self.state.best_model_checkpoint))
 
     def save_state_in(self, folder: Path):
         """Saves the state of the training, with that of the callbacks."""

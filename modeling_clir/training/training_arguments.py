@@ -2,32 +2,39 @@
 
 import json
 from dataclasses import dataclass, field, fields
+from typing import Literal
 
 from transformers import TrainingArguments
 
+from ..licenses import check_license
 from ..losses import RANKING_LOSSES, TEACHER_LOSSES
 from ..names import check_output_dir
-from .options import check_options, check_reports
+from .options import check_lora, check_options, check_reports
 
 
 @dataclass
 class XLRetrievalTrainingArguments(TrainingArguments):
     """
-    `TrainingArguments` with the options of the two tasks. Three defaults differ: `learning_rate` is 1e-5, constant
-    after a warm-up; `max_grad_norm` is 5 (Yu, Fei, Li 2021); `per_device_eval_batch_size` is 32.
+    `TrainingArguments` with the options of the two tasks. Four defaults differ: `learning_rate` is 1e-5, constant
+    after a warm-up; `max_grad_norm` is 5 (Yu, Fei, Li 2021); `per_device_eval_batch_size` is 32; `hub_strategy` is
+    `"end"`, so that only the final model is uploaded.
 
     Args:
         rr_loss (`str`, defaults to `"pairwise"`): one of `RANKING_LOSSES`; see [`ranking_loss`].
         rr_margin (`float`, defaults to 1.0): margin of the margin loss.
         qlm_weight, rr_weight (`float`, default to 1.0): factors of the losses of QLM and RR.
+        lora_rank (`int`, *optional*): trains adapters of this rank in place of the encoder, see [`add_lora`].
+        lora_save (`str`, defaults to `"merged"`): `"adapter"` also keeps the adapters and heads alone, in `adapter/`.
         max_bad_batches (`int`, defaults to 0): see [`StepCheck`].
         allow_other_world_size (`bool`, defaults to `False`): see [`check_output`].
+        license (`str`, *optional*): license of the model, for its card; that of the base model by default.
     """
 
     learning_rate: float = 1e-5
     lr_scheduler_type: str = "constant_with_warmup"
     max_grad_norm: float = 5.0
     per_device_eval_batch_size: int = 32
+    hub_strategy: str = "end"
     rr_loss: str = field(
         default="pairwise",
         metadata={"help": f"one of {', '.join(RANKING_LOSSES)}; the last two need a teacher's scores"},
@@ -36,10 +43,22 @@ class XLRetrievalTrainingArguments(TrainingArguments):
     qlm_weight: float = field(default=1.0, metadata={"help": "factor of the QLM loss"})
     rr_weight: float = field(default=1.0, metadata={"help": "factor of the RR loss"})
     max_bad_batches: int = field(
-        default=0, metadata={"help": "leave out this many optimizer steps without a finite loss; one more ends the run"}
+        default=0,
+        metadata={"help": "leave out this many optimizer steps without a finite loss; one more ends the run"},
     )
     allow_other_world_size: bool = field(
         default=False, metadata={"help": "go on with another number of processes or another batch than before"}
+    )
+    license: str | None = field(
+        default=None, metadata={"help": "license of the model for its card, such as mit; defaults to the base model's"}
+    )
+
+    lora_rank: int | None = field(
+        default=None, metadata={"help": "train adapters of this rank (LoRA, by peft) and the heads, not the encoder"}
+    )
+    lora_save: Literal["merged", "adapter"] = field(
+        default="merged",
+        metadata={"help": "adapter also keeps the adapters and heads alone, in adapter/ beside the merged model"},
     )
 
     def __post_init__(self):
@@ -50,6 +69,7 @@ class XLRetrievalTrainingArguments(TrainingArguments):
             field.name: getattr(self, field.name) for field in fields(self)
         }  # `TrainingArguments` changes them
         check_options(self)
+        check_license(self.license)
         try:
             super().__post_init__()
         except json.JSONDecodeError as error:
@@ -63,6 +83,7 @@ class XLRetrievalTrainingArguments(TrainingArguments):
             raise ValueError(f"--num_train_epochs must be more than 0, got {self.num_train_epochs}")
         if self.rr_loss not in RANKING_LOSSES:
             raise ValueError(f"rr_loss must be one of {', '.join(RANKING_LOSSES)}, got {self.rr_loss!r}")
+        check_lora(self)
         check_reports(self.report_to)
         if self.fp16 and self.device.type == "cpu":
             raise ValueError("--fp16 is for GPUs: on a CPU use --bf16")

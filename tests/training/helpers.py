@@ -8,6 +8,8 @@ from modeling_clir.reranker import Reranker
 from modeling_clir.training.folds import Fold, plan_folds
 from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
+from ..data.test_sections import raw_corpus
+
 
 DOCUMENTS = {f"d{i}": " ".join(f"d{j}" for j in range(i, i + 4)) for i in range(12)}
 
@@ -33,3 +35,14 @@ def tiny_reranker(tokenizer, **options) -> Reranker:
 
 def fold_of(one: Collection, k: int = 0) -> Fold:
     return plan_folds([one], fold=k)[0]
+
+
+def corpus_of_words(folder, number: int) -> str:
+    """Writes a corpus of the words of the fixture `tokenizer`: sections i of en and de are aligned."""
+    texts = {
+        language: {f"{language}{i}": f"d{i} d{i + shift}. q{i} d{2 * i} d{i + 2}." for i in range(number)}
+        for language, shift in (("en", 1), ("de", 30))
+    }
+    after = [[(i + 1) % number, (i + 2) % number] for i in range(number)]
+    rows = [(f"en{i}", f"de{i}", [f"en{j}" for j in after[i]], [f"de{j}" for j in after[i]]) for i in range(number)]
+    return raw_corpus(folder, texts, {"en-de": rows})

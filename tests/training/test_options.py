@@ -23,8 +23,7 @@ from modeling_clir.training.ranking import finetune
 from modeling_clir.training.training_arguments import XLRetrievalTrainingArguments
 
 from ..conftest import REPOSITORY
-from ..data.test_sections import numbered_corpus
-from .helpers import arguments, collection, fold_of, tiny_reranker
+from .helpers import arguments, collection, corpus_of_words, fold_of, tiny_reranker
 from .test_answering import QUESTIONS
 
 
@@ -32,10 +31,10 @@ SOME_VERSIONS = {"activation_checkpointing", "activation_checkpointing_kwargs"} 
 PAIRS = {"qlm": ["en-de"], "rr": ["en-de"]}
 
 
-def train(tokenizer, folder, long=True, **options):
+def train(tokenizer, folder, long=True, resume=None, **options):
     """Pretrains a tiny model. Returns its trainer."""
     corpus = folder.parent / "corpus"
-    dataset = PretrainingDataset(str(corpus) if corpus.exists() else numbered_corpus(corpus, 9), PAIRS)
+    dataset = PretrainingDataset(str(corpus) if corpus.exists() else corpus_of_words(corpus, 9), PAIRS)
     collator = PretrainingCollator(PairEncoder(tokenizer, 20, 6))
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
@@ -57,7 +56,7 @@ def train(tokenizer, folder, long=True, **options):
     trainer = PretrainingTrainer(
         model=model, args=args, train_dataset=dataset, eval_dataset=dataset, data_collator=collator
     )
-    trainer.train()
+    trainer.train(resume and str(resume))
     return trainer
 
 
@@ -74,7 +73,7 @@ def test_page_is_the_table():
 def other_value(name: str):
     """Returns a value of a field that is neither its default nor taken."""
     own = {
-        "hub_strategy": "end",
+        "hub_strategy": "every_save",
         "eval_strategy": "steps",
         "save_strategy": "best",
         "train_sampling_strategy": "group_by_length",
@@ -118,10 +117,10 @@ def test_values_that_cannot_work(options, message, tmp_path):
         XLRetrievalTrainingArguments(output_dir=str(tmp_path / "out"), use_cpu=True, **options)
 
 
-@pytest.mark.parametrize(("name", "value"), [("ACCELERATE_USE_DEEPSPEED", "true"), ("ACCELERATE_USE_FSDP", "true")])
-def test_launchers_that_are_refused(name, value, tmp_path, monkeypatch):
-    monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match=r"is refused: launch with --config_file recipes/accelerate/fsdp2\.yaml"):
+@pytest.mark.parametrize("name", ["ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"])
+def test_launchers_that_are_refused(name, tmp_path, monkeypatch):
+    monkeypatch.setenv(name, "true")
+    with pytest.raises(ValueError, match=r"is refused.*: launch with --config_file recipes/accelerate/fsdp2\.yaml"):
         XLRetrievalTrainingArguments(output_dir=str(tmp_path / "out"), use_cpu=True)
 
 

@@ -87,7 +87,9 @@ def test_what_the_launcher_sets_is_compared(tmp_path, monkeypatch):
     claim(tmp_path)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     monkeypatch.setenv("FSDP_VERSION", "2")
-    with pytest.raises(ValueError, match=r"--mixed_precision no \(now bf16\), --launcher {} \(now {'FSDP_VERSION': '2'}"):
+    with pytest.raises(
+        ValueError, match=r"--mixed_precision no \(now bf16\), --launcher {} \(now {'FSDP_VERSION': '2'}"
+    ):
         claim(tmp_path)
 
 

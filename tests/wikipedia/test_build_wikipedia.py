@@ -169,6 +169,17 @@ def test_wrong_arguments_are_named(tmp_path, dumps, mistake, flags, said):
     assert [path.name for path in tmp_path.iterdir()] == ["dumps"]
 
 
+def test_it_is_uploaded_in_one_commit(tmp_path, dumps, at_hub, monkeypatch, mistake):
+    command = (PROGRAM, *options(tmp_path / "corpus", dumps, "--push_to_hub", "someone/wikipedia"))
+    monkeypatch.setenv("HF_TOKEN", "hf_reads")
+    assert "only reads" in mistake(*command) and not list(tmp_path.glob("corpus*"))
+    monkeypatch.setenv("HF_TOKEN", "hf_ours")
+    run_here(monkeypatch, *command)
+    repository = at_hub.repositories["dataset", "someone/wikipedia"]
+    assert len(repository.commits) == 2 and len(repository.tags) == 1
+    assert "license: cc-by-sa-4.0" in at_hub.files("someone/wikipedia", kind="dataset")["README.md"].decode()
+
+
 def test_language_link_to_a_missing_page_is_counted(tmp_path, monkeypatch):
     for language, other in (("en", "de"), ("de", "en")):
         pages = [

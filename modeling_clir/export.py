@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -27,9 +27,10 @@ from transformers.utils import logging
 
 from .configuration_bertlong import BertLongConfig
 from .data.files import new_folder
+from .data.languages import card_languages
 from .exported import ONNX, OPENVINO, ExportedModel
 from .loading import check_labels, load_pretrained, longest_input
-from .model_card import card_data
+from .model_card import inherited
 from .quantization import KEPT
 
 
@@ -233,12 +234,19 @@ def export(source: str, output: Path, int8: bool = False, openvino: bool = False
             save_openvino(folder)
             differences.append(check(model, folder, "openvino", names, limit, math.inf if int8 else TOLERANCE))
         kind = ("int8 " if int8 else "") + ("ONNX and OpenVINO" if openvino else "ONNX")
-        data, base = card_data(source, [], pipeline_tag="text-ranking", tags=["onnx", "cross-lingual", "reranker"])
-        data.library_name = "onnx"
+        license, languages, linked = inherited(source)
+        data = ModelCardData(
+            language=card_languages(languages) or None,
+            library_name="onnx",
+            base_model=linked,
+            pipeline_tag="text-ranking",
+            tags=["onnx", "cross-lingual", "reranker"],
+            **license,
+        )
         text = CARD.format(
             data=data,
             name=output.resolve().name,
-            source=base,
+            source=linked or Path(source).resolve().name,
             format=kind,
             max_length=limit,
             second=" (the second one)" if config.num_labels == 2 else "",

@@ -40,6 +40,15 @@ def read_base_card(base_model: str | None) -> ModelCardData:
         return ModelCardData()
 
 
+def inherited(base_model: str | None) -> tuple[dict[str, str], list[str], str | None]:
+    """Returns a base model's license, for the metadata, its languages, and its name if it is not a folder here."""
+    base = read_base_card(base_model)
+    license = {key: base.get(key) for key in ("license", "license_name", "license_link") if base.get(key)}
+    spoken = base.get("language") or []
+    linked = base_model if base_model and not Path(base_model).exists() else None
+    return license, [spoken] if isinstance(spoken, str) else spoken, linked
+
+
 def describe_data(name: str) -> str:
     """Names a data set, and the license on its card if there is one."""
     folder, license = Path(name), None
@@ -87,13 +96,11 @@ def write_card(
         datasets (`list[str]`): data of the training; those on the Hub are linked.
         values: values that the template shows.
     """
-    base = read_base_card(base_model)
+    license, spoken, linked = inherited(base_model)
     own = {"license": facts.license} if facts and facts.license else {}
-    license = own or {key: base.get(key) for key in ("license", "license_name", "license_link") if base.get(key)}
-    spoken = base.get("language") or []
-    named = languages or ([spoken] if isinstance(spoken, str) else spoken)
+    license = own or license
+    named = languages or spoken
     warn_of_cards(named)
-    linked = base_model if base_model and not Path(base_model).exists() else None
     if facts and facts.energy:
         metadata |= {"co2_eq_emissions": {"emissions": round(facts.energy[1] * 1000, 3), "source": "codecarbon"}}  # g
     data = ModelCardData(

@@ -120,6 +120,7 @@ from .loading import (
     load_weights,
     read_config,
 )
+from .model_card import write_conversion_card
 from .modeling_bert import BertForXLRetrieval
 from .modeling_bertlong import BertLongForXLRetrieval, ScoreLinear
 
@@ -608,6 +609,7 @@ def convert(arguments: argparse.Namespace) -> str:
     try:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        write_conversion_card(partial, output.resolve().name, source, type(model).__name__)
         partial.replace(output)  # an empty folder is replaced too
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -41,12 +41,26 @@ def read_base_card(base_model: str | None) -> ModelCardData:
 
 
 def inherited(base_model: str | None) -> tuple[dict[str, str], list[str], str | None]:
-    """Returns a base model's license, for the metadata, its languages, and its name if it is not a folder here."""
+    """
+    Returns what a card says of a base model: the license, for the metadata, the languages, and the name on the Hub. That
+    of a folder is the base model on its own card.
+    """
     base = read_base_card(base_model)
     license = {key: base.get(key) for key in ("license", "license_name", "license_link") if base.get(key)}
     spoken = base.get("language") or []
-    linked = base_model if base_model and not Path(base_model).exists() else None
+    linked = base_model
+    if base_model and Path(base_model).exists():
+        linked = base.get("base_model") if isinstance(base.get("base_model"), str) else None
     return license, [spoken] if isinstance(spoken, str) else spoken, linked
+
+
+def write_conversion_card(folder: Path, name: str, source: str, kind: str):
+    """Writes the card of a converted model, so that cards of what is trained from it know license and languages."""
+    license, languages, linked = inherited(source)
+    data = ModelCardData(language=card_languages(languages) or None, base_model=linked, **license)
+    base = source if not Path(source).exists() else Path(source).resolve().name
+    text = f"---\n{data}\n---\n\n# {name}\n\n{base}, converted to {kind} by `python -m modeling_clir.convert`.\n"
+    ModelCard(text).save(folder / "README.md")
 
 
 def describe_data(name: str) -> str:
@@ -117,7 +131,7 @@ def write_card(
         data,
         template_str=read_template(template) + read_template("run_card.md"),
         name=name,
-        base=base_model if linked or base_model is None else Path(base_model).resolve().name,
+        base=linked or (base_model and Path(base_model).resolve().name),
         license=data.get("license_name") or data.get("license"),
         license_of_base=not own,
         languages=", ".join(languages),

@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard
 from transformers import BertConfig, LongformerConfig
 
 from modeling_clir.data import languages
-from modeling_clir.model_card import write_model_card, write_question_answering_card
+from modeling_clir.model_card import write_conversion_card, write_model_card, write_question_answering_card
 from modeling_clir.training.answering import write_card
 from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
@@ -35,7 +35,9 @@ def answering_card(folder, base, config, history=(), results=None, **training):
     reader = SimpleNamespace(
         encoder=SimpleNamespace(max_length=64, doc_stride=16), model=SimpleNamespace(config=config)
     )
-    args = XLRetrievalTrainingArguments(output_dir=str(folder), use_cpu=True, **training)
+    args = XLRetrievalTrainingArguments(output_dir=str(folder), use_cpu=True)
+    for name, value in training.items():  # fp16 is refused without a GPU
+        setattr(args, name, value)
     write_card(folder, reader, results or {}, list(history) or [{"threshold": 0.5}], 1, 24, options, args)
     return ModelCard.load(folder / "README.md")
 
@@ -103,3 +105,12 @@ def test_results_are_metadata(tmp_path):
         ("context-de.question-en", "f1", 61.23), ("context-de.question-en", "exact_match", 50.0),
     ]  # fmt: skip
     assert "| table |" in card.text and "Trained on 24 questions." in card.text
+
+
+def test_what_is_trained_from_a_converted_model_has_the_license_of_its_source(tmp_path):
+    write(tmp_path / "mbert/README.md", "---", "language: [de, en]", "license: mit", "base_model: someone/bert", "---")
+    (tmp_path / "long").mkdir()
+    write_conversion_card(tmp_path / "long", "long", str(tmp_path / "mbert"), "BertLong")
+    (tmp_path / "out").mkdir()
+    for card in (ModelCard.load(tmp_path / "long/README.md"), pretraining_card(tmp_path / "out", tmp_path / "long")):
+        assert (card.data.license, card.data.base_model) == ("mit", "someone/bert")

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import signal
 import sys
 import time
 import traceback
@@ -154,6 +155,7 @@ def fail(message: str):
     """
     rank = int(os.environ.get("RANK", 0))
     if rank:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a training only notes it
         time.sleep(WAIT_FOR_FIRST)
         message = f"process {rank}: {message}"
     print(f"error: {message}", file=sys.stderr, flush=True)

@@ -168,6 +168,9 @@ def at_hub(monkeypatch, tmp_path):
     from .hub_server import HubServer
 
     close_session()  # one that was opened offline stays offline
+    for name in [name for name in sys.modules if name.split(".")[0] == "transformers_modules"]:
+        monkeypatch.delitem(sys.modules, name)  # code of checkpoints in another folder
+    monkeypatch.syspath_prepend(tmp_path / "modules")
     with HubServer() as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
         template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"

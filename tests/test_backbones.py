@@ -330,6 +330,7 @@ def test_runners_take_them(kind, pretrained, call, sample_collection, tmp_path):
     assert (tmp_path / "align/alignment.json").is_file()
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(sample_corpus, tmp_path, call):
     model = save_backbone("modernbert", tmp_path / "model")
     once = ("--max_steps", "20", "--save_strategy", "no")

@@ -46,6 +46,7 @@ def column(rows: list[dict], *names: str) -> list[tuple]:
     return [tuple(row[name] for name in names) for row in rows]
 
 
+@pytest.mark.slow
 def test_pretraining_step(tmp_path):
     rows = table("pretraining_step", tmp_path, "--pairs", "2")
     cases = ["BertLong (ours)", "Longformer", "2021 recipe"]
@@ -89,6 +90,7 @@ def test_ranking_with_a_model(kind, tiny_bert, tmp_path):
     assert 0 < float(rows[0]["MAP"]) < 1 and all(float(row[name]) > 0 for row in rows for name in MEASURED)
 
 
+@pytest.mark.slow
 def test_length(tmp_path, capsys):
     rows = table("length", tmp_path, "--lengths", "128", "64", "--train")
     expected = [(step, n) for step in ("inference", "training") for n in ("64", "128") for _ in range(2)]
@@ -141,6 +143,7 @@ def test_gpu(tmp_path):
     assert all(float(row[name]) > 0 for row in rows for name in MEASURED)
 
 
+@pytest.mark.slow
 def test_batch(tmp_path):
     rows = table("batch", tmp_path, "--pairs", "2", "--batch_sizes", "1", "2")
     assert column(rows, "batch_size") == [("1",), ("1",), ("2",), ("2",)]
@@ -240,6 +243,7 @@ def test_wikitext(tmp_path, capsys):
     assert first.startswith("a.xml.bz2: 5 articles, 0.0 MB") and last.startswith("| mwparserfromhell | ")
 
 
+@pytest.mark.slow
 def test_corpus(tmp_path, capsys):
     options = ["--sections", "2000", "--processes", "1", "--batches", "3", "--output", str(tmp_path)]
     importlib.import_module("corpus").main(options)

@@ -21,7 +21,7 @@ from .tiny import build, pair_batch, use
 CLOSE = {torch.float32: 1e-4, torch.bfloat16: 0.1}  # share of the norm
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture(params=[pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request) -> str:
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("torch finds no GPU")
@@ -110,7 +110,7 @@ def test_reranker(device, tiny_bert):
     found = {}
     pairs = [("wer entdeckte radium", "marie curie"), ("berlin", "die hauptstadt " * 20), ("rom", "paris")]
     for where in ("cpu", device):
-        reranker = Reranker.from_pretrained(str(tiny_bert), dtype=torch.float32)
+        reranker = Reranker.from_pretrained(str(tiny_bert), max_query_length=30, dtype=torch.float32)
         reranker.model.to(where)
         found[where] = reranker.score(pairs, progress=False)
     assert list(found[device]) == pytest.approx(list(found["cpu"]), abs=1e-4)

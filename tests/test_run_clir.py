@@ -30,6 +30,7 @@ def results(capsys) -> list[str]:
     return [line for line in capsys.readouterr().out.splitlines() if line.startswith("en-de ")]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_gives_the_same(clir, dropout_bert, sample_collection, tmp_path, capsys):
     collections = [sample_collection / "en-de"]
     clir(dropout_bert, collections, tmp_path / "whole", *TRAIN)

@@ -69,6 +69,7 @@ def files(folder) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("context-*.json")}
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_and_gives_the_same(mlqa, tiny_bert, data, tmp_path, capsys):
     flags = (*sources(data), data / "xquad", data / "MLQA_V1", data / "v2.json")
     mlqa(tiny_bert, tmp_path / "whole", *flags)

@@ -45,7 +45,7 @@ class StepCheck(TrainerCallback):
             stop(f"stopped by a signal after step {state.global_step}; the same command goes on from there")
 
     def on_pre_optimizer_step(self, args, state, control, *, model, **kwargs):
-        finite = torch.stack([loss for loss, _ in self.losses]).isfinite()
+        finite = torch.tensor([bool(loss.isfinite()) for loss, _ in self.losses])
         scaled = self.trainer.accelerator.scaler is not None
         bad = not finite.all() or not (scaled or math.isfinite(self.gradient_norm))
         flags = torch.tensor([signals.noted is not None, bad], dtype=torch.int, device=args.device)

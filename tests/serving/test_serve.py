@@ -72,6 +72,7 @@ def test_many_clients_get_exact_scores_until_sigterm(tiny_reranker, requests):
         assert status != 200 or results(answer) == scores
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_when_the_server_is_killed_and_started_again(tiny_reranker, requests):
     asked, expected = requests
     process, url = start(tiny_reranker, *LENGTHS, "--exact")

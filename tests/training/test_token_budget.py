@@ -141,6 +141,7 @@ def test_ranking_loss_is_the_mean_over_the_examples_of_a_step(tiny_bert, data, s
     assert sum(recorder.losses).item() == pytest.approx(np.mean(losses), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_resumed_and_distributed_equal_plain(tiny_bert, sample_corpus, tmp_path):
     """The plain run has one process and the whole budget. The resumed run stops in an epoch, with kept workers."""
     pretrain(tiny_bert, sample_corpus, tmp_path / "plain", "--max_tokens_per_batch", "4000")

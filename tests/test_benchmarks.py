@@ -70,6 +70,7 @@ def test_ranking(tmp_path):
     assert questions[0] == questions[7] != questions[8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sample", "e5"])
 def test_ranking_with_a_model(kind, tiny_bert, tmp_path):
     """Our own; and an encoder of BERT's type with XLM-R's tokenizer, in half precision, as multilingual-e5-small."""

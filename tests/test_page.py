@@ -140,6 +140,7 @@ def test_texts_are_escaped_and_the_strongest_sentence_is_darkest():
 
 
 def test_a_model_is_described_from_its_card(model, reranker):
+    (model / "README.md").unlink()
     assert "no card" in page.describe_model(str(model), reranker)
     write(
         model / "README.md",

@@ -40,8 +40,17 @@ RUNNERS = {
 
 
 def recipes(runner) -> pytest.MarkDecorator:
-    chosen = [path for path in RECIPES if RUNNERS[path.stem.split("_")[0]] is runner]
-    return pytest.mark.parametrize("recipe", chosen, ids=lambda path: f"{path.parent.name}-{path.stem}")
+    """Parametrizes over the recipes of a runner. Of those in subfolders only `short_both` is not slow."""
+    chosen = [
+        pytest.param(
+            path,
+            id=f"{path.parent.name}-{path.stem}",
+            marks=[pytest.mark.slow] * (path.parent.name != "recipes" and path.stem != "short_both"),
+        )
+        for path in RECIPES
+        if RUNNERS[path.stem.split("_")[0]] is runner
+    ]
+    return pytest.mark.parametrize("recipe", chosen)
 
 
 def read(path: Path) -> dict:

@@ -137,6 +137,7 @@ def test_transfer(clir, dropout_bert, sample_collection, tmp_path):
     assert list(metrics["en-de"]["folds"]) == ["transfer"]
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_run_of_one(clir, tiny_bert, sample_collection, tmp_path):
     """The runs are equal byte for byte, though one process has two threads and other addresses of the weights."""
     collections, flags = [sample_collection / "en-de"], ("--max_tokens_per_batch", "1000")  # many batches

@@ -160,6 +160,7 @@ def test_a_test_file_without_answers(mlqa, tiny_bert, data, tmp_path, capsys):
     assert " F1 " not in capsys.readouterr().out and not (tmp_path / "alone/results.csv").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_answer_as_one(tiny_bert, data, tmp_path):
     for number in (1, 2):
         flags = ("--test_data", data / "xquad", "--max_tokens_per_batch", "200")

@@ -54,6 +54,7 @@ def test_pretraining_writes_a_checkpoint_that_opens_anywhere(pretrained):
     assert any("eval_rr_mrr" in record for record in history)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "processes"),
     [
@@ -71,6 +72,7 @@ def test_equivalent_runs(flags, processes, pretrained, tiny_bert, sample_corpus,
     assert found == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_resumed_run_equals_uninterrupted(pretrained, tiny_bert, sample_corpus, tmp_path):
     flags = ("--per_device_train_batch_size", "8", "--save_strategy", "steps", "--save_steps", "15")
     pretrain(tiny_bert, sample_corpus, tmp_path / "out", *flags, "--max_steps", "15")

@@ -42,6 +42,7 @@ def results(answer: dict) -> list[tuple[int, float]]:
     return [(hit["index"], hit["relevance_score"]) for hit in answer["results"]]
 
 
+@pytest.mark.slow
 def test_many_clients_get_exact_scores_until_sigterm(tiny_reranker, requests):
     """
     Scores are those of the reranker in every digit. After the signal every answer is right, or says that it was not

@@ -89,6 +89,7 @@ def test_candidates_without_a_relevant_document_are_counted(collection, caplog):
     collection.candidates[query] = list(collection.documents)
 
 
+@pytest.mark.slow
 def test_training_runs_to_its_end_and_saves_a_checkpoint_of_ours(
     bertlong, tiny_bert, sample_collection, tmp_path, monkeypatch, capsys
 ):

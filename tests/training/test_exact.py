@@ -83,9 +83,9 @@ FP16 = pytest.param("pretraining", [2], {"fp16": True, "use_cpu": False}, marks=
         ("ranking", [2, 3, 5], {}),
         ("answering", [2, 4], {}),
         ("pretraining", [4], PERSISTENT),
-        ("answering", [3], PERSISTENT),
-        ("pretraining", [2], WORKERS),
-        ("pretraining", [2, 3], ACCUMULATED),
+        pytest.param("answering", [3], PERSISTENT, marks=pytest.mark.slow),
+        pytest.param("pretraining", [2], WORKERS, marks=pytest.mark.slow),
+        pytest.param("pretraining", [2, 3], ACCUMULATED, marks=pytest.mark.slow),
         FP16,
     ],
 )

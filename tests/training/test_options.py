@@ -171,6 +171,7 @@ def plain(tokenizer, tmp_path_factory):
     return weights(train(tokenizer, tmp_path_factory.mktemp("plain")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", SAME, ids=lambda options: "-".join(options))
 def test_options_that_change_no_result(options, plain, tokenizer, tmp_path):
     torch.testing.assert_close(weights(train(tokenizer, tmp_path, **options)), plain, atol=1e-5, rtol=0)
@@ -233,6 +234,7 @@ FINETUNED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", FINETUNED, ids=lambda options: next(iter(options)))
 @pytest.mark.parametrize("runner", RUNNERS[1:])
 def test_options_of_finetuning(runner, options, tokenizer, tmp_path):

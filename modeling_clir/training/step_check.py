@@ -45,7 +45,8 @@ class StepCheck(TrainerCallback):
             stop(f"stopped by a signal after step {state.global_step}; the same command goes on from there")
 
     def on_pre_optimizer_step(self, args, state, control, *, model, **kwargs):
-        finite = torch.tensor([bool(loss.isfinite()) for loss, _ in self.losses])
+        losses = [loss for loss, _ in self.losses]  # none if a subclass computes its own
+        finite = torch.stack(losses).isfinite() if losses else torch.ones(0, dtype=torch.bool)
         scaled = self.trainer.accelerator.scaler is not None
         bad = not finite.all() or not (scaled or math.isfinite(self.gradient_norm))
         flags = torch.tensor([signals.noted is not None, bad], dtype=torch.int, device=args.device)

@@ -16,10 +16,11 @@ from accelerate.utils import gather_object
 from safetensors import SafetensorError, safe_open
 from transformers import TrainerState
 
+from ..program import CANNOT_SAVE
+
 
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
-CANNOT_SAVE = 74  # exit code, EX_IOERR of sysexits.h
 
 
 def is_checkpoint(path: Path) -> bool:

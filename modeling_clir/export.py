@@ -235,6 +235,7 @@ def export(source: str, output: Path, int8: bool = False, openvino: bool = False
             differences.append(check(model, folder, "openvino", names, limit, math.inf if int8 else TOLERANCE))
         kind = ("int8 " if int8 else "") + ("ONNX and OpenVINO" if openvino else "ONNX")
         license, languages, linked = inherited(source)
+        name = Path(source).resolve().name if Path(source).exists() else source
         data = ModelCardData(
             language=card_languages(languages) or None,
             library_name="onnx",
@@ -246,7 +247,7 @@ def export(source: str, output: Path, int8: bool = False, openvino: bool = False
         text = CARD.format(
             data=data,
             name=output.resolve().name,
-            source=linked or Path(source).resolve().name,
+            source=name,
             format=kind,
             max_length=limit,
             second=" (the second one)" if config.num_labels == 2 else "",
@@ -268,7 +269,7 @@ def check(
 ) -> float:
     """Returns [`largest_difference`] of an export in a folder. Raises `ValueError` if it is above `tolerance`."""
     difference = largest_difference(model, ExportedModel(folder, backend), names, limit)
-    if difference > tolerance:
+    if difference > tolerance or math.isinf(difference):
         raise ValueError(
             f"the scores of the {backend} export differ from torch's by {difference:.1e}, more than {tolerance:.0e}: "
             f"this {model.config.model_type} cannot be exported"

@@ -37,7 +37,7 @@ from modeling_clir.modeling_bertlong import ScoreLinear
 
 from .backbones import CONFIGS, NATIVE, save_backbone, tokenizer_of
 from .conftest import run
-from .helpers import QUIET, SHORT, clir_command
+from .helpers import QUIET, SHORT, clir_command, run_examples
 
 
 TRAIN = (*QUIET, *SHORT, "--keep_bert", "true", "--do_train", "--do_eval", "--qlm_pairs", "en-de", "--rr_pairs",
@@ -263,7 +263,7 @@ def test_transformers_alone_opens_them(pretrained, call, tmp_path):
 
 
 @pytest.mark.parametrize("kind", NATIVE)
-def test_pretraining(kind, pretrained, call, sample_corpus):
+def test_pretraining(kind, pretrained, call, sample_corpus, monkeypatch, capsys):
     folder = pretrained(kind, call)
     before, after = load_file(folder.parent / "model/model.safetensors"), load_file(folder / "model.safetensors")
     assert before.keys() < after.keys()  # with the head to rank
@@ -277,6 +277,9 @@ def test_pretraining(kind, pretrained, call, sample_corpus):
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert f"An encoder of type {kind}, pretrained for cross-lingual retrieval" in card and "up to 128 tokens" in card
     assert "trust_remote_code" not in card and "bertlong" not in card and "separators" in card
+    with monkeypatch.context() as patch:
+        patch.chdir(folder.parent)
+        assert run_examples(card, "trained", capsys)
 
     # A run that was cut off goes on from its checkpoint, with both heads.
     trained = after

@@ -93,7 +93,7 @@ def test_without_one_of_them_nothing_is_found(missing, tiny_bert, private, tmp_p
 def test_a_name_that_nobody_has(at_hub):
     with pytest.raises(ValueError, match="someone/nothing is neither a folder nor found on the Hub"):
         Reranker.from_pretrained("someone/nothing")
-    with pytest.raises(ValueError, match="there is no tests/backbone; did you mean tests/backbones.py"):
+    with pytest.raises(ValueError, match=r"there is no tests/backbone; did you mean tests/backbones\.py"):
         Reranker.from_pretrained("tests/backbone")
 
 

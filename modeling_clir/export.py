@@ -6,12 +6,12 @@ opens without this package and without remote code. exported.py ranks with it.
 """
 
 import io
+import logging
 import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
-from logging import getLogger
 from pathlib import Path
 
 import torch
@@ -23,7 +23,6 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.utils import logging
 
 from .configuration_bertlong import BertLongConfig
 from .data.files import new_folder
@@ -70,17 +69,14 @@ def random_inputs(names: list[str], shape: tuple[int, int], vocab_size: int, see
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hides what the exporters print of their progress and of versions."""
-    verbosity, registry = logging.get_verbosity(), getLogger("torch.onnx")
-    level = registry.level
-    logging.set_verbosity_error()
-    registry.setLevel("ERROR")
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(verbosity)
-        registry.setLevel(level)
+        logging.disable(before)
 
 
 def trace(model: PreTrainedModel, names: list[str], limit: int):

@@ -324,8 +324,9 @@ def test_runners_take_them(kind, pretrained, call, sample_collection, tmp_path):
     flags = ("--do_train", "--fold", "0", "--num_train_epochs", "1", "--learning_rate", "1e-3")
     call(run_clir, clir_command(folder, [sample_collection / "en-de"], tmp_path / "clir", *flags))
     assert read_run(tmp_path / "clir/en-de.run")
-    config = json.loads((tmp_path / "clir/fold-0/config.json").read_text(encoding="utf-8"))
-    assert config["architectures"][0].endswith("ForSequenceClassification")
+    for saved in (folder, tmp_path / "clir/fold-0"):  # what text-embeddings-inference and vLLM look for
+        config = json.loads((saved / "config.json").read_text(encoding="utf-8"))
+        assert config["architectures"][0].endswith("ForSequenceClassification") and len(config["id2label"]) == 1
     (tmp_path / "en.txt").write_text("Ein Fluss\nDer König\n", encoding="utf-8")
     (tmp_path / "de.txt").write_text("a river\nthe king\n", encoding="utf-8")
     call(run_alignment, ["run_alignment.py", "--model_name_or_path", str(folder), "--source", str(tmp_path / "en.txt"),

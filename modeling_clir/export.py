@@ -6,12 +6,12 @@ opens without this package and without remote code. exported.py ranks with it.
 """
 
 import io
+import logging
 import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
-from logging import getLogger
 from pathlib import Path
 
 import torch
@@ -23,7 +23,6 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.utils import logging
 
 from .configuration_bertlong import BertLongConfig
 from .data.files import new_folder
@@ -70,17 +69,14 @@ def random_inputs(names: list[str], shape: tuple[int, int], vocab_size: int, see
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hides what the exporters print of their progress and of versions."""
-    verbosity, registry = logging.get_verbosity(), getLogger("torch.onnx")
-    level = registry.level
-    logging.set_verbosity_error()
-    registry.setLevel("ERROR")
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(verbosity)
-        registry.setLevel(level)
+        logging.disable(before)
 
 
 def trace(model: PreTrainedModel, names: list[str], limit: int):
@@ -235,6 +231,7 @@ def export(source: str, output: Path, int8: bool = False, openvino: bool = False
             differences.append(check(model, folder, "openvino", names, limit, math.inf if int8 else TOLERANCE))
         kind = ("int8 " if int8 else "") + ("ONNX and OpenVINO" if openvino else "ONNX")
         license, languages, linked = inherited(source)
+        name = Path(source).resolve().name if Path(source).exists() else source
         data = ModelCardData(
             language=card_languages(languages) or None,
             library_name="onnx",
@@ -246,7 +243,7 @@ def export(source: str, output: Path, int8: bool = False, openvino: bool = False
         text = CARD.format(
             data=data,
             name=output.resolve().name,
-            source=linked or Path(source).resolve().name,
+            source=name,
             format=kind,
             max_length=limit,
             second=" (the second one)" if config.num_labels == 2 else "",
@@ -268,7 +265,7 @@ def check(
 ) -> float:
     """Returns [`largest_difference`] of an export in a folder. Raises `ValueError` if it is above `tolerance`."""
     difference = largest_difference(model, ExportedModel(folder, backend), names, limit)
-    if difference > tolerance:
+    if difference > tolerance or math.isinf(difference):
         raise ValueError(
             f"the scores of the {backend} export differ from torch's by {difference:.1e}, more than {tolerance:.0e}: "
             f"this {model.config.model_type} cannot be exported"

@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import cached_file
 
-from .loading import HUB_OPTIONS, WEIGHTS, check_checkpoint
+from .loading import HUB_OPTIONS, WEIGHTS, check_checkpoint, read_config
 
 
 ONNX, OPENVINO = "model.onnx", "openvino_model.xml"
@@ -21,8 +21,11 @@ BACKENDS = {"onnx": (ONNX, "onnxruntime"), "openvino": (OPENVINO, "openvino")}
 def find_graph(source: str | Path, backend: str | None = None, **options) -> Path | None:
     """
     Finds the graph of an exported folder or Hub repository: of `backend`, or by default the ONNX graph if there are no
-    weights for torch. `None` without one. `options` are `HUB_OPTIONS`.
+    weights for torch. `None` without one. `options` are `HUB_OPTIONS`; others are left out. Raises `ValueError` if there
+    is no such folder or repository, or if it has no config.json.
     """
+    options = {name: options[name] for name in HUB_OPTIONS if name in options}
+    read_config(source, **options)
 
     def find(name: str) -> Path | None:
         path = cached_file(str(source), name, _raise_exceptions_for_missing_entries=False, **options)

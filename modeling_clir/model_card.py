@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from .configuration_bertlong import BertLongConfig
 from .data.files import new_file
-from .data.languages import card_languages, warn_of_cards
+from .data.languages import card_languages, languages_of, warn_of_cards
 from .names import may_be_on_hub
 
 
@@ -47,11 +47,10 @@ def inherited(base_model: str | None) -> tuple[dict[str, str], list[str], str | 
     """
     base = read_base_card(base_model)
     license = {key: base.get(key) for key in ("license", "license_name", "license_link") if base.get(key)}
-    spoken = base.get("language") or []
     linked = base_model
     if base_model and Path(base_model).exists():
         linked = base.get("base_model") if isinstance(base.get("base_model"), str) else None
-    return license, [spoken] if isinstance(spoken, str) else spoken, linked
+    return license, languages_of(base.get("language")), linked
 
 
 def write_conversion_card(folder: Path, name: str, source: str, kind: str):
@@ -149,14 +148,15 @@ def read_template(name: str) -> str:
 
 def write_eval_results(folder: Path, results: list[EvalResult]):
     """Writes the main measure of each data set that the Hub has as `.eval_results/results.yaml`."""
-    entries = {}
+    path, entries = folder / ".eval_results/results.yaml", {}
+    path.unlink(missing_ok=True)  # of an earlier run
     for result in results:
         place = (result.dataset_type, result.dataset_config or "default")
         if "/" in result.dataset_type and on_hub([result.dataset_type]) and result.metric_type in MAIN_MEASURES:
             entry = {"dataset": {"id": place[0], "task_id": place[1]}, "value": result.metric_value}
             entries.setdefault(place, entry | {"notes": f"{result.metric_type}, measured with modeling_clir"})
     if entries:
-        with new_file(folder / ".eval_results/results.yaml") as file:
+        with new_file(path) as file:
             yaml.safe_dump(list(entries.values()), file, sort_keys=False)
 
 
@@ -166,10 +166,10 @@ def ranking_example(reranker: "Reranker") -> list[str]:
     return [f"{hit['score']:.2f}  {hit['text']}" for hit in hits]
 
 
-def use_of_ranking(name: str, remote_code: bool, printed: list[str] | None) -> str:
-    """Renders how to rank with a model: examples with their output."""
+def use_of_ranking(name: str, remote_code: bool, printed: list[str] | None, num_labels: int = 1) -> str:
+    """Renders how to rank with a model: examples with their output. A `CrossEncoder` ranks with one label."""
     values = {"name": name, "remote_code": remote_code, "printed": printed, "query": QUERY, "documents": DOCUMENTS}
-    return Template(read_template("use_ranking.md")).render(**values)
+    return Template(read_template("use_ranking.md")).render(**values, num_labels=num_labels)
 
 
 def markdown_rows(head: list[str], rows: list[list[str]]) -> list[str]:
@@ -186,6 +186,7 @@ def write_model_card(
     metrics: dict[str, float],
     max_length: int,
     model_type: str,
+    num_labels: int = 1,
     corpus: str | None = None,
     held_out: dict[tuple[str, str], int] | None = None,
     printed: list[str] | None = None,
@@ -204,6 +205,7 @@ def write_model_card(
         metrics (`dict[str, float]`): measures on held-out pairs, as `PretrainingTrainer.evaluate` names them.
         max_length (`int`): positions of the model.
         model_type (`str`): type of the model, as its configuration names it, such as `"bertlong"`.
+        num_labels (`int`, defaults to 1): labels of the model; a `CrossEncoder` ranks with one.
         corpus (`str`, *optional*): folder or Hub name of the corpus.
         held_out (`dict[tuple[str, str], int]`, *optional*): as `sizes`, of the held-out pairs.
         printed (`list[str]`, *optional*): what the example prints, see [`ranking_example`].
@@ -247,10 +249,15 @@ def write_model_card(
         facts,
         {
             "pipeline_tag": "text-ranking" if reranks else "fill-mask",
-            "tags": ["cross-lingual", *["reranker", "sentence-transformers"] * reranks, *["bertlong"] * long],
+            "tags": [
+                "cross-lingual",
+                *["reranker"] * reranks,
+                *["sentence-transformers"] * (reranks and num_labels == 1),
+                *["bertlong"] * long,
+            ],
         },
         datasets=[corpus] if corpus else [],
-        use=use_of_ranking(name, long, printed),
+        use=use_of_ranking(name, long, printed, num_labels),
         settings=settings,
         corpus=corpus and describe_data(corpus),
         data=[f"{task.upper()} {pair}: {size} aligned sections" for (task, pair), size in sizes.items()],
@@ -343,7 +350,7 @@ def write_ranking_card(
                 *["bertlong"] * long,
             ],
         },
-        use=use_of_ranking(name, long, printed),
+        use=use_of_ranking(name, long, printed, num_labels),
         settings=settings,
         data=data,
         table=markdown_rows(["collection", "queries", *measures], rows),

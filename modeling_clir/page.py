@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard
 from sentencex import segment
 
 from .data.files import read_jsonl, read_text
+from .data.languages import languages_of
 from .reranker import Reranker
 
 
@@ -84,18 +85,23 @@ def read_csv(path: Path) -> list[str]:
         delimiter = csv.Sniffer().sniff(text.splitlines()[0], ",;\t").delimiter
     except csv.Error:  # one column
         delimiter = ","
-    rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row]
-    names = [name.strip().lower() for name in rows[0]]
+    csv.field_size_limit(MAX_CHARACTERS)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        rows = [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        raise ValueError(f"{path}:{reader.line_num}: not CSV ({error})") from None
+    names = [name.strip().lower() for name in rows[0][1]]
     column = next((names.index(name) for name in COLUMNS if name in names), None)
     if column is None:
-        if max(map(len, rows)) == 1:
-            return [row[0] for row in rows]
+        if max(len(row) for _, row in rows) == 1:
+            return [row[0] for _, row in rows]
         raise ValueError(f"{path}: no column has the name {' or '.join(COLUMNS)}, but there are {', '.join(names)}")
     title = names.index("title") if "title" in names else None
-    for line, row in enumerate(rows[1:], start=2):
+    for line, row in rows[1:]:
         if len(row) != len(names):
-            raise ValueError(f"{path}: row {line} has {len(row)} columns, the first row has {len(names)}")
-    return [with_title(row[title] if title is not None else None, row[column]) for row in rows[1:]]
+            raise ValueError(f"{path}:{line}: {len(row)} columns, the first row has {len(names)}")
+    return [with_title(row[title] if title is not None else None, row[column]) for _, row in rows[1:]]
 
 
 def with_title(title: str | None, text: str) -> str:
@@ -215,24 +221,31 @@ def show_problem(message: str) -> str:
 def describe_model(name: str, reranker: Reranker) -> str:
     """Says in Markdown what a model is, and what its card says of its quality."""
     model, said = reranker.model, []
-    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    number = sum(parameter.numel() for parameter in model.parameters())  # an export has none here
+    size = f" of {number / 1e6:.1f}M parameters" if number else ", exported,"
     said.append(
-        f"**{Path(name).name}** is a {model.config.model_type} of {millions:.1f}M parameters that reads up to "
-        f"{reranker.encoder.max_length} tokens of query and document together."
+        f"**{Path(name).name}** is a {model.config.model_type}{size} that reads up to {reranker.encoder.max_length} "
+        "tokens of query and document together."
     )
     try:
         data = ModelCard.load(Path(name) / "README.md" if Path(name).is_dir() else name).data
     except (OSError, ValueError, yaml.YAMLError):
         return f"{said[0]} It has no card, so nothing is known about its quality."
-    if languages := data.get("language"):
-        said.append(f"Languages: {languages if isinstance(languages, str) else ', '.join(languages)}.")
+    if languages := languages_of(data.get("language")):
+        said.append(f"Languages: {', '.join(languages)}.")
     measured = [
-        f"{result.metric_type} {result.metric_value:g} ({result.dataset_name})" for result in data.eval_results or ()
+        f"{result.metric_type} {format_measure(result.metric_value)} ({result.dataset_name})"
+        for result in data.eval_results or ()
     ][:6]
     said.append(f"Its card measures: {'; '.join(measured)}." if measured else "Its card gives no measures.")
     said.append(f"License: {data.get('license') or 'not stated'}.")
     said.append("Scores order the documents of one query; they are no probabilities.")
     return " ".join(said)
+
+
+def format_measure(value) -> str:
+    """A card of another program may have a text, or a list of numbers."""
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
 __all__ = [

@@ -38,7 +38,7 @@ class TextRankingPipeline(ChunkPipeline):
         batch_size (`int`, defaults to 16): pairs of a batch.
 
     Raises `TypeError` if the query is not a text, or documents are not a list of texts, and for another option. Raises
-    `ValueError` for a model with more than two labels.
+    `ValueError` for a model with more than two labels, and for `top_k` below 1.
     """
 
     _load_processor = False
@@ -56,6 +56,8 @@ class TextRankingPipeline(ChunkPipeline):
         if unknown := options.keys() - {"top_k", "max_length", "max_query_length"}:
             raise TypeError(f"text-ranking has no option {sorted(unknown)[0]!r}")
         after = {name: options.pop(name) for name in ("top_k",) if name in options}
+        if after.get("top_k") is not None and after["top_k"] < 1:
+            raise ValueError(f"top_k must be at least 1, got {after['top_k']}")
         return options, {}, after
 
     def __call__(self, query, documents=None, **options):

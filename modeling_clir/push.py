@@ -19,17 +19,18 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from .data.files import list_files, read_json, read_text
-from .data.languages import card_languages
+from .data.languages import card_languages, languages_of
 from .licenses import LICENSES
 from .names import missing_path
 from .program import Parser, run_program
 
 
 # Files and folders of an output folder that are not part of the model or hold more than others should see:
-# training_args.bin is a pickle with the token and local paths.
+# training_args.bin is a pickle with the token and local paths, emissions.csv has the place of the machine.
 LEFT_OUT = (
     *("checkpoint-*", "epoch-*", "fold-*", "final", "transfer", "runs", "*.damaged", "*.unfinished"),
     *("training_args.bin", "optimizer*", "scheduler.pt", "scaler.pt", "rng_state*", "settings.json", "manifest.json"),
+    "emissions.csv",
 )
 # Files of an earlier commit that would mix with the new ones: they go in the same commit if the folder lacks them.
 REPLACED = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.py", "*.parquet", "*.run")
@@ -146,15 +147,13 @@ def card_metadata(path: Path) -> dict:
 
 def check_card(path: Path):
     metadata = card_metadata(path)
-    languages = metadata.get("language") or []
-    languages = [languages] if isinstance(languages, str) else languages
-    if refused := [str(code) for code in languages if str(code) not in card_languages([str(code)])]:
+    languages = languages_of(metadata.get("language"))
+    if refused := [code for code in languages if code not in card_languages(languages)]:
         raise ValueError(f"{path}: the Hub does not accept the language {', '.join(refused)}: write codes of ISO 639")
-    license = metadata.get("license")
-    if license is not None and license not in LICENSES:
-        raise ValueError(f"{path}: the Hub does not know the license {license!r}: see --license of the runners")
-    if license == "other" and not metadata.get("license_name"):
-        raise ValueError(f"{path}: the license other needs a license_name and a license_link beside it")
+    licenses = metadata.get("license") or []
+    licenses = licenses if isinstance(licenses, list) else [licenses]
+    if unknown := [license for license in map(str, licenses) if license not in LICENSES]:
+        raise ValueError(f"{path}: the Hub does not know the license {unknown[0]!r}: see --license of the runners")
 
 
 def pin_snippets(card: str, name: str, repo: str, tag: str) -> str:
@@ -162,8 +161,8 @@ def pin_snippets(card: str, name: str, repo: str, tag: str) -> str:
 
     pinned = f'"{repo}", revision="{tag}"'
 
-    def pin(block: re.Match) -> str:
-        return re.sub(rf'"{re.escape(name)}"(?!, revision=)', lambda _: pinned, block[0])
+    def pin(block: re.Match) -> str:  # pipeline("task", model="name"): a name may be that of the task
+        return re.sub(rf'"{re.escape(name)}"(?!, (revision|model)=)', lambda _: pinned, block[0])
 
     return re.sub(r"^```python\n.*?^```$", pin, card, flags=re.DOTALL | re.MULTILINE)
 

@@ -97,6 +97,10 @@ def serve(arguments: argparse.Namespace):
     if device is None:  # an export computes on a CPU
         on_gpu = torch.cuda.is_available() and not find_graph(arguments.model, revision=arguments.revision)
         device = "cuda" if on_gpu else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from None
     options = {"dtype": arguments.dtype, "revision": arguments.revision}
     options |= {"device_map": device} if device != "cpu" else {}
     reranker = Reranker.from_pretrained(

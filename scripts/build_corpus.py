@@ -20,6 +20,7 @@ with the aligned section and its hard negatives, by any reranker or dense model.
 from collections import Counter
 from pathlib import Path
 
+from modeling_clir.licenses import check_license
 from modeling_clir.names import check_name
 from modeling_clir.program import Parser, run_program, share_cores
 
@@ -51,6 +52,7 @@ def main():
     parser.add_argument("--license", help="of the texts, for the dataset card, such as cc-by-sa-4.0")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    check_license(args.license)
     models = [name for name in (args.negatives_from, args.teacher_model) if name]
     for name in models:
         check_name(name, "model")

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from modeling_clir.data.collections import check_folder
+from modeling_clir.licenses import check_license
 from modeling_clir.program import Parser, run_program
 
 
@@ -23,6 +24,7 @@ def main():
     parser.add_argument("--collections", type=Path, nargs="+", required=True, help="folders such as data/en-de")
     parser.add_argument("--license", help="license of the texts, such as cc-by-sa-4.0")
     args = parser.parse_args()
+    check_license(args.license)
     for folder in args.collections:
         check_folder(folder)
 

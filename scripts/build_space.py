@@ -15,6 +15,7 @@ from pathlib import Path
 from modeling_clir.data.files import new_folder, refuse_existing
 from modeling_clir.names import check_name
 from modeling_clir.program import PROJECT, Parser, run_program
+from modeling_clir.push import LEFT_OUT
 
 
 def main():
@@ -30,8 +31,7 @@ def main():
     names = {model: f"models/{Path(model).resolve().name}" if Path(model).is_dir() else model for model in args.models}
     if len(set(names.values())) < len(args.models):
         raise ValueError("two of --models have the same name")
-    # Training leaves more in a checkpoint's folder than a page needs
-    left_out = shutil.ignore_patterns("checkpoint-*", "fold-*", "epoch-*", "training_args.bin", "optimizer.pt", ".*")
+    left_out = shutil.ignore_patterns(*LEFT_OUT, ".*")
     with new_folder(args.output) as folder:
         shutil.copytree(PROJECT / "space", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(

@@ -11,6 +11,7 @@ not fit together is left out and counted.
 
 from pathlib import Path
 
+from modeling_clir.licenses import check_license
 from modeling_clir.program import Parser, run_program
 
 
@@ -22,6 +23,7 @@ def main():
     parser.add_argument("--license", help="of the texts, for the dataset card, such as cc-by-sa-4.0")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    check_license(args.license)
 
     # Imported here, so that help and mistakes in the arguments are answered at once
     from modeling_clir.data.files import refuse_existing

@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import re
 import runpy
 from pathlib import Path
 
@@ -26,6 +27,26 @@ def run_here(monkeypatch, program: str, *options):
         runpy.run_module(program.removeprefix("-m "), run_name="__main__", alter_sys=True)
         return
     runpy.run_path(str(Path(__file__).resolve().parents[1] / program), run_name="__main__")
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """Lists the blocks of code in Markdown: language and content."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def run_examples(card: str, name: str, capsys) -> list[str]:
+    """Runs the Python examples of a card in order. What they print must be the next block of text. Returns those."""
+    namespace, printed, compared = {"__name__": "__main__"}, "", []
+    for language, text in blocks(card):
+        if language == "python":
+            assert f'"{name}"' in text
+            capsys.readouterr()
+            exec(compile(text, name, "exec"), namespace)
+            printed = capsys.readouterr().out
+        elif language == "text":
+            assert printed == text
+            compared.append(text)
+    return compared
 
 
 def squad(language: str, layout=((2, 1), (1,)), **changes) -> dict:

@@ -37,7 +37,7 @@ from modeling_clir.modeling_bertlong import ScoreLinear
 
 from .backbones import CONFIGS, NATIVE, save_backbone, tokenizer_of
 from .conftest import run
-from .helpers import QUIET, SHORT, clir_command
+from .helpers import QUIET, SHORT, clir_command, run_examples
 
 
 TRAIN = (*QUIET, *SHORT, "--keep_bert", "true", "--do_train", "--do_eval", "--qlm_pairs", "en-de", "--rr_pairs",
@@ -263,7 +263,7 @@ def test_transformers_alone_opens_them(pretrained, call, tmp_path):
 
 
 @pytest.mark.parametrize("kind", NATIVE)
-def test_pretraining(kind, pretrained, call, sample_corpus):
+def test_pretraining(kind, pretrained, call, sample_corpus, monkeypatch, capsys):
     folder = pretrained(kind, call)
     before, after = load_file(folder.parent / "model/model.safetensors"), load_file(folder / "model.safetensors")
     assert before.keys() < after.keys()  # with the head to rank
@@ -277,6 +277,9 @@ def test_pretraining(kind, pretrained, call, sample_corpus):
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert f"An encoder of type {kind}, pretrained for cross-lingual retrieval" in card and "up to 128 tokens" in card
     assert "trust_remote_code" not in card and "bertlong" not in card and "separators" in card
+    with monkeypatch.context() as patch:
+        patch.chdir(folder.parent)
+        assert run_examples(card, "trained", capsys)
 
     # A run that was cut off goes on from its checkpoint, with both heads.
     trained = after
@@ -321,8 +324,9 @@ def test_runners_take_them(kind, pretrained, call, sample_collection, tmp_path):
     flags = ("--do_train", "--fold", "0", "--num_train_epochs", "1", "--learning_rate", "1e-3")
     call(run_clir, clir_command(folder, [sample_collection / "en-de"], tmp_path / "clir", *flags))
     assert read_run(tmp_path / "clir/en-de.run")
-    config = json.loads((tmp_path / "clir/fold-0/config.json").read_text(encoding="utf-8"))
-    assert config["architectures"][0].endswith("ForSequenceClassification")
+    for saved in (folder, tmp_path / "clir/fold-0"):  # what text-embeddings-inference and vLLM look for
+        config = json.loads((saved / "config.json").read_text(encoding="utf-8"))
+        assert config["architectures"][0].endswith("ForSequenceClassification") and len(config["id2label"]) == 1
     (tmp_path / "en.txt").write_text("Ein Fluss\nDer König\n", encoding="utf-8")
     (tmp_path / "de.txt").write_text("a river\nthe king\n", encoding="utf-8")
     call(run_alignment, ["run_alignment.py", "--model_name_or_path", str(folder), "--source", str(tmp_path / "en.txt"),

@@ -1,13 +1,16 @@
 """Exports to ONNX and OpenVINO: equal to torch for all shapes, and open to other tools."""
 
 import json
+import math
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 import modeling_clir.export
 from modeling_clir import BertLongConfig, Reranker
@@ -15,6 +18,7 @@ from modeling_clir.convert import main as convert
 from modeling_clir.export import random_inputs
 from modeling_clir.exported import ExportedModel
 from tests.backbones import save_backbone, tokenizer_of
+from tests.helpers import write
 
 
 QUERY = "Wann wurde der Leuchtturm gebaut?"
@@ -157,9 +161,12 @@ print(AutoConfig.from_pretrained(folder).num_labels, session.run(["logits"], dic
 def test_native_checkpoints(tmp_path, kind):
     layers = {"num_hidden_layers": 1} if kind == "bert" else {}
     save_backbone(kind, tmp_path / kind, AutoModelForSequenceClassification, num_labels=2, **layers)
+    write(tmp_path / kind / "README.md", "---", "base_model: someone/base", "language: [no, de]", "---")
     assert convert([str(tmp_path / kind), str(tmp_path / "onnx"), "--to", "onnx"]) == 0
     assert largest_difference(tmp_path / kind, tmp_path / "onnx", number=20, longest=128) < 1e-4
     assert AutoConfig.from_pretrained(tmp_path / "onnx").model_type == kind
+    card = ModelCard.load(tmp_path / "onnx" / "README.md")
+    assert card.data.base_model == "someone/base" and f"{kind}, exported to ONNX" in card.text  # it is not the base
     documents = ["a lighthouse", "the harbour " * 99]
     expected, found = (
         Reranker.from_pretrained(tmp_path / name, max_query_length=32).rank("lighthouse", documents)
@@ -205,6 +212,14 @@ def test_an_export_that_differs_is_refused_and_nothing_is_written(folders, tmp_p
     with pytest.raises(ValueError, match=r"scores of the onnx export differ from torch's by .*, more than 1e-04"):
         modeling_clir.export.export(str(folders / "bertlong"), tmp_path / "onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_export_without_a_score_is_refused_in_int8_too(folders, monkeypatch):
+    nothing = SequenceClassifierOutput(logits=torch.tensor(torch.nan))
+    monkeypatch.setattr(ExportedModel, "forward", lambda self, **inputs: nothing)
+    model = AutoModelForSequenceClassification.from_pretrained(folders / "bertlong").eval()
+    with pytest.raises(ValueError, match="differ from torch's by inf"):
+        modeling_clir.export.check(model, folders / "int8", "onnx", ["input_ids"], 64, math.inf)
 
 
 def test_wrong_backends_and_options_of_exports(folders):

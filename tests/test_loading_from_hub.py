@@ -90,6 +90,13 @@ def test_without_one_of_them_nothing_is_found(missing, tiny_bert, private, tmp_p
         Reranker.from_pretrained(NAME, max_query_length=30, **options)
 
 
+def test_a_name_that_nobody_has(at_hub):
+    with pytest.raises(ValueError, match="someone/nothing is neither a folder nor found on the Hub"):
+        Reranker.from_pretrained("someone/nothing")
+    with pytest.raises(ValueError, match=r"there is no tests/backbone; did you mean tests/backbones\.py"):
+        Reranker.from_pretrained("tests/backbone")
+
+
 def flags(tmp_path) -> list[str]:
     return [part for name, value in where(tmp_path).items() for part in (f"--{name}", value)]
 

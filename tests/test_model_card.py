@@ -4,15 +4,22 @@ from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import ModelCard
-from transformers import BertConfig, LongformerConfig
+from transformers import AutoModelForSequenceClassification, BertConfig, LongformerConfig
 
 from modeling_clir.data import languages
-from modeling_clir.model_card import write_conversion_card, write_model_card, write_question_answering_card
+from modeling_clir.model_card import (
+    ranking_example,
+    write_conversion_card,
+    write_model_card,
+    write_question_answering_card,
+)
+from modeling_clir.reranker import Reranker
 from modeling_clir.training.answering import write_card
 from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
+from .backbones import save_backbone
 from .conftest import REPOSITORY
-from .helpers import write
+from .helpers import run_examples, write
 from .tiny import tiny_config
 
 
@@ -80,6 +87,38 @@ def test_languages(tmp_path, caplog):
     assert answering_card(tmp_path, base, tiny_config()).data.language == ["de", "en", "es", "fr"]  # the base model's
     card = answering_card(tmp_path, tmp_path / "nowhere", tiny_config())
     assert card.data.language is None
+
+
+@pytest.mark.parametrize("language", ["[no, en]", "[en, 'no', null]", "no"])
+def test_norwegian_is_a_language(language, tmp_path):
+    """YAML reads `no` as false."""
+    write(tmp_path / "base/README.md", "---", f"language: {language}", "---")
+    (tmp_path / "out").mkdir()
+    write_conversion_card(tmp_path / "out", "out", str(tmp_path / "base"), "BertLong")
+    found = set(ModelCard.load(tmp_path / "out/README.md").data.language)
+    assert found == ({"no"} if language == "no" else {"no", "en"})
+
+
+@pytest.mark.parametrize("num_labels", [1, 2])
+def test_examples_of_a_reranker_run(num_labels, tmp_path, monkeypatch, capsys):
+    """A `CrossEncoder` refuses to rank with two labels."""
+    folder = save_backbone("bert", tmp_path / "reranker", AutoModelForSequenceClassification, num_labels=num_labels)
+    printed = ranking_example(Reranker.from_pretrained(folder, max_query_length=32))
+    sizes = {("rr", "en-de"): 3}
+    path = write_model_card(folder, "reranker", None, sizes, {}, {}, 128, "bert", num_labels, printed=printed)
+    card = ModelCard.load(path)
+    assert ("sentence-transformers" in card.data.tags) == ("CrossEncoder" in card.text) == (num_labels == 1)
+    monkeypatch.chdir(tmp_path)
+    assert run_examples(card.text, "reranker", capsys) == ["".join(f"{line}\n" for line in printed)]
+
+
+def test_measures_of_an_earlier_run_go(tmp_path):
+    def write_it(test_data):
+        results = {"xquad": [{"context": "de", "question": "en", "F1": 61.2, "EM": 50.0}]}
+        write_question_answering_card(tmp_path, "m", None, [], results, {}, "", {}, "", 64, [], test_data=test_data)
+        return (tmp_path / ".eval_results/results.yaml").exists()
+
+    assert write_it(["google/xquad"]) and not write_it(["sets/xquad.json"])
 
 
 @pytest.mark.parametrize(("training", "precision"), [({}, "fp32"), ({"bf16": True}, "bf16"), ({"fp16": True}, "fp16")])

@@ -35,6 +35,8 @@ def reranker(model):
         ("a.csv", "title;document\nT;One.\n;Two.\n", ["T One.", "Two."]),
         ("a.csv", "One.\nTwo.\n", ["One.", "Two."]),
         ("a.csv", "text\nOne.\n", ["One."]),
+        ("a.csv", "id,text\r1,One.\r2,Two.\r", ["One.", "Two."]),
+        ("a.csv", f"id,text\n1,{'a' * 200_000}\n", ["a" * 200_000]),
         ("a.csv", "", []),
     ],
 )
@@ -51,7 +53,8 @@ def test_uploads(name, text, expected, tmp_path):
         ("a.jsonl", b'{"text": "a"}\n{"text": 3}\n', "a.jsonl:2: 'text' must be a string, got 3"),
         ("a.jsonl", b'{"id": "a"}\n', "a.jsonl:1: the key 'text' is missing"),
         ("a.csv", b"id,body\n1,a\n", "a.csv: no column has the name text or document, but there are id, body"),
-        ("a.csv", b"id,text\n1,a\n2\n", "a.csv: row 3 has 1 columns, the first row has 2"),
+        ("a.csv", b"id,text\n\n1,'a\n2\n", "a.csv:4: 1 columns, the first row has 2"),
+        ("a.csv", b"id,text\n1," + b"a" * 1_000_001, "a.csv:2: not CSV (field larger than field limit"),
     ],
 )
 def test_a_bad_upload_is_named_without_its_place_on_the_server(name, content, message, tmp_path):

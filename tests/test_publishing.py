@@ -21,7 +21,7 @@ from modeling_clir.training.publishing import RunFacts, read_energy, write_recip
 from modeling_clir.training.training_arguments import XLRetrievalTrainingArguments
 
 from .conftest import REPOSITORY
-from .helpers import QUIET, SHORT, clir_command, squad, write
+from .helpers import QUIET, SHORT, blocks, clir_command, run_examples, squad, write
 
 
 PRETRAIN = ("--do_train", "--do_eval", "--rr_pairs", "en-de", "--max_steps", "2", "--max_eval_pairs", "4",
@@ -29,25 +29,12 @@ PRETRAIN = ("--do_train", "--do_eval", "--rr_pairs", "en-de", "--max_steps", "2"
 FINETUNE = ("--do_train", "--num_train_epochs", "2", "--per_device_train_batch_size", "8", "--learning_rate", "1e-3")
 
 
-def blocks(text: str) -> list[tuple[str, str]]:
-    return re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
-
-
 def check_card(name: str, kind=ModelCard, capsys=None) -> ModelCard:
     """Validates a card that was pushed, runs its examples in order, and compares what they print."""
     card = kind.load(name)
     card.validate()
-    namespace, printed, compared = {"__name__": "__main__"}, "", 0
-    for language, text in blocks(card.text):
-        if language == "python":
-            assert f'"{name}", revision="files-' in text
-            capsys.readouterr()
-            exec(compile(text, name, "exec"), namespace)
-            printed = capsys.readouterr().out
-        elif language == "text":
-            assert printed == text
-            compared += 1
-    assert compared == 1
+    assert all(f'"{name}", revision="files-' in text for language, text in blocks(card.text) if language == "python")
+    assert len(run_examples(card.text, name, capsys)) == 1
     assert re.search(r"^\w.*\{[{%]|[%}]\}", card.text, re.MULTILINE) is None and "\n\n\n" not in card.text
     return card
 

@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import HfApi, ModelCard
 
 from modeling_clir import BertLongForXLRetrieval
-from modeling_clir.push import files_to_push, pin_snippets, push
+from modeling_clir.push import check_card, files_to_push, pin_snippets, push
 
 from .conftest import REPOSITORY
 from .helpers import write
@@ -48,8 +48,9 @@ def built(tmp_path_factory):
     write(folder / "en-de.run", "q Q0 d 1 1.0 tag")
     write(folder / "xquad/context-de.question-en.json", {})
     write(folder / ".eval_results/xquad.yaml", "[]")
-    for private in ("training_args.bin", "checkpoint-2/optimizer.pt", "fold-0/model.safetensors", "settings.json"):
-        write(folder / private, "")
+    private = ("training_args.bin", "checkpoint-2/optimizer.pt", "fold-0/model.safetensors", "settings.json")
+    for name in (*private, "emissions.csv"):
+        write(folder / name, "")
     return folder
 
 
@@ -86,7 +87,8 @@ def test_a_checkpoint_is_one_commit(folder, hub):
     assert url.startswith(f"{hub.endpoint}/someone/clir-bertlong/commit/") and commits(hub) == 1
     assert {"config.json", "modeling_bertlong.py", "en-de.run", ".eval_results/xquad.yaml"} < found.keys()
     assert "xquad/context-de.question-en.json" in found
-    assert not [name for name in found if name.startswith(("checkpoint", "fold", "training_args", "settings"))]
+    private = ("checkpoint", "fold", "training_args", "settings", "emissions")
+    assert not [name for name in found if name.startswith(private)]
     for name, data in found.items():
         assert name == "README.md" or data == (folder / name).read_bytes()
     assert found["model.safetensors"] in hub.blobs.values()
@@ -102,6 +104,19 @@ def test_examples_of_the_card_name_repository_and_tag(folder, hub):
     assert 'Not code: "clir-bertlong"' in card and "\n# clir-bertlong\n" in card
     assert repository.tags[tag] == repository.branches["main"]
     assert pin_snippets(card, "clir-bertlong", "someone/clir-bertlong", tag) == card
+
+
+def test_a_name_may_be_that_of_a_task():
+    call = 'answer = pipeline("question-answering", model="question-answering")'
+    pinned = pin_snippets(f"```python\n{call}\n```", "question-answering", "someone/reader", "files-1")
+    assert 'pipeline("question-answering", model="someone/reader", revision="files-1")' in pinned
+
+
+@pytest.mark.parametrize(
+    "card", ["license: other", "license: [mit, cc-by-sa-4.0]", "language: [no, en]", "language: no", "license: mit"]
+)
+def test_cards_that_the_hub_accepts(card, tmp_path):
+    check_card(write(tmp_path / "README.md", "---", card, "---", "# model"))
 
 
 def test_a_new_version_replaces_weights_and_keeps_what_others_added(folder, hub):
@@ -247,7 +262,7 @@ WRONG_MODELS = {
     "a card of broken metadata": (lambda f: write(f / "README.md", "---", "a: [", "---", ""), "is not YAML"),
     "a language": (lambda f: write(f / "README.md", "---", "language: simple", "---", ""), "the language simple"),
     "a license": (lambda f: write(f / "README.md", "---", "license: MIT", "---", ""), "the license 'MIT'"),
-    "a license without a name": (lambda f: write(f / "README.md", "---", "license: other", "---", ""), "license_name"),
+    "one of two licenses": (lambda f: write(f / "README.md", "---", "license: [mit, none]", "---", ""), "'none'"),
     "nothing": (shutil.rmtree, "there is no"),
 }
 

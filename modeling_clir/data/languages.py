@@ -18,6 +18,12 @@ ISO_639_1 = frozenset(
 )
 
 
+def languages_of(metadata: str | bool | list | None) -> list[str]:
+    """Makes a list of what a card has as its `language`. PyYAML reads an unquoted `no`, Norwegian, as false."""
+    codes = metadata if isinstance(metadata, list) else [metadata]
+    return ["no" if code is False else str(code) for code in codes if code is not None]
+
+
 def card_languages(languages: list[str]) -> list[str]:
     """
     Keeps the languages that the Hub accepts in a model card: codes of ISO 639-1, three letters as in ISO 639-2 and
@@ -42,4 +48,4 @@ def warn_once(codes: str):
     )
 
 
-__all__ = ["card_languages", "warn_of_cards"]
+__all__ = ["card_languages", "languages_of", "warn_of_cards"]

@@ -148,6 +148,7 @@ class PretrainingTrainer(XLRetrievalTrainer):
             metrics={k: v for k, v in (evaluations[-1] if evaluations else {}).items() if k.startswith("eval_")},
             max_length=max_positions(self.model),
             model_type=config.model_type,
+            num_labels=config.num_labels,
             corpus=corpus,
             held_out=self.eval_dataset.sizes if self.eval_dataset is not None else None,
             printed=printed,

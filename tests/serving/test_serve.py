@@ -136,6 +136,8 @@ def test_mistakes_at_the_start_are_one_line(tiny_reranker, tiny_bert, tmp_path, 
         (tiny_reranker, "--host", "no such host", "--port", "0"): "--host no such host --port 0: ",
         (tmp_path, "--port", "0"): "has no config.json",
         (tiny_reranker, "--port", "0", *LENGTHS, "--max_length", "999"): "max_length (999) is more than",
+        (tiny_reranker, "--port", "0", "--device", "gpu"): "--device gpu: Expected one of cpu, cuda",
+        (tiny_reranker, "--port", "0", "--device", "cuda:99"): "--device cuda:99: ",
         (tiny_reranker, "--port", "0", "--dtype", "float13"): "argument --dtype: invalid choice: 'float13'",
     }
     (tmp_path / "weightless").mkdir()

@@ -10,6 +10,7 @@ GET /health, /metrics (Prometheus), /docs (OpenAPI). SIGTERM stops it when the r
 """
 
 import argparse
+import math
 import os
 import socket
 from importlib.util import find_spec
@@ -53,11 +54,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--revision", help="of a model on the Hub")
     arguments = parser.parse_args(argv)
     for name in ("max_tokens_per_batch", "max_documents", "max_megabytes", "max_queue", "timeout"):
-        if not getattr(arguments, name) > 0:
-            raise ValueError(f"--{name} must be above 0, got {getattr(arguments, name)}")
+        if not 0 < getattr(arguments, name) < math.inf:
+            raise ValueError(f"--{name} must be above 0 and finite, got {getattr(arguments, name)}")
     if not 0 <= arguments.port < 2**16:
         raise ValueError(f"--port must be 0 to 65535, got {arguments.port}")
-    arguments.api_key = arguments.api_key or os.environ.get("CLIR_API_KEY")
+    if arguments.api_key is None:
+        arguments.api_key = os.environ.get("CLIR_API_KEY")
+    if arguments.api_key is not None and not arguments.api_key.strip():  # such as a variable that is not set
+        raise ValueError("the key of --api_key or CLIR_API_KEY is empty: everybody could send it")
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise ImportError(f'the server needs {", ".join(missing)}: pip install "modeling-clir[serve]"')
     check_name(arguments.model, "model")
@@ -82,12 +86,17 @@ def serve(arguments: argparse.Namespace):
     fix_rounding()
     import torch
 
+    from .data.files import folder_name
+    from .exported import find_graph
     from .reranker import Reranker
     from .serving.app import make_app
     from .serving.batching import Batcher
     from .serving.server import Server
 
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = arguments.device
+    if device is None:  # an export computes on a CPU
+        on_gpu = torch.cuda.is_available() and not find_graph(arguments.model, revision=arguments.revision)
+        device = "cuda" if on_gpu else "cpu"
     options = {"dtype": arguments.dtype, "revision": arguments.revision}
     options |= {"device_map": device} if device != "cpu" else {}
     reranker = Reranker.from_pretrained(
@@ -99,7 +108,7 @@ def serve(arguments: argparse.Namespace):
         **{name: value for name, value in options.items() if value is not None},
     )
     batcher = Batcher(reranker, arguments.max_queue, arguments.exact)
-    name = Path(arguments.model).name if Path(arguments.model).is_dir() else arguments.model
+    name = folder_name(Path(arguments.model)) if Path(arguments.model).is_dir() else arguments.model
     app = make_app(
         batcher,
         name,

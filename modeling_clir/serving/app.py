@@ -22,6 +22,7 @@ PATHS = ("/v1/rerank", "/v2/rerank", "/rerank")
 CLIENT_GONE = 499  # nginx's status; nobody reads it but the metrics
 PROBLEMS = {
     401: "the API key is missing or wrong",
+    408: "the request did not arrive within the time limit",
     413: "too many documents or too large a request",
     422: "a field is wrong; the answer names it",
     429: "the queue is full; try again after Retry-After seconds",
@@ -44,17 +45,18 @@ class Gate:
         batcher (`Batcher`): has the metrics.
         api_key (`str`, *optional*): key that clients send as `Authorization: Bearer ...`; none is needed by default.
         max_bytes (`int`): largest body.
+        timeout (`float`): seconds until the whole body must be there.
     """
 
-    def __init__(self, app: ASGIApp, batcher: Batcher, api_key: str | None, max_bytes: int):
-        self.app, self.metrics, self.max_bytes = app, batcher.metrics, max_bytes
-        self.credentials = f"Bearer {api_key}".encode() if api_key else None
+    def __init__(self, app: ASGIApp, batcher: Batcher, api_key: str | None, max_bytes: int, timeout: float):
+        self.app, self.metrics, self.max_bytes, self.timeout = app, batcher.metrics, max_bytes, timeout
+        self.key = api_key.strip().encode() if api_key else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send):
         if scope["type"] != "http" or scope["path"] not in PATHS:
             await self.app(scope, receive, send)
             return
-        start, status, size = time.perf_counter(), 500, 0
+        start, status, size, arrived = time.perf_counter(), 500, 0, False
 
         async def send_and_see(message: Message):
             nonlocal status
@@ -62,8 +64,17 @@ class Gate:
             await send(message)
 
         async def receive_limited() -> Message:
-            nonlocal size
-            message = await receive()
+            nonlocal size, arrived
+            left = None if arrived else self.timeout - (time.perf_counter() - start)
+            try:
+                message = await asyncio.wait_for(receive(), left)
+            except asyncio.TimeoutError:
+                raise HTTPException(408, PROBLEMS[408]) from None
+            except asyncio.CancelledError:
+                if arrived:
+                    raise
+                raise HTTPException(503, PROBLEMS[503], {"Retry-After": "1"}) from None  # the server's last seconds
+            arrived = not message.get("more_body")
             size += len(message.get("body", b""))
             if size > self.max_bytes:
                 raise HTTPException(413, self.too_large)
@@ -83,8 +94,8 @@ class Gate:
         return f"the request is larger than {self.max_bytes / 2**20:g} MiB"
 
     def refuse(self, headers: dict[bytes, bytes]) -> JSONResponse | None:
-        given = headers.get(b"authorization", b"")
-        if self.credentials and not hmac.compare_digest(given, self.credentials):
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        if self.key and not (scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self.key)):
             return problem(401, PROBLEMS[401], headers={"WWW-Authenticate": "Bearer"})
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.max_bytes:
@@ -109,7 +120,8 @@ def make_app(
         api_key (`str`, *optional*): see [`Gate`].
         max_documents (`int`, defaults to 1000): most documents of a request.
         max_bytes (`int`, defaults to 16 MiB): largest body of a request.
-        timeout (`float`, defaults to 60): seconds until a request that is not answered gets status 504.
+        timeout (`float`, defaults to 60): seconds until a request that is not there gets status 408, and from then
+            on seconds until one that is not answered gets status 504.
     """
     app = FastAPI(
         title="modeling_clir",
@@ -117,7 +129,7 @@ def make_app(
         description=f"Ranks documents for a query, across languages. Model: {name}",
         dependencies=[Depends(HTTPBearer(auto_error=False))] if api_key else [],  # for the page; the gate checks it
     )
-    app.add_middleware(Gate, batcher=batcher, api_key=api_key, max_bytes=max_bytes)
+    app.add_middleware(Gate, batcher=batcher, api_key=api_key, max_bytes=max_bytes, timeout=timeout)
     problems = {status: {"model": Problem, "description": text} for status, text in PROBLEMS.items()}
 
     async def score(request: Request, query: str, texts: list[str], limit: int | None = None) -> Scored:
@@ -205,6 +217,8 @@ def make_app(
 
     @app.exception_handler(StarletteHTTPException)
     async def http_problem(request: Request, error: StarletteHTTPException) -> JSONResponse:
+        if error.status_code == 400 and error.__cause__ is not None:  # FastAPI hides why it cannot read a body
+            return problem(422, f"body: not JSON in UTF-8 ({' '.join(str(error.__cause__).split())})")
         return problem(error.status_code, error.detail, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
@@ -212,7 +226,9 @@ def make_app(
         faults = []
         for fault in error.errors():
             place = list(fault["loc"])[1:]  # after "body"
-            if fault["type"] == "json_invalid":
+            if isinstance(error.body, bytes):
+                fault["msg"], place = "the header Content-Type must be application/json", []
+            elif fault["type"] == "json_invalid":
                 fault["msg"], place = f"JSON decode error at character {place[0]}: {fault['ctx']['error']}", []
             elif request.url.path == PATHS[-1]:
                 place = place[1:]  # after the form

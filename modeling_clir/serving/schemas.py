@@ -1,5 +1,6 @@
 """The requests and answers of the server: the form that Cohere, Jina and vLLM share, and that of TEI."""
 
+import json
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
@@ -12,15 +13,24 @@ def whole(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(whole)]
+Count = Annotated[int, Field(strict=True, ge=1)]  # strict: true is no number
 
 
 class Document(BaseModel):
-    model_config = ConfigDict(extra="allow")  # comes back as it came if documents are asked for
+    """Its `text` is ranked. All of it comes back as it came if documents are asked for."""
+
+    model_config = ConfigDict(extra="allow")
 
     text: Text
 
 
 def as_document(value: Any) -> Any:
+    """Raises `ValueError` for what could not come back: NaN, lone surrogates, and too deep a nesting."""
+    if isinstance(value, dict) and value.keys() != {"text"}:
+        try:
+            whole(json.dumps(value, ensure_ascii=False, allow_nan=False))
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
     return {"text": value} if isinstance(value, str) else value
 
 
@@ -34,10 +44,10 @@ class RerankRequest(BaseModel):
 
     query: Text
     documents: list[DocumentOrText] = Field(description="texts, or objects with a text")
-    model: str | None = Field(None, description="not needed: a server has one model")
-    top_n: int | None = Field(None, ge=1, description="so many of the best documents; default: all")
+    model: Text | None = Field(None, description="not needed: a server has one model")
+    top_n: Count | None = Field(None, description="so many of the best documents; default: all")
     return_documents: bool | None = Field(None, description="answer with the documents too")
-    max_tokens_per_doc: int | None = Field(None, ge=1, description="longer documents are cut to so many tokens")
+    max_tokens_per_doc: Count | None = Field(None, description="longer documents are cut to so many tokens")
 
 
 class TextsRequest(BaseModel):

@@ -7,12 +7,14 @@ from .batching import Batcher
 
 
 KEEP_ALIVE = 65  # seconds that an idle connection stays open; longer than clients and proxies keep one
+LAST_SECONDS = 5  # at the end, for answers on their way and for requests that have begun and are not there
 
 
 class Server(uvicorn.Server):
     """
     Uvicorn's server. At SIGTERM or SIGINT it answers new requests with status 503 and stops when all others are
-    answered, with exit code 0; at a second signal it stops at once.
+    answered, with exit code 0; at a second signal it stops at once. A request that a slow client is still sending does
+    not hold it up.
 
     Args:
         app (`FastAPI`): see [`make_app`].
@@ -21,7 +23,8 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: FastAPI, batcher: Batcher, ready: str):
-        super().__init__(uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=KEEP_ALIVE))
+        options = {"timeout_keep_alive": KEEP_ALIVE, "timeout_graceful_shutdown": LAST_SECONDS}
+        super().__init__(uvicorn.Config(app, log_level="warning", access_log=False, **options))
         self.batcher, self.ready = batcher, ready
 
     async def startup(self, sockets=None):

@@ -15,7 +15,7 @@ from transformers.utils import logging
 from ..data.collections import Collection
 from ..data.files import new_file
 from ..stopping import signals
-from .checkpoints import PARTIAL, damage, list_checkpoints, read_state
+from .checkpoints import damage, list_checkpoints, read_state, remove
 from .trainer import XLRetrievalTrainingArguments
 
 
@@ -322,8 +322,7 @@ class Resume(TrainerCallback):
 
 
 def remove_checkpoints(folder: Path):
-    for checkpoint in [*folder.glob("checkpoint-*"), folder / PARTIAL]:
-        shutil.rmtree(checkpoint, ignore_errors=True)
+    remove(folder, list(folder.glob("checkpoint-*")))
 
 
 __all__ = [

@@ -118,9 +118,9 @@ def wait_for(condition, seconds: float = 30):
     raise AssertionError(f"not after {seconds} s")
 
 
-def half_a_request(url: str, body: bytes) -> socket.socket:
-    """Sends a whole request, reads no answer."""
+def half_a_request(url: str, body: bytes, missing: int = 0) -> socket.socket:
+    """Sends a request, all but the last `missing` bytes of its body; reads no answer."""
     connection = socket.create_connection(("127.0.0.1", urlsplit(url).port))
     head = f"POST /rerank HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    connection.sendall(head.encode() + body)
+    connection.sendall(head.encode() + body[: len(body) - missing])
     return connection

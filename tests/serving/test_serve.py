@@ -123,7 +123,9 @@ def test_mistakes_at_the_start_are_one_line(tiny_reranker, tiny_bert, tmp_path, 
     mistakes = {
         (tmp_path / "missing",): "there is no",
         (tiny_reranker, "--port", "99999"): "--port must be 0 to 65535, got 99999",
-        (tiny_reranker, "--timeout", "0"): "--timeout must be above 0, got 0.0",
+        (tiny_reranker, "--timeout", "0"): "--timeout must be above 0 and finite, got 0.0",
+        (tiny_reranker, "--max_megabytes", "inf"): "--max_megabytes must be above 0 and finite, got inf",
+        (tiny_reranker, "--api_key", ""): "the key of --api_key or CLIR_API_KEY is empty",
         (tiny_reranker, "--max_documents", "x"): "argument --max_documents: invalid int value: 'x'",
         (
             tiny_reranker,

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from modeling_clir.data.collections import assign_folds
 from modeling_clir.training.checkpoints import CANNOT_SAVE, MANIFEST, damage, remove_old
 from modeling_clir.training.ranking import finetune
-from modeling_clir.training.resuming import checkpoint_to_resume, last_complete_checkpoint
+from modeling_clir.training.resuming import checkpoint_to_resume, last_complete_checkpoint, remove_checkpoints
 
 from .helpers import arguments, collection, fold_of, tiny_reranker
 
@@ -152,6 +152,26 @@ def test_old_checkpoints_are_removed_but_never_the_one_just_written(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-10"}
     remove_old(tmp_path, 1, {tmp_path / "checkpoint-2"})
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2"}
+
+
+@pytest.mark.parametrize("remove", [lambda folder: remove_old(folder, 1, set()), remove_checkpoints])
+def test_a_removal_that_is_killed_leaves_no_part_of_a_checkpoint(remove, checkpoint, monkeypatch):
+    folder = checkpoint.parent
+    shutil.copytree(checkpoint, folder / "checkpoint-4")
+
+    def removal(path, **options):
+        for file in sorted(path.rglob("*"))[:3]:
+            file.unlink(missing_ok=True) if file.is_file() else None
+        if path.exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", removal)
+    with pytest.raises(KeyboardInterrupt):
+        remove(folder)
+    assert all(damage(path) is None for path in folder.glob("checkpoint-*"))
+    monkeypatch.undo()
+    remove(folder)
+    assert len(list(folder.iterdir())) <= 1
 
 
 FULL = OSError(errno.ENOSPC, "No space left on device")

@@ -130,6 +130,8 @@ def main():
         raise ValueError("--lora_rank trains adapters of all layers: leave out --num_finetuned_layers")
     if training_args.do_train != bool(args.train_data):
         raise ValueError("--do_train and --train_data need each other")
+    if training_args.load_best_model_at_end and args.select == "last":
+        raise ValueError("--select last tests the last epoch: leave out --load_best_model_at_end")
     if training_args.push_to_hub and not training_args.do_train:
         raise ValueError("--push_to_hub uploads the model that --do_train makes")
     if not args.test_data and not training_args.do_train:

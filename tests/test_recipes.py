@@ -179,7 +179,7 @@ def test_options_in_the_text_of_pages_are_some_programs(monkeypatch):
         program for program, _, _ in commands() if program.endswith(".py") or program.startswith("-m modeling_clir")
     }
     known = {flag for program in programs for flag in flags_of(parser_of(program, monkeypatch))}
-    known |= flags_of(launch_command_parser()) | {"--extra-index-url", "--index-url", "--time"}
+    known |= flags_of(launch_command_parser()) | {"--extra-index-url", "--index-url", "--signal", "--time"}
     for page in PAGES:
         text = re.sub(
             r"^```.*?^```$", "", (REPOSITORY / page).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE

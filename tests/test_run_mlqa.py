@@ -187,6 +187,8 @@ def test_two_processes_train_as_one(tokens, tiny_bert, data, tmp_path):
     [
         (("--do_train",), "--do_train and --train_data need each other"),
         ((), "nothing to do: pass --test_data"),
+        (("--do_train", "--train_data", "xquad/xquad.en.json", "--select", "last", "--load_best_model_at_end",
+          "--eval_strategy", "epoch", "--save_strategy", "epoch"), "--select last tests the last epoch: leave out"),
         (("--test_data", "xquad", "--languages", "en", "fr"),
          "xquad has no test questions of context-en.question-fr, "),
         (("--test_data", "xquad", "--pairs", "deen"),

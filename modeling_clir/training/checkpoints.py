@@ -78,7 +78,8 @@ def seal(partial: Path, folder: Path):
 def damage(folder: Path) -> str | None:
     """
     Says in a few words what is wrong with a checkpoint; `None` if it is whole. Without a manifest (an older version
-    wrote it), the state must be complete, and each file must have the form and length that its type has.
+    wrote it), the state must be complete, the parts that a training goes on with must be there, and each file must have
+    the form and length that its type has.
     """
     try:
         content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["size and crc32"]
@@ -99,6 +100,9 @@ def damage(folder: Path) -> str | None:
 def damage_without_manifest(folder: Path) -> str | None:
     if read_state(folder) is None:
         return "it has no complete trainer_state.json"
+    for name in ("optimizer", "scheduler", "rng_state") if any(folder.glob("model*.safetensors")) else ():
+        if not any(folder.glob(f"{name}*")):
+            return f"it has no {name}"
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
             if path.suffix == ".json":

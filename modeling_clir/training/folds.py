@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from accelerate import PartialState
 from transformers.utils import logging
 
 from ..data.collections import Collection
@@ -179,7 +180,8 @@ def read_result(folder: Path, collections: list[Collection]) -> FoldResult | Non
     """Reads the files of [`write_result`]; `None` if the fold is not finished."""
     if not (folder / "result.json").is_file():
         return None
-    remove_checkpoints(folder)  # left over if the run was killed while removing them
+    if PartialState().is_main_process:
+        remove_checkpoints(folder)  # left over if the run was killed while removing them
     facts = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     result = FoldResult({c.name: read_run(folder / f"{c.name}.run") for c in collections}, **facts)
     if result.first_stage_weight is not None:

@@ -266,7 +266,9 @@ def check_schedule(args):
     """Makes the schedule of the learning rate, for one parameter, to find options that it lacks or does not know."""
     name, options = args.lr_scheduler_type.value, args.lr_scheduler_kwargs
     if args.warmup_steps and name in ("constant", "reduce_lr_on_plateau", "greedy"):
-        raise ValueError(f"--warmup_steps is refused: {name} has no warm-up, constant_with_warmup has one")
+        raise ValueError(
+            f"--warmup_steps is refused: {name} has no warm-up; set it to 0, or choose constant_with_warmup"
+        )
     if name in ("constant", "constant_with_warmup"):
         if options:
             raise ValueError(f"--lr_scheduler_kwargs is refused: {name} has no options, choose --lr_scheduler_type")

@@ -1,5 +1,6 @@
 """Pretrains with query language modelling (QLM) and relevance ranking (RR)."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ class PretrainingTrainer(XLRetrievalTrainer):
     Trains a model of [`retrieval_class`], `BertLongForXLRetrieval` or `BertForXLRetrieval` on a [`PretrainingDataset`]
     with QLM and RR (Yu, Fei, Li 2021, section 3). `evaluate` gives the loss and accuracy of QLM and the accuracy and mean reciprocal rank of RR. It
     gives each measure for each direction (query language-document language), and its mean over the directions between
-    two languages (over all directions if each is within one language).
+    two languages (over all directions if each is within one language). Raises `ValueError` for a loss or score that is
+    not finite.
 
     The arguments are [`XLRetrievalTrainer`]'s, without `weights`: the weights are `args.qlm_weight` and
     `args.rr_weight`.
@@ -97,9 +99,15 @@ class PretrainingTrainer(XLRetrievalTrainer):
             else:
                 scores = relevance_scores(outputs.relevance_logits.float()).view(-1, facts.group_size)
                 rank = 1 + (scores[:, 1:] >= scores[:, :1]).sum(1)
+                rank = torch.where(scores.isfinite().all(1), rank, torch.nan)  # not the first rank
                 sums += torch.stack([(rank == 1).sum(), (1 / rank).sum(), torch.tensor(len(rank), device=rank.device)])
         signals.stop_together()
         first, second, items = self.accelerator.reduce(sums, "sum").tolist()
+        if not math.isfinite(first + second):
+            what, pair = "loss" if task == "qlm" else "score", keys[0].pair
+            raise ValueError(
+                f"held-out {task} {pair}: a {what} is not finite; the model has NaN weights, or its numbers overflow"
+            )
         names = ("loss", "accuracy") if task == "qlm" else ("accuracy", "mrr")
         return dict(zip(names, (first / items, second / items)))
 

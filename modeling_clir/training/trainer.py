@@ -283,6 +283,11 @@ class XLRetrievalTrainer(Trainer, ABC):
         else:
             load_adapter(self.model, Path(resume_from_checkpoint))
 
+    def _issue_warnings_after_load(self, load_result):
+        tied = self.model.all_tied_weights_keys  # a checkpoint has a tied tensor once
+        missing = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
     def _load_best_model(self):
         if self.args.lora_rank is None:
             super()._load_best_model()

@@ -76,21 +76,22 @@ def test_a_cut_file_of_an_older_version_is_found(name, checkpoint):
     assert name in damage(checkpoint)
 
 
-@pytest.mark.parametrize("manifest", [True, False])
-def test_a_checkpoint_of_the_model_alone_is_refused(manifest, checkpoint):
-    output = checkpoint.parent
+def test_a_checkpoint_of_the_model_alone_is_refused(checkpoint):
     content = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
     del content["size and crc32"]["optimizer.pt"]
     (checkpoint / MANIFEST).write_text(json.dumps(content), encoding="utf-8")
     (checkpoint / "optimizer.pt").unlink()
-    if not manifest:
-        (checkpoint / MANIFEST).unlink()
     for wanted in ("true", str(checkpoint)):
-        with pytest.raises(
-            ValueError, match=r"checkpoint-6 has the model alone .*: begin another one with --model_name"
-        ):
-            checkpoint_to_resume(arguments(output, resume_from_checkpoint=wanted))
+        with pytest.raises(ValueError, match=r"checkpoint-6 has the model alone .*: begin another one with --model"):
+            checkpoint_to_resume(arguments(checkpoint.parent, resume_from_checkpoint=wanted))
     assert checkpoint.is_dir()
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_part_that_was_not_copied_is_found(name, checkpoint):
+    (checkpoint / MANIFEST).unlink()
+    (checkpoint / name).unlink()
+    assert damage(checkpoint) == f"it has no {name.split('.')[0]}"
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_kept(trained, checkpoint, caplog):

@@ -1,6 +1,7 @@
 """Folds of queries: training, development and test queries, and the joined results."""
 
 import pytest
+from accelerate import PartialState
 
 from modeling_clir.data.collections import assign_folds
 from modeling_clir.data.runs import read_run
@@ -98,6 +99,16 @@ def test_results_of_folds(tmp_path):
     assert first["MAP"] == 1 and second["MAP"] == pytest.approx(2 / 3)
     assert (first["best_epoch"], second["best_epoch"]) == (2, 1)
     assert metrics["MAP"] == pytest.approx((1 * first["MAP"] + 3 * second["MAP"]) / 4)
+
+
+def test_one_process_removes_the_checkpoints_that_are_left(tmp_path, monkeypatch):
+    one = collection("en-de", 4)
+    write_result(FoldResult({"en-de": {"q0": {"d0": 1.0}}}, {"en-de": {"pairs": 1}}, [0.5]), tmp_path)
+    (tmp_path / "checkpoint-7").mkdir()
+    for main in (False, True):
+        monkeypatch.setattr(PartialState, "is_main_process", main)
+        assert read_result(tmp_path, [one]) is not None
+        assert (tmp_path / "checkpoint-7").is_dir() is not main
 
 
 def test_results_with_a_first_stage(tmp_path):

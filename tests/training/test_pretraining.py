@@ -12,6 +12,7 @@ from modeling_clir.training.pretraining import PretrainingTrainer
 from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
 from ..shared import GOLDEN
+from .test_options import train
 
 
 RENAMED = {"mlm_cls.predictions": "cls.predictions", "seqcls_classifier": "classifier"}
@@ -133,3 +134,16 @@ def test_saving_without_a_tokenizer(tiny_bert, tmp_path):
     saved = BertForXLRetrieval.from_pretrained(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), saved.state_dict().values()))
     assert not list(tmp_path.glob("tokenizer*"))
+
+
+@pytest.mark.parametrize("task", ["qlm", "rr"])
+def test_a_model_of_nan_is_not_measured(task, tokenizer, tmp_path):
+    """Its scores are neither above nor below each other: the aligned section would be the first."""
+    trainer = train(tokenizer, tmp_path, max_steps=1)
+    trainer.eval_dataset.sizes = {(task, "en-de"): 4}
+    trainer.evaluate()
+    head = trainer.model.classifier if task == "rr" else trainer.model.cls.predictions.transform.dense
+    head.weight.data[0, 0] = torch.nan
+    what = {"qlm": "loss", "rr": "score"}[task]
+    with pytest.raises(ValueError, match=f"held-out {task} en-de: a {what} is not finite; the model has NaN weights"):
+        trainer.evaluate()

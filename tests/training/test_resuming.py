@@ -243,7 +243,7 @@ def test_a_training_that_is_at_its_end_is_not_gone_on_with(tokenizer, tmp_path):
     assert sorted(path.name for path in tmp_path.glob("*/checkpoint-*")) == ["checkpoint-2", "checkpoint-3"]
 
 
-def test_other_options_of_another_folder_have_an_effect(tokenizer, tmp_path):
+def test_other_options_of_another_folder_have_an_effect(tokenizer, tmp_path, caplog):
     """A learning rate of another training is the one of its schedule from then on; without a change nothing changes."""
     schedule = {"lr_scheduler_type": "linear", "max_steps": 8, "save_strategy": "steps", "save_steps": 4}
     options = schedule | {"optim": "adamw_torch", "learning_rate": 1e-2, "weight_decay": 0.1}
@@ -252,6 +252,7 @@ def test_other_options_of_another_folder_have_an_effect(tokenizer, tmp_path):
     same = pretrain(tokenizer, tmp_path, resume=checkpoint, output_dir=str(tmp_path / "same"), **options)
     assert all(map(torch.equal, whole.model.parameters(), same.model.parameters()))
     assert_equal(whole.optimizer.state_dict(), same.optimizer.state_dict())
+    assert "missing keys" not in caplog.text  # tied weights
     changed = {"learning_rate": 1e-3, "weight_decay": 0.3, "adam_beta1": 0.5, "logging_steps": 1}
     other = pretrain(tokenizer, tmp_path, resume=checkpoint, output_dir=str(tmp_path / "other"), **(options | changed))
     rates = [record["learning_rate"] for record in other.state.log_history if record["step"] > 4 and "loss" in record]

@@ -11,7 +11,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import AutoModelForQuestionAnswering, PreTrainedModel, PreTrainedTokenizerBase
 
-from .data.pairs import batches_by_length
+from .data.pairs import batches_by_length, tokens_at_once
 from .data.questions import Question
 from .data.windows import WindowEncoder
 from .loading import fit_tokenizer, load_pretrained, longest_input
@@ -50,7 +50,8 @@ class Reader:
         max_length (`int`, *optional*): longest window in tokens; defaults to what both model and tokenizer take.
         doc_stride (`int`, defaults to 128), max_question_length (`int`, defaults to 64): see [`WindowEncoder`].
         max_answer_length (`int`, defaults to 30): longest answer in tokens.
-        max_tokens_per_batch (`int`, defaults to 16384): rows of a batch times the tokens of its longest row.
+        max_tokens_per_batch (`int`, defaults to 16384): rows of a batch times the tokens of its longest row, at most;
+            see [`tokens_at_once`].
 
     Raises `ValueError` if the lengths do not fit the model or each other, and if the tokenizer is not the model's.
     """
@@ -139,7 +140,8 @@ class Reader:
         state = PartialState() if distributed else None
         windows = self.encoder(questions, progress and (state is None or state.is_main_process), f"windows of {name}")
         lengths, found = np.array([len(window.ids) for window in windows], dtype=int), []
-        for part in batches_by_length(lengths, self.max_tokens_per_batch, name, "window", progress, distributed):
+        limit = tokens_at_once(self.model, self.max_tokens_per_batch)
+        for part in batches_by_length(lengths, limit, name, "window", progress, distributed):
             found += self.read([windows[i] for i in part], part, n_best, name)
         if distributed and state.num_processes > 1:
             found = gather_object(found)

@@ -13,7 +13,7 @@ from accelerate.utils import reduce
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .data.pairs import PairEncoder, batches_by_length, pad_rows
+from .data.pairs import PairEncoder, batches_by_length, pad_rows, tokens_at_once
 from .exported import ExportedModel, find_graph, load_exported
 from .loading import check_labels, fit_tokenizer, load_pretrained, longest_input
 from .losses import relevance_scores
@@ -195,8 +195,8 @@ class Reranker:
         max_length (`int`, *optional*): longest pair in tokens, see [`PairEncoder`]; defaults to what both model and
             tokenizer take.
         max_query_length (`int`, defaults to 128): longest query in tokens.
-        max_tokens_per_batch (`int`, defaults to 8192): rows of a batch times the tokens of its longest row. A longer
-            pair is computed alone.
+        max_tokens_per_batch (`int`, defaults to 8192): rows of a batch times the tokens of its longest row, at most;
+            see [`tokens_at_once`]. A longer pair is computed alone.
         long_documents (`str`, defaults to `"truncate"`): `"truncate"` cuts a document that does not fit, `"maxp"`
             scores its passages and takes the maximum.
 
@@ -356,7 +356,8 @@ class Reranker:
             log_counts(encoded, name)
         found = np.zeros(len(encoded.lengths))
         unit = "passage" if passages else "pair"
-        for rows in batches_by_length(encoded.lengths, self.max_tokens_per_batch, name, unit, progress, distributed):
+        limit = tokens_at_once(self.model, self.max_tokens_per_batch)
+        for rows in batches_by_length(encoded.lengths, limit, name, unit, progress, distributed):
             found[rows] = self.score_batch(encoded.batch(rows))
             for i in rows:
                 if not math.isfinite(found[i]):

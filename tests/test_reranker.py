@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 
 from modeling_clir.convert import bert_to_bertlong, load_bert
-from modeling_clir.data.pairs import PairEncoder
+from modeling_clir.data.pairs import PairEncoder, tokens_at_once
 from modeling_clir.reranker import EncodedPairs, Reranker
 from tests.conftest import REPOSITORY
 
@@ -246,8 +246,9 @@ def test_batches_and_order_change_nothing(folder):
             lambda _, args, kwargs, sizes=sizes: sizes.append(kwargs["input_ids"].shape), with_kwargs=True
         )
         scores = reranker.score(pairs, progress=False)
-        assert all(rows == 1 or rows * tokens <= budget for rows, tokens in sizes)
-        assert sum(rows for rows, _ in sizes) == len(pairs) and (len(sizes) == 1) == (budget == 100_000)
+        limit = tokens_at_once(reranker.model, budget)
+        assert all(rows == 1 or rows * tokens <= limit for rows, tokens in sizes)
+        assert sum(rows for rows, _ in sizes) == len(pairs) and (len(sizes) == 1) == (limit == 100_000)
         assert (len(sizes) == len(pairs)) == (budget == 1)
         expected = expected or scores
         assert scores == pytest.approx(expected, abs=1e-5)

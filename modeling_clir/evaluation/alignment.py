@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..data.pairs import batches_by_length, plain_backend
+from ..data.pairs import batches_by_length, plain_backend, tokens_at_once
 from ..data.parallel import ParallelTexts
 from ..loading import fit_tokenizer, longest_input
 from ..reranker import TEXTS_AT_ONCE, distinct
@@ -75,7 +75,8 @@ def encode_layers(
             [`plain_backend`].
         texts (`list[str]`).
         max_length (`int`, *optional*): cuts texts to this many tokens. Defaults to what both model and tokenizer take.
-        max_tokens_per_batch (`int`, defaults to 8192): rows of a batch times the tokens of its longest row.
+        max_tokens_per_batch (`int`, defaults to 8192): rows of a batch times the tokens of its longest row, at most; see
+            [`tokens_at_once`].
         folder (`Path`, *optional*): folder for the file of the vectors, which has no name there. Defaults to the
             folder of temporary files.
         progress (`bool`, defaults to `True`): show a bar on stderr.
@@ -100,7 +101,7 @@ def encode_layers(
     poolings = ("mean",) if tokenizer.cls_token_id is None else ("mean", "[CLS]")
 
     lengths, vectors = np.array([len(ids) for ids in inputs]), None
-    for part in batches_by_length(lengths, max_tokens_per_batch, "encoding", "text", progress):
+    for part in batches_by_length(lengths, tokens_at_once(model, max_tokens_per_batch), "encoding", "text", progress):
         ids = pad_sequence([inputs[i] for i in part], batch_first=True, padding_value=tokenizer.pad_token_id)
         mask = torch.arange(ids.shape[1]) < torch.from_numpy(lengths[part])[:, None]
         ids, mask = ids.long().to(model.device), mask.long().to(model.device)

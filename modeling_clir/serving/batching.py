@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from transformers.utils import logging
 
-from ..data.pairs import pad_rows
+from ..data.pairs import pad_rows, tokens_at_once
 from ..reranker import EncodedPairs, Reranker
 from .metrics import Metrics
 
@@ -164,7 +164,8 @@ class Batcher:
         shorter = np.log(longest / np.maximum(lengths, 1)) / math.log(SAME_LENGTH)
         shorter[lengths > longest] = np.inf  # their turn comes when their job is the oldest
         order = np.arange(len(lengths)) if self.exact else np.argsort(np.floor(shorter), kind="stable")
-        rows = order[: max(1, self.reranker.max_tokens_per_batch // longest)]
+        limit = tokens_at_once(self.reranker.model, self.reranker.max_tokens_per_batch)
+        rows = order[: max(1, limit // longest)]
         taken = np.zeros(len(lengths), dtype=bool)
         taken[rows[lengths[rows] <= longest]] = True
         batch = []

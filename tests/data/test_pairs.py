@@ -22,7 +22,7 @@ from transformers import (
 
 from modeling_clir.data import pairs as module
 from modeling_clir.data.collators import PretrainingCollator
-from modeling_clir.data.pairs import PairEncoder, batches_by_length
+from modeling_clir.data.pairs import PairEncoder, batches_by_length, tokens_at_once
 from modeling_clir.data.sections import Example
 from modeling_clir.evaluation.alignment import encode_layers
 from modeling_clir.loading import load_pretrained, load_tokenizer
@@ -311,3 +311,13 @@ def test_literal_tokens_that_a_python_tokenizer_keeps_whole():
     encoded = encoder(["ab"], ["c\ue001"])
     assert encoded["input_ids"] == [[0xE000, 97, 98, 0xE001, 99, 0xE001, 0xE001]]
     assert encoded["sides"] == [[-1, 0, 0, -1, 1, 1, -1]]  # but it stands in the document
+
+
+@pytest.mark.parametrize(
+    ("device", "kind", "expected"),
+    [("cpu", "bert", 2048), ("cpu", "bertlong-xlr", 8192), ("cuda", "bert", 8192), ("cuda", "bertlong-xlr", 8192)],
+)
+def test_batches_of_a_cpu_fit_its_caches(device, kind, expected):
+    model = SimpleNamespace(device=torch.device(device), config=SimpleNamespace(model_type=kind))
+    assert tokens_at_once(model, 8192) == expected
+    assert tokens_at_once(model, 100) == 100

@@ -137,6 +137,7 @@ def main():
         if (evaluated or not training_args.do_eval) and (output / "README.md").is_file():
             publication.push()
             return
+        training_args.lora_rank = None  # the saved model has the adapters merged
     source, qlm = model_args.model_name_or_path or model_args.config_name, bool(data_args.pairs["qlm"])
     config, tokenizer = check_pretraining(source, model_args.tokenizer_name, qlm, **loading.options)
     if training_args.lora_rank is not None and model_args.config_name is not None:

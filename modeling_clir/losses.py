@@ -75,7 +75,9 @@ def ranking_loss(
             return F.kl_div(shares, teacher_shares, reduction="batchmean", log_target=True)
         return F.mse_loss(scores[:, :1] - scores[:, 1:], teacher_scores[:, :1] - teacher_scores[:, 1:])
     if kind == "listwise" and grades is not None:
-        gains = torch.exp2(grades.clamp(min=0).float()) - 1
+        grades = grades.clamp(min=0).float()
+        highest = grades.amax(1, keepdim=True)
+        gains = torch.exp2(grades - highest) - torch.exp2(-highest)  # 2^grade - 1 would overflow from 128 on
         return F.cross_entropy(scores, gains / gains.sum(1, keepdim=True))
     if kind == "listwise":
         return F.cross_entropy(scores, scores.new_zeros(len(scores), dtype=torch.long))

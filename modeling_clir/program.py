@@ -5,6 +5,7 @@ Imports nothing heavy, and sets the environment variables that torch reads when 
 """
 
 import argparse
+import errno
 import json
 import logging
 import math
@@ -21,6 +22,8 @@ from .names import missing_path, nearest
 
 PROJECT = Path(__file__).resolve().parents[1]
 WRONG_COMMAND = 2  # exit code
+FULL = (errno.ENOSPC, errno.EDQUOT)
+CANNOT_SAVE = 74  # exit code, EX_IOERR of sysexits.h
 WAIT_FOR_FIRST = 10  # seconds
 # Of libraries, beside ImportError, OSError and ValueError: a file, a configuration or the Hub cannot be read.
 LIBRARY_ERRORS = {"ArrowException", "HTTPError", "SafetensorError", "StrictDataclassError", "UnpicklingError"}
@@ -107,8 +110,9 @@ def fix_rounding(cpuinfo: Path = Path("/proc/cpuinfo")):
 
 def run_program(main: Callable[[], object]):
     """
-    Calls `main`. For a mistake of the user it prints one line, `error: ...`, to stderr and exits with code 2. At a
-    debug level of the log the traceback comes first. If there are several processes, the first one prints the line.
+    Calls `main`. For a mistake of the user it prints one line, `error: ...`, to stderr and exits with code 2, for a
+    full disk with code 74. At a debug level of the log the traceback comes first. If there are several processes, the
+    first one prints the line.
 
     A mistake is an `ImportError`, `OSError`, `ValueError` or one of `LIBRARY_ERRORS`. An error from inside a library
     while a model is trained is not a mistake in the command and keeps its traceback.
@@ -116,11 +120,12 @@ def run_program(main: Callable[[], object]):
     try:
         main()
     except Exception as error:
-        if not is_mistake(error):
+        full = getattr(error, "errno", None) in FULL or os.strerror(errno.ENOSPC) in str(error)
+        if not full and not is_mistake(error):
             raise
         if debugging():
             traceback.print_exc()
-        fail(describe(error))
+        fail(describe(error), CANNOT_SAVE if full else WRONG_COMMAND)
 
 
 def is_mistake(error: Exception) -> bool:
@@ -148,7 +153,7 @@ def describe(error: Exception) -> str:
     return " ".join(message.split())
 
 
-def fail(message: str):
+def fail(message: str, code: int):
     """
     Ends this process with a message. A process that is not the first waits, so that the launcher can end it if the
     first process fails too. After the wait it prints its own message.
@@ -163,8 +168,8 @@ def fail(message: str):
         facts = {"message": f"error: {message}", "timestamp": int(time.time())}
         Path(report).write_text(json.dumps(facts), encoding="utf-8")
     stop = SystemExit(f"error: {message}")
-    stop.code = WRONG_COMMAND
+    stop.code = code
     raise stop
 
 
-__all__ = ["Parser", "fix_rounding", "run_program", "share_cores"]
+__all__ = ["CANNOT_SAVE", "Parser", "fix_rounding", "run_program", "share_cores"]

@@ -55,7 +55,7 @@ def test_dropout_follows_the_seed():
 def test_gradients_of_local_attention(dropout, monkeypatch):
     monkeypatch.setattr("modeling_clir.layout_bertlong.BLOCK_SIZE", 8)
     monkeypatch.setattr("modeling_clir.layout_bertlong.WEIGHTS_AT_ONCE", 300)
-    layout = layout_of(2, windows=[6], longest=30)
+    layout = layout_of(2, windows=[6], longest=18)
     assert len(layout.local_parts[6]) > 1
 
     def attend(*states):

@@ -176,6 +176,7 @@ def dies(args: argparse.Namespace):
     os._exit(9)
 
 
+@pytest.mark.slow
 def test_cases_that_fail_are_left_out(capsys):
     measure = importlib.import_module("measure")
     args = argparse.Namespace(device="cpu", dtype="float32", repeats=1, seed=0)

@@ -116,7 +116,7 @@ def test_the_model_files_import_nothing_heavy():
     assert json.loads(done.stdout) == expected
 
 
-@pytest.mark.parametrize("where", ["folder", "hub"])
+@pytest.mark.parametrize("where", [pytest.param("folder", marks=pytest.mark.slow), "hub"])
 def test_without_the_package(where, checkpoint, tmp_path):
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "home")}
     environment |= {"HF_MODULES_CACHE": str(tmp_path / "modules")}

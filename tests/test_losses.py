@@ -87,3 +87,7 @@ def test_listwise_loss_of_grades():
         assert one.item() == pytest.approx(other.item(), abs=1e-6)
         gradients = [torch.autograd.grad(loss, many)[0] for loss in (one, other)]
         assert torch.allclose(*gradients, atol=1e-7)
+    percent = torch.tensor([[1000, 999, 0, 0, 0]] * 12)  # 2^1000 is no float
+    logs = many.view(12, 5).log_softmax(1)
+    by_hand = -(2 * logs[:, 0] + logs[:, 1]).mean() / 3
+    assert ranking_loss(many, 5, "listwise", grades=percent).item() == pytest.approx(by_hand.item(), abs=1e-5)

@@ -90,7 +90,10 @@ def test_the_embedding_of_padding_is_not_trained():
 # --- compiled and exported
 
 
-@pytest.mark.parametrize("implementation", ["eager", "sdpa", pytest.param("flex_attention", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "implementation",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name != "sdpa")) for name in ("eager", "sdpa", "flex_attention")],
+)
 @pytest.mark.parametrize("model_class", [BertLongForXLRetrieval, BertLongModel])
 def test_compiled_in_one_graph(model_class, implementation):
     torch.compiler.reset()

@@ -1,5 +1,6 @@
 """Programs: their start, and the line that they print for a mistake."""
 
+import errno
 import json
 import os
 
@@ -9,7 +10,7 @@ from huggingface_hub.errors import HTTPError, StrictDataclassFieldValidationErro
 from safetensors import SafetensorError
 
 from modeling_clir import program
-from modeling_clir.program import Parser, cpu_quota, fix_rounding, run_program, share_cores
+from modeling_clir.program import CANNOT_SAVE, Parser, cpu_quota, fix_rounding, run_program, share_cores
 
 
 def groups(folder, lines: str, **files: str):
@@ -126,6 +127,13 @@ def test_a_mistake_is_one_line(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(report))
     assert ended(capsys, ImportError("pip install it")) == (2, "error: pip install it\n")
     assert json.loads(report.read_text(encoding="utf-8"))["message"] == "error: pip install it"
+
+
+def test_a_full_disk_has_a_code_of_its_own(capsys):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "run.json")
+    assert ended(capsys, full) == (CANNOT_SAVE, "error: run.json: no space left on device\n")
+    rust = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert ended(capsys, rust)[0] == CANNOT_SAVE == 74
 
 
 def test_the_traceback_is_for_debugging(capsys, monkeypatch):

@@ -46,15 +46,17 @@ for restart in range(3):
 sys.exit("it starts again and again")
 """
 
-# srun --option COMMAND ...: a process for each task; passes signals on; one bad exit ends all; the highest exit code.
+# srun --option COMMAND ...: a process for each task; passes USR1 on; a TERM or one bad exit kills all; the highest exit
+# code.
 SRUN = """#!{python}
 import os, signal, subprocess, sys, time
 number, nodes = int(os.environ["SLURM_NTASKS"]), int(os.environ["FAKE_NODES"])
 command = [part for part in sys.argv[1:] if not part.startswith("--kill-on-bad-exit")]
 tasks = []
-for name in ("SIGUSR1", "SIGTERM"):
-    signal.signal(getattr(signal, name), lambda number, frame: [task.send_signal(number) for task in tasks])
+signal.signal(signal.SIGUSR1, lambda number, frame: [task.send_signal(number) for task in tasks])
+signal.signal(signal.SIGTERM, lambda number, frame: [task.kill() for task in tasks])
 for k in range(number):
+    assert os.environ["SRUN_CPUS_PER_TASK"] == os.environ["SLURM_CPUS_PER_TASK"]
     environment = os.environ | {{"SLURM_PROCID": str(k), "SLURM_LOCALID": str(k % (number // nodes))}}
     tasks.append(subprocess.Popen(command, env=environment))
 while None in (codes := [task.poll() for task in tasks]):
@@ -97,7 +99,7 @@ def slurm(tmp_path, monkeypatch):
             path.write_text(text.format(python=sys.executable, folder=tmp_path, wanted=wanted), encoding="utf-8")
             path.chmod(0o755)
         path = f"{tmp_path / 'bin'}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
-        options = [part for part in map(str, arguments) if part.startswith(("--nodes", "--ntasks"))]
+        options = [part for part in map(str, arguments) if part.startswith(("--nodes", "--ntasks", "--signal"))]
         rest = [part for part in map(str, arguments) if part not in options]
         command = ["sbatch", *options, f"scripts/slurm/{script}", *rest]
         environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
@@ -136,6 +138,11 @@ def test_which_jobs_start_again(argument, codes, slurm):
     found, done = slurm("mlqa.sbatch", "--ntasks-per-node=1", argument, wanted="started")
     assert found == codes, done.stderr
     assert done.stdout.count("starts again") == len(codes) - (argument != "exit=75")
+
+
+def test_a_preempted_job_stops_as_at_its_end(slurm):
+    codes, done = slurm("mlqa.sbatch", "--signal=B:TERM@300", "--ntasks-per-node=1", "signal=75", wanted="started")
+    assert codes == [75, 0], done.stderr
 
 
 def test_jobs_name_programs_and_flags_that_exist():

@@ -16,10 +16,11 @@ from accelerate.utils import gather_object
 from safetensors import SafetensorError, safe_open
 from transformers import TrainerState
 
+from ..program import CANNOT_SAVE
+
 
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
-CANNOT_SAVE = 74  # exit code, EX_IOERR of sysexits.h
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -166,8 +167,27 @@ def remove_old(output: Path, limit: int | None, keep: set[Path]):
     """Removes the earliest checkpoints in `output` until `limit` are left (all by default), never those of `keep`."""
     if limit is not None and limit > 0:
         others = [path for path in list_checkpoints(output) if path not in keep]
-        for path in others[max(0, limit - len(keep)) :]:
-            shutil.rmtree(path, ignore_errors=True)
+        remove(output, others[max(0, limit - len(keep)) :])
 
 
-__all__ = ["CANNOT_SAVE", "damage", "is_checkpoint", "list_checkpoints", "read_state", "remove_old", "write_together"]
+def remove(output: Path, checkpoints: list[Path]):
+    """Removes checkpoints of `output`. They are renamed first: a removal that is killed leaves no part of one."""
+    aside = output / PARTIAL
+    shutil.rmtree(aside, ignore_errors=True)  # of a killed run
+    if checkpoints:
+        aside.mkdir(exist_ok=True)
+    for path in checkpoints:
+        path.rename(aside / path.name)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+__all__ = [
+    "CANNOT_SAVE",
+    "damage",
+    "is_checkpoint",
+    "list_checkpoints",
+    "read_state",
+    "remove",
+    "remove_old",
+    "write_together",
+]

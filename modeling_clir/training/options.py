@@ -72,14 +72,16 @@ SECTIONS = {
         works("learning_rate warmup_steps lr_scheduler_kwargs"),
         works(
             "lr_scheduler_type",
-            "`reduce_lr_on_plateau` and `greedy` need `--eval_strategy` and follow `--metric_for_best_model`",
+            "`reduce_lr_on_plateau` and `greedy` need `--eval_strategy` and follow `--metric_for_best_model`, which "
+            "rises or falls as `--greater_is_better` says",
         ),
         works(
             "optim",
             "those of torch and Transformers, and those of bitsandbytes and others if installed; not LOMO, GaLore, "
             "Apollo and schedule-free ones, which need a training loop of their own",
         ),
-        works("optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon"),
+        works("optim_args", "of `sgd`, `adagrad`, `rmsprop` and the optimizers of packages"),
+        works("weight_decay adam_beta1 adam_beta2 adam_epsilon"),
         refused("optim_target_modules", "GaLore and Apollo are not made for these encoders: use --lora_rank"),
         works("max_grad_norm", "0 does not clip"),
         refused("label_smoothing_factor", "the losses here have no smoothed form: leave it out"),
@@ -119,7 +121,10 @@ SECTIONS = {
             FINETUNING,
             "queries",
         ),
-        works("load_best_model_at_end", "finetuning always takes the best epoch"),
+        works(
+            "load_best_model_at_end",
+            "needs `--eval_strategy`; each new best model is saved. Finetuning always takes the best epoch",
+        ),
         refused(
             "metric_for_best_model greater_is_better",
             "run_clir.py chooses by development MAP, run_mlqa.py by F1 (--select): leave it out",
@@ -205,6 +210,13 @@ PACKAGES = {
 }  # fmt: skip
 
 
+# What optimizers of torch and Transformers read from --optim_args.
+OPTIMIZER_ARGS = {
+    "sgd": "momentum dampening nesterov", "adagrad": "lr_decay eps", "rmsprop": "momentum alpha eps centered",
+    "adamw_torch": "", "adamw_torch_fused": "", "adafactor": "",
+}  # fmt: skip
+
+
 def check_options(args, runner: str | None = None):
     """
     Raises `ValueError` for an option that would do nothing or something else than it says.
@@ -224,7 +236,9 @@ def check_options(args, runner: str | None = None):
     if runner in FINETUNING and uses("ACCELERATE_USE_FSDP"):
         raise ValueError(f"FSDP is refused: {runner} trains on whole models; use recipes/accelerate/ddp.yaml")
     if runner is None:
-        check_optimizer(str(getattr(args.given["optim"], "value", args.given["optim"])))
+        optimizer = str(getattr(args.given["optim"], "value", args.given["optim"]))
+        check_optimizer(optimizer)
+        check_optimizer_args(optimizer, args.given["optim_args"])
         check_launcher()
     if args.given["save_only_model"] and args.given["resume_from_checkpoint"]:
         raise ValueError(
@@ -238,6 +252,33 @@ def check_optimizer(name: str):
     package = next((package for part, package in PACKAGES.items() if part in name), None)
     if package is not None and importlib.util.find_spec(package) is None:
         raise ValueError(f"--optim {name} needs the package {package}: install it, or choose adamw_torch_fused")
+
+
+def check_optimizer_args(name: str, options: str | None):
+    """Refuses `--optim_args` that an optimizer of torch or Transformers does not read."""
+    for option in options.split(",") if options and name in OPTIMIZER_ARGS else ():
+        if option.partition("=")[0].strip() not in OPTIMIZER_ARGS[name].split():
+            known = OPTIMIZER_ARGS[name] or "none; the options of Adam are --adam_beta1 and so on"
+            raise ValueError(f"--optim_args {option} is refused, {name} takes: {known}")
+
+
+def check_schedule(args):
+    """Makes the schedule of the learning rate, for one parameter, to find options that it lacks or does not know."""
+    name, options = args.lr_scheduler_type.value, args.lr_scheduler_kwargs
+    if args.warmup_steps and name in ("constant", "reduce_lr_on_plateau", "greedy"):
+        raise ValueError(f"--warmup_steps is refused: {name} has no warm-up, constant_with_warmup has one")
+    if name in ("constant", "constant_with_warmup"):
+        if options:
+            raise ValueError(f"--lr_scheduler_kwargs is refused: {name} has no options, choose --lr_scheduler_type")
+        return
+    import torch
+    from transformers.optimization import get_scheduler
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=1.0)
+    try:
+        get_scheduler(name, optimizer, num_warmup_steps=1, num_training_steps=10, scheduler_specific_kwargs=options)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"--lr_scheduler_type {name} with --lr_scheduler_kwargs {options} fails: {error}") from None
 
 
 def check_reports(names: list[str]):
@@ -344,4 +385,13 @@ if __name__ == "__main__":
     print(table(), end="")
 
 
-__all__ = ["OPTIONS", "RUNNERS", "check_lora", "check_options", "check_reports", "choose_metric", "table"]
+__all__ = [
+    "OPTIONS",
+    "RUNNERS",
+    "check_lora",
+    "check_options",
+    "check_reports",
+    "check_schedule",
+    "choose_metric",
+    "table",
+]

@@ -158,7 +158,7 @@ def finetune(
         args=args,
         train_dataset=QueryDataset(collections, fold.train, num_negatives, args.seed, args.rr_loss),
     )
-    state = train_to_the_end(trainer, last_complete_checkpoint(folder, args))
+    state = train_to_the_end(trainer, last_complete_checkpoint(folder, args, with_best=True))
     history = [record["eval_MAP"] for record in state.log_history if "eval_MAP" in record]
     return folder / f"checkpoint-{state.best_global_step}", history
 

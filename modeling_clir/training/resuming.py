@@ -4,17 +4,18 @@ it was cut off, and does nothing if it is finished. Another command is refused.
 """
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
 
-from transformers import Trainer, TrainerState
+from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.utils import logging
 
 from ..data.collections import Collection
 from ..data.files import new_file
 from ..stopping import signals
-from .checkpoints import PARTIAL, damage, list_checkpoints, read_state
+from .checkpoints import damage, list_checkpoints, read_state, remove
 from .trainer import XLRetrievalTrainingArguments
 
 
@@ -192,7 +193,10 @@ def read_json(path: Path):
 def is_at_end(state: TrainerState, args: XLRetrievalTrainingArguments) -> bool:
     if args.max_steps > 0:
         return state.global_step >= args.max_steps
-    return (state.epoch or 0) >= args.num_train_epochs - 1e-6
+    if not state.epoch:
+        return False
+    steps_per_epoch = round(state.global_step / state.epoch)
+    return state.global_step >= math.ceil(args.num_train_epochs * steps_per_epoch)  # rounded as by a `Trainer`
 
 
 def is_finished(args: XLRetrievalTrainingArguments) -> bool:
@@ -201,13 +205,20 @@ def is_finished(args: XLRetrievalTrainingArguments) -> bool:
     return state is not None and is_at_end(state, args)
 
 
-def last_complete_checkpoint(folder: Path, args: XLRetrievalTrainingArguments) -> Path | None:
-    """Returns the last checkpoint that is whole. Damaged ones after it get the name `checkpoint-N.damaged` (logged)."""
+def last_complete_checkpoint(folder: Path, args: XLRetrievalTrainingArguments, with_best: bool = False) -> Path | None:
+    """
+    Returns the last checkpoint that is whole. Damaged ones after it get the name `checkpoint-N.damaged` (logged). With
+    `with_best`, passes over those whose best checkpoint so far is damaged or missing (logged).
+    """
     with args.main_process_first(local=False):
         for checkpoint in list_checkpoints(folder):
             if (reason := damage(checkpoint)) is None:
-                return checkpoint
-            if args.process_index == 0:
+                best = folder / f"checkpoint-{read_state(checkpoint).best_global_step}"
+                if not with_best or best.name == "checkpoint-None" or damage(best) is None:
+                    return checkpoint
+                if args.process_index == 0:
+                    logger.warning(f"{checkpoint} is passed over: {best.name}, the best so far, is not whole")
+            elif args.process_index == 0:
                 aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
                 logger.warning(f"{checkpoint} is passed over and renamed to {aside.name}: {reason}")
                 shutil.rmtree(aside, ignore_errors=True)
@@ -240,10 +251,20 @@ def checkpoint_to_resume(args: XLRetrievalTrainingArguments) -> Path | None:
             raise ValueError(f"--resume_from_checkpoint: {wanted} is damaged: {reason}")
         if Path(wanted).parent.resolve() != output.resolve() and (own := last_complete_checkpoint(output, args)):
             logger.warning(f"goes on from {own}, not from {wanted}, from which {output} began")
-            return own
-        return Path(wanted)
+            return with_optimizer(own)
+        return with_optimizer(Path(wanted))
     if (checkpoint := last_complete_checkpoint(output, args)) is None:
         logger.warning(f"{output} holds no complete checkpoint: the training starts from the beginning")
+    return checkpoint and with_optimizer(checkpoint)
+
+
+def with_optimizer(checkpoint: Path) -> Path:
+    """Raises `ValueError` for a checkpoint of the model alone: a `Trainer` would go on with a new optimizer."""
+    if any(checkpoint.glob("model*.safetensors")) and not any(checkpoint.glob("optimizer*")):
+        raise ValueError(
+            f"{checkpoint} has the model alone (--save_only_model), so its training cannot go on: begin another one "
+            f"with --model_name_or_path {checkpoint}"
+        )
     return checkpoint
 
 
@@ -256,9 +277,13 @@ def train_to_the_end(trainer: Trainer, checkpoint: Path | None) -> TrainerState:
     if state is not None and is_at_end(state, trainer.args):
         trainer._load_from_checkpoint(str(checkpoint))
         trainer.state = state
-        if trainer.args.load_best_model_at_end and state.best_model_checkpoint:
-            trainer._load_best_model()
+        if trainer.args.load_best_model_at_end and checkpoint != Path(trainer.args.output_dir):
+            find_best(state, checkpoint, trainer.args)
+            if state.best_model_checkpoint:
+                trainer._load_best_model()
     else:
+        if state is not None:
+            trainer.add_callback(Resume(checkpoint))
         signals.training = True
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         signals.training = False
@@ -266,9 +291,38 @@ def train_to_the_end(trainer: Trainer, checkpoint: Path | None) -> TrainerState:
     return trainer.state
 
 
+def find_best(state: TrainerState, checkpoint: Path, args: XLRetrievalTrainingArguments):
+    """
+    Sets the place of the best checkpoint so far in a state that was read from `checkpoint`: the output folder may have
+    been moved. If the best one is to be loaded at the end, but is damaged or missing, it is forgotten (logged).
+    """
+    name = f"checkpoint-{state.best_global_step}"
+    places = [Path(args.output_dir) / name, checkpoint.parent / name]
+    places += [Path(state.best_model_checkpoint)] if state.best_model_checkpoint else []
+    whole = next((str(place) for place in places if place.is_dir() and damage(place) is None), None)
+    if whole is not None or not args.load_best_model_at_end:
+        state.best_model_checkpoint = whole
+    elif state.best_global_step is not None:
+        logger.warning(
+            f"{name}, the best so far ({args.metric_for_best_model} {state.best_metric:.4g}), is damaged or missing: "
+            "the best one will be the best of those from now on"
+        )
+        state.best_metric = state.best_global_step = state.best_model_checkpoint = None
+
+
+class Resume(TrainerCallback):
+    """Fits the state of a checkpoint to this run: where the best one is, and after how many steps to log and save."""
+
+    def __init__(self, checkpoint: Path):
+        self.checkpoint = checkpoint
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        find_best(state, self.checkpoint, args)
+        state.compute_steps(args, state.max_steps)
+
+
 def remove_checkpoints(folder: Path):
-    for checkpoint in [*folder.glob("checkpoint-*"), folder / PARTIAL]:
-        shutil.rmtree(checkpoint, ignore_errors=True)
+    remove(folder, list(folder.glob("checkpoint-*")))
 
 
 __all__ = [

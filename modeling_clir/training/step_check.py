@@ -42,7 +42,10 @@ class StepCheck(TrainerCallback):
         if self.stopping:
             if self.saved_step != state.global_step:
                 self.trainer._save_checkpoint(self.trainer.model, trial=None)
-            stop(f"stopped by a signal after step {state.global_step}; the same command goes on from there")
+            rest = "the same command goes on from there"
+            if args.save_only_model:
+                rest = "its checkpoint has the model alone (--save_only_model), so the training cannot go on"
+            stop(f"stopped by a signal after step {state.global_step}; {rest}")
 
     def on_pre_optimizer_step(self, args, state, control, *, model, **kwargs):
         losses = [loss for loss, _ in self.losses]  # none if a subclass computes its own

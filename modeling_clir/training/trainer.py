@@ -42,7 +42,8 @@ class EpochCallback(TrainerCallback):
         self.sampler = sampler
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        self.sampler.set_epoch(int(state.epoch))
+        steps = len(self.sampler) // args.gradient_accumulation_steps
+        self.sampler.set_epoch(state.global_step // steps)  # as a `Trainer` counts, after another batch too
 
 
 class StepTimer(TrainerCallback):
@@ -181,6 +182,12 @@ class XLRetrievalTrainer(Trainer, ABC):
             multiprocessing_context=self.args.dataloader_multiprocessing_context,
         )
 
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        if self.args.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):  # torch's default is that less is better
+            mode = {"mode": "max" if self.args.greater_is_better else "min"}
+            self.args.lr_scheduler_kwargs = mode | (self.args.lr_scheduler_kwargs or {})
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         self.timer.start()
         batches = list(islice(epoch_iterator, num_batches))
@@ -248,6 +255,12 @@ class XLRetrievalTrainer(Trainer, ABC):
         if self.args.should_save:
             remove_old(output, self.args.save_total_limit, {folder, best} if best.is_dir() else {folder})
 
+    def _determine_best_metric(self, metrics, trial):
+        is_best = super()._determine_best_metric(metrics, trial)
+        if is_best and self.args.load_best_model_at_end:
+            self.control.should_save = True  # evaluations may be more frequent than checkpoints
+        return is_best
+
     def _save(self, output_dir=None, state_dict=None):
         kind = type(self.model)
         if issubclass(kind, FSDPModule):  # made by torch; the model's own class is the one whose code is copied
@@ -275,6 +288,27 @@ class XLRetrievalTrainer(Trainer, ABC):
             super()._load_best_model()
         else:
             load_adapter(self.model, Path(self.state.best_model_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        """Keeps the settings of this training, such as the learning rate, if the checkpoint is of another folder."""
+        groups = [{**group, "params": None} for group in self.optimizer.param_groups]
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"the optimizer or schedule of {checkpoint} does not fit the model and --optim, --lr_scheduler_type and "
+                f"--lora_rank of this training: begin a new one with --model_name_or_path {checkpoint}"
+            ) from error
+        if checkpoint is None or Path(checkpoint).parent.resolve() == Path(self.args.output_dir).resolve():
+            return
+        for group, own in zip(self.optimizer.param_groups, groups, strict=True):
+            if group.get("initial_lr"):  # the schedule multiplies it
+                group["lr"] *= own["initial_lr"] / group["initial_lr"]
+            for name in (self.optimizer.defaults.keys() | {"initial_lr"}) & own.keys() - {"lr"}:
+                group[name] = own[name]
+        if hasattr(self.lr_scheduler, "base_lrs"):
+            self.lr_scheduler.base_lrs = [group["initial_lr"] for group in groups]
+            self.lr_scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]  # what is logged
 
     def save_state_in(self, folder: Path):
         """Saves the state of the training, with that of the callbacks."""

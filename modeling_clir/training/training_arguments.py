@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 from ..licenses import check_license
 from ..losses import RANKING_LOSSES, TEACHER_LOSSES
 from ..names import check_output_dir
-from .options import check_lora, check_options, check_reports
+from .options import check_lora, check_options, check_reports, check_schedule
 
 
 @dataclass
@@ -81,11 +81,16 @@ class XLRetrievalTrainingArguments(TrainingArguments):
             raise ValueError(f"--max_bad_batches must be at least 0, got {self.max_bad_batches}")
         if self.num_train_epochs <= 0 and self.max_steps <= 0:
             raise ValueError(f"--num_train_epochs must be more than 0, got {self.num_train_epochs}")
+        if self.max_steps < 1 and self.max_steps != -1:
+            raise ValueError(f"--max_steps must be at least 1, or -1 to count epochs, got {self.max_steps}")
+        if self.eval_strategy == "no" and (self.load_best_model_at_end or self.save_strategy == "best"):
+            raise ValueError("--load_best_model_at_end and --save_strategy best need --eval_strategy steps or epoch")
+        check_schedule(self)
         if self.rr_loss not in RANKING_LOSSES:
             raise ValueError(f"rr_loss must be one of {', '.join(RANKING_LOSSES)}, got {self.rr_loss!r}")
         check_lora(self)
         check_reports(self.report_to)
-        if self.fp16 and self.device.type == "cpu":
+        if self.mixed_precision == "fp16" and self.device.type == "cpu":
             raise ValueError("--fp16 is for GPUs: on a CPU use --bf16")
         self.remove_unused_columns = False
         self.average_tokens_across_devices = True  # the loss is the mean over the items of all processes
@@ -100,7 +105,7 @@ class XLRetrievalTrainingArguments(TrainingArguments):
     @property
     def precision(self) -> str:
         """The precision of training, for model cards."""
-        return "bf16" if self.bf16 else "fp16" if self.fp16 else "fp32"
+        return "fp32" if self.mixed_precision == "no" else self.mixed_precision  # also what a launcher sets
 
 
 __all__ = ["XLRetrievalTrainingArguments"]

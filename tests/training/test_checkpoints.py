@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from modeling_clir.data.collections import assign_folds
 from modeling_clir.training.checkpoints import CANNOT_SAVE, MANIFEST, damage, remove_old
 from modeling_clir.training.ranking import finetune
-from modeling_clir.training.resuming import checkpoint_to_resume, last_complete_checkpoint
+from modeling_clir.training.resuming import checkpoint_to_resume, last_complete_checkpoint, remove_checkpoints
 
 from .helpers import arguments, collection, fold_of, tiny_reranker
 
@@ -76,6 +76,23 @@ def test_a_cut_file_of_an_older_version_is_found(name, checkpoint):
     assert name in damage(checkpoint)
 
 
+@pytest.mark.parametrize("manifest", [True, False])
+def test_a_checkpoint_of_the_model_alone_is_refused(manifest, checkpoint):
+    output = checkpoint.parent
+    content = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+    del content["size and crc32"]["optimizer.pt"]
+    (checkpoint / MANIFEST).write_text(json.dumps(content), encoding="utf-8")
+    (checkpoint / "optimizer.pt").unlink()
+    if not manifest:
+        (checkpoint / MANIFEST).unlink()
+    for wanted in ("true", str(checkpoint)):
+        with pytest.raises(
+            ValueError, match=r"checkpoint-6 has the model alone .*: begin another one with --model_name"
+        ):
+            checkpoint_to_resume(arguments(output, resume_from_checkpoint=wanted))
+    assert checkpoint.is_dir()
+
+
 def test_a_damaged_checkpoint_is_passed_over_and_kept(trained, checkpoint, caplog):
     output = checkpoint.parent
     shutil.copytree(trained / "checkpoint-6", output / "checkpoint-4")
@@ -107,6 +124,24 @@ def test_a_run_goes_on_from_the_last_whole_checkpoint(trained, tokenizer, tmp_pa
     assert not (folder / ".partial").exists()
 
 
+@pytest.mark.parametrize("lost", ["cut", "removed"])
+def test_a_checkpoint_whose_best_one_is_lost_is_passed_over(lost, tokenizer, tmp_path, caplog):
+    folder = train(tmp_path, tokenizer, seed=2)
+    expected = load_file(folder / "checkpoint-6/model.safetensors")
+    best = json.loads((folder / "checkpoint-6/trainer_state.json").read_text())["best_global_step"]
+    best = folder / f"checkpoint-{best}"
+    assert best.is_dir() and best.name != "checkpoint-6", "the last one is the best"
+    if lost == "cut":
+        cut(best / "model.safetensors")
+    else:
+        shutil.rmtree(best)
+    train(tmp_path, tokenizer, seed=2)
+    assert f"checkpoint-6 is passed over: {best.name}, the best so far, is not whole" in caplog.text
+    assert damage(best) is None
+    found = load_file(folder / "checkpoint-6/model.safetensors")
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
 def test_old_checkpoints_are_removed_but_never_the_one_just_written(tmp_path):
     for step in (2, 4, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
@@ -116,6 +151,26 @@ def test_old_checkpoints_are_removed_but_never_the_one_just_written(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-10"}
     remove_old(tmp_path, 1, {tmp_path / "checkpoint-2"})
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2"}
+
+
+@pytest.mark.parametrize("remove", [lambda folder: remove_old(folder, 1, set()), remove_checkpoints])
+def test_a_removal_that_is_killed_leaves_no_part_of_a_checkpoint(remove, checkpoint, monkeypatch):
+    folder = checkpoint.parent
+    shutil.copytree(checkpoint, folder / "checkpoint-4")
+
+    def removal(path, **options):
+        for file in sorted(path.rglob("*"))[:3]:
+            file.unlink(missing_ok=True) if file.is_file() else None
+        if path.exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", removal)
+    with pytest.raises(KeyboardInterrupt):
+        remove(folder)
+    assert all(damage(path) is None for path in folder.glob("checkpoint-*"))
+    monkeypatch.undo()
+    remove(folder)
+    assert len(list(folder.iterdir())) <= 1
 
 
 FULL = OSError(errno.ENOSPC, "No space left on device")

@@ -1,5 +1,6 @@
 """Adapters: what they train, that merged and apart they are the trained model, and that training resumes exactly."""
 
+import json
 import sys
 
 import pytest
@@ -17,7 +18,7 @@ from modeling_clir.training.training_arguments import XLRetrievalTrainingArgumen
 
 from ..backbones import save_backbone
 from ..conftest import REPOSITORY
-from ..helpers import QUIET, clir_command
+from ..helpers import QUIET, SHORT, clir_command
 from ..tiny import pair_batch
 from .test_options import train
 
@@ -95,6 +96,23 @@ def test_pretraining(call, bertlong, tiny_bert, sample_corpus, tmp_path):
     assert (untrained(**batch, task="rr").relevance_logits - scores).abs().max() > 1e-3
     adapted = PeftModel.from_pretrained(untrained, output / "adapter").eval()
     torch.testing.assert_close(adapted(**batch, task="rr").relevance_logits, scores, atol=1e-5, rtol=0)
+
+
+def test_a_finished_training_is_evaluated(call, tiny_bert, sample_corpus, tmp_path):
+    """As after a signal in the last evaluation: the saved model is the merged one, and has no adapter beside it."""
+    output = tmp_path / "out"
+    flags = ["--model_name_or_path", tiny_bert, "--corpus", sample_corpus, "--output_dir", output, *QUIET, *SHORT,
+             "--do_train", "--do_eval", "--rr_pairs", "en-de", "--max_steps", "2", "--max_eval_pairs", "4",
+             "--max_position_embeddings", "128", "--lora_rank", "2", "--save_strategy", "no"]  # fmt: skip
+    command = ["run_pretraining.py", *map(str, flags)]
+    call(run_pretraining, command)
+    results, model = (output / "eval_results.json", output / "model.safetensors")
+    expected, weights = json.loads(results.read_text(encoding="utf-8")), model.read_bytes()
+    results.unlink()
+    call(run_pretraining, command)
+    found = json.loads(results.read_text(encoding="utf-8"))
+    assert found["eval_rr_mrr"] == pytest.approx(expected["eval_rr_mrr"]) and model.read_bytes() == weights
+    assert "lora_rank: 2" in (output / "README.md").read_text(encoding="utf-8")
 
 
 def test_ranking_and_answering(call, tiny_bert, sample_collection, tmp_path):

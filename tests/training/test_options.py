@@ -1,5 +1,6 @@
 """Each option of TrainingArguments works in the trainers, or is refused before anything is loaded."""
 
+import shutil
 from dataclasses import MISSING, fields
 
 import pytest
@@ -20,6 +21,7 @@ from modeling_clir.training.layers import finetune_last_layers
 from modeling_clir.training.options import OPTIONS, RUNNERS, check_options, choose_metric, table
 from modeling_clir.training.pretraining import PretrainingTrainer
 from modeling_clir.training.ranking import finetune
+from modeling_clir.training.resuming import train_to_the_end
 from modeling_clir.training.training_arguments import XLRetrievalTrainingArguments
 
 from ..conftest import REPOSITORY
@@ -56,7 +58,7 @@ def train(tokenizer, folder, long=True, resume=None, **options):
     trainer = PretrainingTrainer(
         model=model, args=args, train_dataset=dataset, eval_dataset=dataset, data_collator=collator
     )
-    trainer.train(resume and str(resume))
+    train_to_the_end(trainer, resume)
     return trainer
 
 
@@ -109,6 +111,28 @@ def test_refused(name, tmp_path):
         ({"fp16": True}, "--fp16 is for GPUs: on a CPU use --bf16"),
         ({"report_to": "wandbb"}, "--report_to wandbb is unknown, or its package is not installed; usable here: "),
         ({"save_only_model": True, "resume_from_checkpoint": "true"}, "--save_only_model is refused with --resume"),
+        ({"max_steps": 0}, "--max_steps must be at least 1, or -1 to count epochs, got 0"),
+        ({"save_strategy": "best"}, "--load_best_model_at_end and --save_strategy best need --eval_strategy"),
+        ({"load_best_model_at_end": True, "save_strategy": "no"}, "--load_best_model_at_end and --save_strategy"),
+        (
+            {"lr_scheduler_type": "cosine_with_min_lr"},
+            "--lr_scheduler_type cosine_with_min_lr with .* None fails: .*min_lr",
+        ),
+        (
+            {"lr_scheduler_type": "warmup_stable_decay"},
+            "--lr_scheduler_type warmup_stable_decay with .* fails: .*num_decay",
+        ),
+        (
+            {"lr_scheduler_type": "linear", "lr_scheduler_kwargs": {"power": 2}},
+            "--lr_scheduler_type .* argument 'power'",
+        ),
+        ({"lr_scheduler_kwargs": {"min_lr": 0.1}}, "--lr_scheduler_kwargs is refused: constant_with_warmup has no"),
+        ({"lr_scheduler_type": "constant", "warmup_steps": 5}, "--warmup_steps is refused: constant has no warm-up"),
+        (
+            {"optim": "adamw_torch", "optim_args": "eps=1e-2"},
+            "--optim_args eps=1e-2 is refused, adamw_torch takes: none",
+        ),
+        ({"optim": "sgd", "optim_args": "momentum=0.9,weight_decay=1"}, "--optim_args weight_decay=1 is refused, sgd"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -158,7 +182,7 @@ DIFFERENT = [
      "metric_for_best_model": "rr_accuracy", "greater_is_better": False, "eval_strategy": "steps", "eval_steps": 1},
     {"weight_decay": 0.5},
     {"optim": "adamw_torch_fused", "adam_beta1": 0.5, "adam_beta2": 0.9, "adam_epsilon": 1e-3},
-    {"optim": "adamw_torch", "optim_args": "eps=1e-2"},
+    {"optim_args": "momentum=0.9"},
     {"max_grad_norm": 1e-5},
     {"warmup_steps": 3},
     {"bf16": True},
@@ -208,6 +232,49 @@ def test_the_best_model_by_the_default_metric(save, tokenizer, tmp_path):
     assert trainer.args.metric_for_best_model == "rr_mrr" and len(found) == 6
     assert trainer.state.best_global_step == 1 + found.index(max(found))
     assert trainer.evaluate()["eval_rr_mrr"] == pytest.approx(max(found))
+
+
+def test_a_best_model_between_two_checkpoints_is_saved(tokenizer, tmp_path):
+    options = {"eval_strategy": "steps", "eval_steps": 1, "save_steps": 6, "save_strategy": "steps", "max_steps": 6}
+    options |= {"metric_for_best_model": "rr_accuracy", "greater_is_better": False, "save_total_limit": 1}
+    trainer = train(tokenizer, tmp_path, load_best_model_at_end=True, **options)
+    found = [record["eval_rr_accuracy"] for record in trainer.state.log_history if "eval_rr_accuracy" in record]
+    assert found.index(min(found)) < 5, "the last one is the best"
+    assert trainer.evaluate()["eval_rr_accuracy"] == min(found)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("steps", [6, 8])
+def test_the_best_model_of_a_folder_that_was_moved(steps, lost, tokenizer, tmp_path, caplog):
+    options = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "best", "max_steps": 6}
+    options |= {"metric_for_best_model": "rr_accuracy", "greater_is_better": False, "load_best_model_at_end": True}
+    first = train(tokenizer, tmp_path, **options)
+    best = first.state.best_global_step
+    assert best < 6, "the last one is the best"
+    first._save_checkpoint(first.model, None)  # as at a signal
+    moved = (tmp_path / "out").rename(tmp_path / "moved")
+    if lost:
+        shutil.rmtree(moved / f"checkpoint-{best}")
+    options |= {"output_dir": str(moved), "max_steps": steps, "learning_rate": 0.0}
+    again = train(tokenizer, tmp_path, resume=moved / "checkpoint-6", **options)
+    if lost:
+        assert f"checkpoint-{best}, the best so far (rr_accuracy" in caplog.text
+        assert again.state.best_global_step == {6: None, 8: 7}[steps]
+    else:
+        assert again.state.best_model_checkpoint == str(moved / f"checkpoint-{best}")
+        assert torch.equal(weights(again), weights(first))
+
+
+@pytest.mark.parametrize("greater", [True, False])
+@pytest.mark.parametrize("name", ["reduce_lr_on_plateau", "greedy"])
+def test_the_learning_rate_follows_a_metric_in_its_direction(name, greater, tokenizer, tmp_path, monkeypatch):
+    values = iter(range(9))
+    monkeypatch.setattr(PretrainingTrainer, "evaluate", lambda self, **_: {"eval_rr_mrr": float(next(values))})
+    options = {"lr_scheduler_type": name, "lr_scheduler_kwargs": {"patience": 0, "factor": 0.5}, "eval_steps": 1}
+    options |= {"metric_for_best_model": "rr_mrr", "greater_is_better": greater, "eval_strategy": "steps"}
+    trainer = train(tokenizer, tmp_path, **options)
+    rate = trainer.optimizer.param_groups[0]["lr"]
+    assert (rate < 0.1) is not greater
 
 
 def test_metrics_of_the_best_model(tmp_path):

@@ -30,7 +30,7 @@ def data(tmp_path_factory):
     return words, corpus, torch.load(folder / "one/found.pt")
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_training_and_evaluation_equal_one_process(processes, data, tmp_path):
     words, corpus, expected = data
     start(processes, words, corpus, tmp_path)

@@ -5,6 +5,8 @@ from contextlib import nullcontext
 from dataclasses import fields
 
 import pytest
+import torch
+from transformers import TrainerState
 
 from modeling_clir.data.collections import assign_folds
 from modeling_clir.training.ranking import finetune
@@ -21,6 +23,8 @@ from modeling_clir.training.trainer import XLRetrievalTrainingArguments
 
 from ..helpers import write
 from .helpers import arguments, collection, fold_of, tiny_reranker
+from .test_exact import assert_equal
+from .test_options import train as pretrain
 
 
 def claim(folder, runner="run_clir.py", collections=(), options=None, **training):
@@ -51,15 +55,16 @@ def test_another_command_does_not_go_on(tmp_path):
         claim(tmp_path, collections=[one])
 
 
-CHANGED = {"adam_beta1": 0.8, "adam_beta2": 0.9, "adam_epsilon": 1e-6, "optim_args": "eps=1e-3", "rr_weight": 2.0}
-CHANGED |= {"qlm_weight": 0.5, "lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-6}}
+BASE = {"optim": "sgd", "lr_scheduler_type": "cosine"}
+CHANGED = {"adam_beta1": 0.8, "adam_beta2": 0.9, "adam_epsilon": 1e-6, "optim_args": "momentum=0.9", "rr_weight": 2.0}
+CHANGED |= {"qlm_weight": 0.5, "lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 2}}
 CHANGED |= {"neftune_noise_alpha": 5.0, "full_determinism": True}
 CHANGED |= {"ddp_bucket_cap_mb": 3, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
 
 
 @pytest.mark.parametrize("name", [*CHANGED, "num_processes"])
 def test_every_setting_that_changes_a_result_is_compared(name, tmp_path, monkeypatch):
-    claim(tmp_path)
+    claim(tmp_path, **BASE)
     (tmp_path / "checkpoint-3").mkdir()
     found = json.loads((tmp_path / "settings.json").read_text(encoding="utf-8"))
     changed = {name: CHANGED.get(name)}
@@ -67,15 +72,15 @@ def test_every_setting_that_changes_a_result_is_compared(name, tmp_path, monkeyp
         monkeypatch.setattr(XLRetrievalTrainingArguments, "world_size", 2)
         changed = {}
     with pytest.raises(ValueError, match=f"holds results of --{name} {found[name]} ") as error:
-        claim(tmp_path, **changed)
+        claim(tmp_path, **BASE | changed)
     assert f"(now {CHANGED.get(name, 2)})" in str(error.value) and str(error.value).count("(now ") == 1
 
 
 def test_all_settings_that_differ_are_named(tmp_path):
-    claim(tmp_path, options={"num_negatives": 2, "max_length": 100})
+    claim(tmp_path, options={"num_negatives": 2, "max_length": 100}, **BASE)
     (tmp_path / "checkpoint-3").mkdir()
     with pytest.raises(ValueError) as error:
-        claim(tmp_path, options={"num_negatives": 1, "max_length": 90}, **CHANGED)
+        claim(tmp_path, options={"num_negatives": 1, "max_length": 90}, **BASE | CHANGED)
     assert all(f"--{name} " in str(error.value) for name in (*CHANGED, "num_negatives", "max_length"))
 
 
@@ -220,6 +225,13 @@ def test_end_of_a_training(options, end, tmp_path):
     assert is_at_end(state, arguments(tmp_path, **options)) is end
 
 
+def test_the_end_of_a_part_of_an_epoch_is_rounded_as_by_a_trainer(tmp_path):
+    """0.07 epochs of 100 steps are 7.000000000000001 steps, so 8."""
+    args = arguments(tmp_path, num_train_epochs=0.07)
+    ends = [is_at_end(TrainerState(global_step=n, epoch=n / 100), args) for n in (0, 6, 7, 8)]
+    assert ends == [False, False, False, True]
+
+
 def test_a_training_that_is_at_its_end_is_not_gone_on_with(tokenizer, tmp_path):
     one = collection("en-de", 10)
     assign_folds([one], 0)
@@ -229,3 +241,29 @@ def test_a_training_that_is_at_its_end_is_not_gone_on_with(tokenizer, tmp_path):
         found.append(finetune(tiny_reranker(tokenizer), fold_of(one), [one], args))
     assert found[0] == found[1] and len(found[0][1]) == 2
     assert sorted(path.name for path in tmp_path.glob("*/checkpoint-*")) == ["checkpoint-2", "checkpoint-3"]
+
+
+def test_other_options_of_another_folder_have_an_effect(tokenizer, tmp_path):
+    """A learning rate of another training is the one of its schedule from then on; without a change nothing changes."""
+    schedule = {"lr_scheduler_type": "linear", "max_steps": 8, "save_strategy": "steps", "save_steps": 4}
+    options = schedule | {"optim": "adamw_torch", "learning_rate": 1e-2, "weight_decay": 0.1}
+    whole = pretrain(tokenizer, tmp_path, **options)
+    checkpoint = tmp_path / "out/checkpoint-4"
+    same = pretrain(tokenizer, tmp_path, resume=checkpoint, output_dir=str(tmp_path / "same"), **options)
+    assert all(map(torch.equal, whole.model.parameters(), same.model.parameters()))
+    assert_equal(whole.optimizer.state_dict(), same.optimizer.state_dict())
+    changed = {"learning_rate": 1e-3, "weight_decay": 0.3, "adam_beta1": 0.5, "logging_steps": 1}
+    other = pretrain(tokenizer, tmp_path, resume=checkpoint, output_dir=str(tmp_path / "other"), **(options | changed))
+    rates = [record["learning_rate"] for record in other.state.log_history if record["step"] > 4 and "loss" in record]
+    assert rates == pytest.approx([1e-3 * (8 - step) / 8 for step in (4, 5, 6, 7)])
+    groups = other.optimizer.param_groups
+    assert [group["weight_decay"] for group in groups] == [0.3, 0.0] and groups[0]["betas"] == (0.5, 0.999)
+
+
+def test_the_state_of_another_kind_of_schedule(tokenizer, tmp_path):
+    options = {"max_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    plateau = {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "steps", "eval_steps": 1}
+    pretrain(tokenizer, tmp_path, **options, **plateau)
+    options |= {"max_steps": 4, "output_dir": str(tmp_path / "other"), "lr_scheduler_type": "linear"}
+    with pytest.raises(ValueError, match=r"checkpoint-2 does not fit the model and --optim, .* --model_name_or_path"):
+        pretrain(tokenizer, tmp_path, resume=tmp_path / "out/checkpoint-2", **options)

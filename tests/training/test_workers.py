@@ -41,7 +41,9 @@ def make_trainer(kind, tokenizer, folder, **options):
     return AnsweringTrainer(reader, [], TrainingWindows(QUESTIONS, reader.encoder, progress=False), args=args)
 
 
-@pytest.mark.parametrize("kind", ["pretraining", "ranking", "answering"])
+@pytest.mark.parametrize(
+    "kind", ["pretraining", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ranking", "answering"))]
+)
 def test_batches_of_workers_are_those_of_the_process(kind, tokenizer, tmp_path):
     options = {"dataloader_num_workers": 1, "dataloader_multiprocessing_context": "spawn"}
     alone = make_trainer(kind, tokenizer, tmp_path / "alone").get_train_dataloader()

@@ -84,7 +84,8 @@ def growth(reranker: Reranker) -> dict[str, float]:
     """Seconds of CPU time per 1000 tokens of rows of `LENGTHS` with a query of 20 tokens."""
     found = {}
     for length in (length for length in LENGTHS if length <= reranker.encoder.max_length):
-        inputs = random_inputs(reranker.encoder.tokenizer.model_input_names, (1, length), 1000)
+        shape, vocabulary = (1, length), reranker.model.config.vocab_size
+        inputs = random_inputs(reranker.encoder.tokenizer.model_input_names, shape, vocabulary)
         if "token_type_ids" in inputs:
             inputs["token_type_ids"] = (torch.arange(length) >= 20).long()[None]
         seconds = []

@@ -20,6 +20,7 @@ from transformers import (
     LlamaConfig,
     T5Config,
     XLNetConfig,
+    pipeline,
 )
 
 import run_alignment
@@ -314,6 +315,9 @@ def test_rerankers_agree(kind, pretrained, call, sample_collection):
     scores = Reranker.from_pretrained(folder, max_query_length=40).score(pairs, progress=False)
     encoder = CrossEncoder(str(folder), activation_fn=torch.nn.Identity(), device="cpu")
     found = encoder.predict(pairs, show_progress_bar=False)
+    np.testing.assert_allclose(found, scores, atol=1e-5)
+    classify = pipeline("text-classification", model=str(folder), function_to_apply="none", device="cpu")
+    found = [one["score"] for one in classify([{"text": query, "text_pair": text} for query, text in pairs])]
     np.testing.assert_allclose(found, scores, atol=1e-5)
     assert len(set(scores)) == len(set(pairs))
 

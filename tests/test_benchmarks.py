@@ -13,6 +13,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
+from modeling_clir.convert import main as convert
+
 from .backbones import BERT, tokenizer_of
 from .wikipedia.written import page, write_dump
 
@@ -270,3 +272,26 @@ def test_serving(tiny_bert, tmp_path, capsys):
     assert all(float(row["difference"]) == 0 for row in rows if row["server"] == "exact")
     printed = capsys.readouterr().out
     assert "of 40 answers; 0 lost, largest difference 0" in printed and "MiB after 80 more" in printed
+
+
+@pytest.mark.slow
+def test_export(tiny_bert, sample_collection, tmp_path, capsys):
+    """On a random model; whether int8 passes the gate is that model's matter, and the exit code says it."""
+    assert convert([str(tiny_bert), str(tmp_path / "bertlong")]) == 0
+    options = (tmp_path / "bertlong", sample_collection / "en-de", "--queries", 2, "--large_pairs", 0)
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("export").main([*map(str, options), "--output", str(tmp_path)])
+    with open(tmp_path / "benchmark_export.csv", encoding="utf-8", newline="") as file:
+        rows = {row["way"]: row for row in csv.DictReader(file)}
+    assert len(rows) == 7 and all(float(row["pairs/s"]) > 0 and float(row["MiB"]) > 0 for row in rows.values())
+    exact = rows["torch float32"]
+    assert (float(exact["tau"]), float(exact["max drift"])) == (1, 0)
+    for way in ("ONNX float32", "OpenVINO float32"):
+        assert rows[way]["MAP"] == exact["MAP"] and float(rows[way]["max drift"]) < 1e-3, way
+    gates = {way: row["gate"] for way, row in rows.items() if row["gate"]}
+    assert list(gates) == ["torch int8", "ONNX int8", "OpenVINO int8"]
+    for way, gate in gates.items():
+        near = abs(float(rows[way]["MAP"]) - float(exact["MAP"])) <= 0.005
+        assert (gate == "pass") == (near and float(rows[way]["tau"]) >= 0.95), way
+    assert ended.value.code == ("pass" not in [gates["ONNX int8"], gates["OpenVINO int8"]])
+    assert "seconds per 1000 tokens of a row" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,7 @@ def write_task(
     folder: Path, collections: list[Collection], license: str | None = None
 ) -> list[tuple[str, int, int, int]]:
     """
-    Writes a folder, all or nothing: `{pair}-{part}/test.parquet` for each collection and each of `PARTS`, and a card by
+    Writes a folder, all or nothing: `{pair}-{part}/test-{checksum}.parquet` for each collection and each of `PARTS`, and a card by
     which `datasets` finds them, here and on the Hub.
 
     Args:
@@ -91,33 +92,34 @@ def write_task(
     check_pairs([collection.name for collection in collections])
     rows = [(c.name, len(c.qrels), len(c.documents), sum(map(len, c.candidates.values()))) for c in collections]
     languages = sorted({language for collection in collections for language in collection.name.split("-")})
-    configs = [f"{collection.name}-{part}" for collection in collections for part in PARTS]
-    data = DatasetCardData(
-        language=card_languages(languages) or None,
-        license=license,
-        pretty_name=folder.resolve().name,
-        task_categories=["text-ranking"],
-        tags=["mteb", "cross-lingual"],
-        configs=[
-            {"config_name": name, "data_files": [{"split": "test", "path": f"{name}/test.parquet"}]}
-            for name in configs
-        ],
-    )
-    card = DatasetCard.from_template(
-        data,
-        template_str=files("modeling_clir").joinpath("templates/mteb_card.md").read_text(encoding="utf-8"),
-        name=folder.resolve().name,
-        license=license,
-        first=collections[0].name,
-        rows=rows,
-        deepest=DEEPEST,
-    )
     with new_folder(folder) as temporary:
+        configs = []
         for collection in collections:
             for part, columns in task_tables(collection).items():
-                path = temporary / f"{collection.name}-{part}" / "test.parquet"
+                configs.append({"config_name": f"{collection.name}-{part}"})
+                path = temporary / configs[-1]["config_name"] / "test.parquet"
                 path.parent.mkdir()
                 pq.write_table(pa.table(columns), path)
+                # `datasets` caches a folder's rows by the names of its files: other rows need another name
+                path = path.rename(path.with_stem(f"test-{zlib.crc32(path.read_bytes()):08x}"))
+                configs[-1]["data_files"] = [{"split": "test", "path": path.relative_to(temporary).as_posix()}]
+        data = DatasetCardData(
+            language=card_languages(languages) or None,
+            license=license,
+            pretty_name=folder.resolve().name,
+            task_categories=["text-ranking"],
+            tags=["mteb", "cross-lingual"],
+            configs=configs,
+        )
+        card = DatasetCard.from_template(
+            data,
+            template_str=files("modeling_clir").joinpath("templates/mteb_card.md").read_text(encoding="utf-8"),
+            name=folder.resolve().name,
+            license=license,
+            first=collections[0].name,
+            rows=rows,
+            deepest=DEEPEST,
+        )
         card.save(temporary / "README.md")
     return rows
 

@@ -2,12 +2,14 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
 
-from modeling_clir.data.collections import read_collection, write_collection
+from modeling_clir.data.collections import Collection, read_collection, write_collection
+from modeling_clir.data.mteb import write_task
 from tests.conftest import run
 from tests.helpers import clir_command, run_here, write
 
@@ -59,6 +61,15 @@ def test_datasets_reads_the_parts(task):
     card = DatasetCard.load(task / "README.md")
     assert card.data.language == ["de", "en", "fr"] and card.data.license == "cc0-1.0"
     assert "| de-fr | 1 | 3 | 3 |" in card.text
+
+
+def test_a_task_that_is_written_again_has_its_new_rows(tmp_path):
+    for text in ("old", "new"):
+        collection = Collection("en-de", {"d": text}, {"q": "a"}, {"q": {"d": 1}}, {"q": ["d"]})
+        write_task(tmp_path / "task", [collection])
+        rows = load_dataset(str(tmp_path / "task"), "en-de-corpus", split="test", cache_dir=str(tmp_path / "cache"))
+        assert rows["text"][:] == [text]
+        shutil.rmtree(tmp_path / "task")
 
 
 @pytest.mark.parametrize("name", ["en-de", "de-fr"])

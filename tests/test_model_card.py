@@ -43,7 +43,7 @@ def answering_card(folder, base, config, history=(), results=None, **training):
         encoder=SimpleNamespace(max_length=64, doc_stride=16), model=SimpleNamespace(config=config)
     )
     args = XLRetrievalTrainingArguments(output_dir=str(folder), use_cpu=True)
-    for name, value in training.items():  # fp16 is refused without a GPU
+    for name, value in training.items():  # as a launcher sets it; --fp16 is refused without a GPU
         setattr(args, name, value)
     write_card(folder, reader, results or {}, list(history) or [{"threshold": 0.5}], 1, 24, options, args)
     return ModelCard.load(folder / "README.md")
@@ -121,7 +121,10 @@ def test_measures_of_an_earlier_run_go(tmp_path):
     assert write_it(["google/xquad"]) and not write_it(["sets/xquad.json"])
 
 
-@pytest.mark.parametrize(("training", "precision"), [({}, "fp32"), ({"bf16": True}, "bf16"), ({"fp16": True}, "fp16")])
+@pytest.mark.parametrize(
+    ("training", "precision"),
+    [({}, "fp32"), ({"mixed_precision": "bf16"}, "bf16"), ({"mixed_precision": "fp16"}, "fp16")],
+)
 def test_precision(training, precision, tmp_path):
     card = answering_card(tmp_path, REPOSITORY / "base", tiny_config(), **training)
     assert f"| precision | {precision} |" in card.text

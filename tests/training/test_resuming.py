@@ -149,7 +149,8 @@ def test_the_batch_of_a_checkpoint_of_another_folder(tmp_path, caplog):
 
 
 def test_arguments_without_effect_are_arguments():
-    assert not WITHOUT_EFFECT - {field.name for field in fields(XLRetrievalTrainingArguments)}
+    newer = {"activation_checkpointing", "activation_checkpointing_kwargs"}  # than transformers 5.17
+    assert not WITHOUT_EFFECT - newer - {field.name for field in fields(XLRetrievalTrainingArguments)}
 
 
 def test_folders_of_older_versions(tmp_path, caplog):

@@ -19,7 +19,9 @@ from ..stopping import signals
 from .files import check_text
 
 
-CPU_TOKENS = 2048  # larger batches do not fit the caches: 8192 tokens took up to 1.8 times as long
+CPU_TOKENS = (
+    2048  # larger batches do not fit the caches: 8192 tokens took 1.6 times as long, see results/benchmarks.md
+)
 
 
 class PairTemplate:

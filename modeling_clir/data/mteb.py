@@ -74,8 +74,8 @@ def write_task(
     folder: Path, collections: list[Collection], license: str | None = None
 ) -> list[tuple[str, int, int, int]]:
     """
-    Writes a folder, all or nothing: `{pair}-{part}/test-{checksum}.parquet` for each collection and each of `PARTS`, and a card by
-    which `datasets` finds them, here and on the Hub.
+    Writes a folder, all or nothing: `{pair}-{part}/test-{checksum}.parquet` for each collection and each of `PARTS`,
+    and a card by which `datasets` finds them, here and on the Hub.
 
     Args:
         folder (`Path`): a new folder.

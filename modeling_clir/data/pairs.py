@@ -19,9 +19,8 @@ from ..stopping import signals
 from .files import check_text
 
 
-CPU_TOKENS = (
-    2048  # larger batches do not fit the caches: 8192 tokens took 1.6 times as long, see results/benchmarks.md
-)
+# Larger batches are slower on a CPU: of 8192 tokens, 1.6 times for multilingual-e5-small (results/benchmarks.md).
+CPU_TOKENS = 2048
 
 
 class PairTemplate:
@@ -256,8 +255,8 @@ def pad_rows(
 
 def tokens_at_once(model: PreTrainedModel, max_tokens: int) -> int:
     """
-    Returns the tokens of a batch of `model`, `max_tokens` at most. On a CPU they are at most [`CPU_TOKENS`], but for a
-    BertLong, which computes its layers in parts that fit the caches.
+    Returns the tokens of a batch of `model`: `max_tokens`, but on a CPU at most `CPU_TOKENS`. A BertLong, which computes
+    no padding and its attention in parts, gets `max_tokens` everywhere.
     """
     if model.device.type != "cpu" or model.config.model_type == BertLongConfig.model_type:
         return max_tokens

@@ -317,7 +317,7 @@ def test_literal_tokens_that_a_python_tokenizer_keeps_whole():
     ("device", "kind", "expected"),
     [("cpu", "bert", 2048), ("cpu", "bertlong-xlr", 8192), ("cuda", "bert", 8192), ("cuda", "bertlong-xlr", 8192)],
 )
-def test_batches_of_a_cpu_fit_its_caches(device, kind, expected):
+def test_batches_of_a_cpu_are_small(device, kind, expected):
     model = SimpleNamespace(device=torch.device(device), config=SimpleNamespace(model_type=kind))
     assert tokens_at_once(model, 8192) == expected
     assert tokens_at_once(model, 100) == 100

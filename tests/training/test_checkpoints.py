@@ -160,8 +160,8 @@ def test_a_removal_that_is_killed_leaves_no_part_of_a_checkpoint(remove, checkpo
     shutil.copytree(checkpoint, folder / "checkpoint-4")
 
     def removal(path, **options):
-        for file in sorted(path.rglob("*"))[:3]:
-            file.unlink(missing_ok=True) if file.is_file() else None
+        for file in [found for found in sorted(path.rglob("*")) if found.is_file()][:3]:
+            file.unlink()
         if path.exists():
             raise KeyboardInterrupt
 

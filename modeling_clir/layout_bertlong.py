@@ -204,8 +204,16 @@ class PackedLayout:
     # --- blocks: for the local attention
 
     @cached_property
+    def whole_rows(self) -> bool:
+        """Tells whether blocks of whole rows, M slots and M keys, have at most as many attention weights as others."""
+        size = max(BLOCK_SIZE, max(self.windows) // 2)
+        blocks = int(((self.lengths + size - 1) // size).sum())
+        keys = size + min(self.windows) + self.global_filled.shape[1]
+        return len(self.lengths) * self.longest**2 <= blocks * size * keys
+
+    @cached_property
     def block_size(self) -> int:
-        return min(self.longest, max(BLOCK_SIZE, max(self.windows) // 2))
+        return self.longest if self.whole_rows else max(BLOCK_SIZE, max(self.windows) // 2)
 
     @cached_property
     def blocks(self) -> torch.Tensor:
@@ -237,8 +245,17 @@ class PackedLayout:
     def local_keys(self) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
         """
         For each window: the keys of the blocks, (N, W + G), places in T; and which of them each slot attends to,
-        (N, 1, S, W + G).
+        (N, 1, S, W + G). Blocks of whole rows have their own tokens as keys, (N, S).
         """
+        if self.whole_rows:
+            slots, keys = self.places(self.block_size), self.block_tokens
+            in_row = slots < self.lengths[self.block_row][:, None]
+            masks = {
+                window: in_row[:, None] & (within_window(slots, slots, window) | self.is_global[keys][:, None])
+                for window in set(self.windows)
+            }
+            itself = torch.eye(len(slots), dtype=torch.bool, device=self.device)  # so that no slot attends to nothing
+            return {window: (keys, (mask | itself)[:, None]) for window, mask in masks.items()}
         start, end = self.start[self.block_row][:, None], self.end[self.block_row][:, None]
         far_keys = self.global_index[self.global_table][self.block_row]  # (N, G)
         far = self.global_filled[self.block_row][:, None].expand(-1, self.block_size, -1)  # (N, S, G)

@@ -74,6 +74,31 @@ def test_parts_hold_few_weights():
             assert len(part.bias) == 1 or part.bias.numel() <= 2**16, window
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_blocks_of_whole_rows_attend_to_the_same_tokens(seed, monkeypatch):
+    model, inputs = build(BertLongModel, initializer_range=0.2, attention_window=[4, 16]), random_batch(seed, 70)
+    valid = inputs["attention_mask"] > 0
+    found = []
+    for whole in (True, False):
+        monkeypatch.setattr(PackedLayout, "whole_rows", whole)
+        model.zero_grad()
+        states = model(**inputs).last_hidden_state[valid]
+        states.sin().sum().backward()
+        found.append([states, *(p.grad for p in model.parameters() if p.grad is not None)])
+    torch.testing.assert_close(found[0], found[1], atol=1e-9, rtol=1e-6)
+
+
+def test_short_rows_are_blocks_of_their_own():
+    def layout(*lengths):
+        valid = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+        return PackedLayout(valid, (torch.arange(max(lengths)) < 20) & valid, [64])
+
+    for lengths in ([80, 75, 0, 70], [128], [30, 31]):
+        assert layout(*lengths).whole_rows and layout(*lengths).block_size == max(lengths)
+    for lengths in ([500], [130] + 20 * [3]):
+        assert not layout(*lengths).whole_rows and layout(*lengths).block_size == 64
+
+
 # --- global attention on a CPU
 
 

@@ -42,7 +42,7 @@ if [ ! -d $output/collections ]; then
     mv $output/new $output/collections
 fi
 
-# 3. Leave out dropout, which costs a third of the time of a step on a CPU
+# 3. Leave out dropout, with which a step takes a third longer on a CPU
 [ -d $output/encoder ] || python - "$model" $output/encoder <<'END'
 import sys
 from transformers import AutoModel, AutoTokenizer

@@ -146,7 +146,6 @@ def main():
         plan_folds,
         rank_fold,
         read_result,
-        tune_first_stage,
         with_finished,
         write_result,
     )
@@ -222,7 +221,7 @@ def main():
     def open_base() -> Reranker:
         return Reranker.from_pretrained(args.model_name_or_path, *lengths, new_head=True, **loading.options)
 
-    def train(fold: Fold) -> tuple[Path, list[float]]:
+    def train(fold: Fold) -> tuple[Path, list[float], float | None]:
         if training_args.should_save:
             (output / "README.md").unlink(missing_ok=True)  # a card of fewer models
         reranker = open_base()
@@ -237,6 +236,7 @@ def main():
             args.num_negatives,
             args.head_learning_rate,
             args.train_first_stage_weight,
+            args.first_stage_weight == "tune",
         )
 
     results = []
@@ -246,9 +246,9 @@ def main():
             logger.info(f"{fold.name} is finished")
             results.append(finished)
             continue
-        development = []
+        development, tuned = [], None
         if training_args.do_train:
-            source, development = train(fold)
+            source, development, tuned = train(fold)
             reranker = Reranker.from_pretrained(source, *lengths)
             if training_args.should_save:
                 save_reranker(reranker, folder, source if keep_adapter else None)
@@ -259,10 +259,8 @@ def main():
         else:
             reranker.model.to(training_args.device, getattr(torch, args.dtype))
         weight = args.first_stage_weight
-        if weight == "tune":
-            weight, precision = tune_first_stage(reranker, fold, sources or collections)
-            logger.info(f"{fold.name}: weight of the first stage {weight:.4g}, development MAP {precision:.4f}")
-        weight = None if weight is None else float(weight)
+        if weight is not None:
+            weight = tuned if weight == "tune" else float(weight)
         results.append(rank_fold(reranker, fold, collections, development, weight))
         if training_args.do_train and training_args.should_save:
             write_result(results[-1], folder)
@@ -272,7 +270,7 @@ def main():
     if final is not None:
         of_final = read_result(output / final.name, [])
         if of_final is None:
-            source, development = train(final)
+            source, development, _ = train(final)
             of_final = FoldResult({}, {}, development)
             if training_args.should_save:
                 save_reranker(Reranker.from_pretrained(source, *lengths), output, source if keep_adapter else None)

@@ -9,10 +9,10 @@ import torch
 import run_clir
 from modeling_clir.data.collections import assign_folds, read_collection
 from modeling_clir.data.runs import read_run
-from modeling_clir.evaluation.fusion import add_first_stage
+from modeling_clir.evaluation.fusion import add_first_stage, choose_weight
 from modeling_clir.evaluation.ranking import evaluate_run, rank_collection
 from modeling_clir.reranker import Reranker
-from modeling_clir.training.folds import plan_folds, tune_first_stage
+from modeling_clir.training.folds import plan_folds
 
 from .conftest import kill_when, run
 from .helpers import clir_command, write
@@ -276,12 +276,12 @@ def test_the_weight_of_the_first_stage_is_tuned(clir, tiny_bert, with_first_stag
     # The weight is that of the development queries.
     reranker = Reranker.from_pretrained(tmp_path / "fold-1", 100, 30)
     fold = plan_folds([collection], fold=1)[0]
-    weight, precision = tune_first_stage(reranker, fold, [collection])
-    assert weight == pytest.approx(chosen["fold-1"])
     development = fold.development["en-de"]
     run, _ = rank_collection(reranker, collection, development, progress=False)
-    sums = add_first_stage(run, collection.first_stage, weight)
-    assert evaluate_run(sums, {query: collection.qrels[query] for query in development})["MAP"] == precision
+    qrels = {query: collection.qrels[query] for query in development}
+    weight, precision = choose_weight([(run, collection.first_stage, qrels)])
+    assert weight == pytest.approx(chosen["fold-1"])
+    assert evaluate_run(add_first_stage(run, collection.first_stage, weight), qrels)["MAP"] == precision
 
 
 def test_the_weight_of_a_correction_is_that_of_the_sum(clir, tiny_bert, with_first_stage, tmp_path):

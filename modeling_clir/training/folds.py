@@ -10,7 +10,7 @@ from transformers.utils import logging
 from ..data.collections import Collection
 from ..data.files import new_file
 from ..data.runs import Run, read_run, write_run
-from ..evaluation.fusion import add_first_stage, choose_weight
+from ..evaluation.fusion import add_first_stage
 from ..evaluation.ranking import evaluate_queries, evaluate_run, mean_measures, rank_collection
 from ..reranker import Reranker
 from .resuming import remove_checkpoints
@@ -122,19 +122,6 @@ class FoldResult:
     def best_epoch(self) -> int | None:
         """The first epoch with the best development MAP, counted from 1."""
         return 1 + self.development.index(max(self.development)) if self.development else None
-
-
-def tune_first_stage(reranker: Reranker, fold: Fold, sources: list[Collection]) -> tuple[float, float]:
-    """
-    Chooses the weight of the first stage on the development queries of a fold, which are in `sources`; all processes
-    share the work. Returns the weight and its development MAP, see [`choose_weight`].
-    """
-    runs = []
-    for collection in sources:
-        queries = fold.development[collection.name]
-        run, _ = rank_collection(reranker, collection, queries, distributed=True)
-        runs.append((run, collection.first_stage, {query: collection.qrels[query] for query in queries}))
-    return choose_weight(runs)
 
 
 def rank_fold(
@@ -261,7 +248,6 @@ __all__ = [
     "plan_folds",
     "rank_fold",
     "read_result",
-    "tune_first_stage",
     "with_finished",
     "write_result",
 ]

@@ -16,7 +16,7 @@ from ..data.collators import PretrainingCollator
 from ..data.collections import Collection
 from ..data.languages import card_languages
 from ..data.queries import QueryDataset
-from ..evaluation.fusion import add_first_stage
+from ..evaluation.fusion import add_first_stage, choose_weight
 from ..evaluation.ranking import evaluate_queries, rank_collection
 from ..losses import ranking_loss, relevance_scores
 from ..model_card import describe_data, ranking_example, write_ranking_card
@@ -54,6 +54,8 @@ class RankingTrainer(XLRetrievalTrainer):
         first_stage_weight (`float`, *optional*): train as a correction of the first stage. The loss and the MAP are of
             the sum of the reranker's score and this number times the first stage's score. All collections need a
             `first_stage`. Not for the pointwise loss, to which the scale of the sum matters.
+        tune_first_stage (`bool`, defaults to `False`): also choose the weight of the first stage for ranking
+            ([`choose_weight`]) whenever the development queries are ranked.
 
     The other arguments are [`XLRetrievalTrainer`]'s, without `weights`: RR has `args.rr_weight`.
     """
@@ -65,12 +67,14 @@ class RankingTrainer(XLRetrievalTrainer):
         development,
         head_learning_rate: float | None = None,
         first_stage_weight: float | None = None,
+        tune_first_stage: bool = False,
         *,
         args,
         **kwargs,
     ):
         self.reranker, self.collections, self.development = reranker, collections, development
         self.head_learning_rate, self.first_stage_weight = head_learning_rate, first_stage_weight
+        self.tune_first_stage = tune_first_stage
         super().__init__(
             model=reranker.model,
             eval_dataset=development,
@@ -104,16 +108,24 @@ class RankingTrainer(XLRetrievalTrainer):
         return loss, outputs, len(facts.pairs)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
-        precisions = []
+        precisions, alone = [], []
         for name, queries in self.development.items():
             collection = self.collections[name]
             with self.compute_loss_context_manager():  # in the precision of training
                 run, _ = rank_collection(self.reranker, collection, queries, progress=False, distributed=True)
+            qrels = {query: collection.qrels[query] for query in queries}
+            alone.append((run, collection.first_stage, qrels))
             if self.first_stage_weight is not None:
                 run = add_first_stage(run, collection.first_stage, self.first_stage_weight)
-            measured = evaluate_queries(run, {query: collection.qrels[query] for query in queries})
-            precisions += [values["MAP"] for values in measured.values()]
-        return self.report({f"{metric_key_prefix}_MAP": sum(precisions) / len(precisions)})
+            precisions += [values["MAP"] for values in evaluate_queries(run, qrels).values()]
+        metrics = {f"{metric_key_prefix}_MAP": sum(precisions) / len(precisions)}
+        if self.tune_first_stage:
+            weight, precision = choose_weight(alone)
+            metrics |= {
+                f"{metric_key_prefix}_first_stage_weight": weight,
+                f"{metric_key_prefix}_MAP_with_first_stage": precision,
+            }
+        return self.report(metrics)
 
 
 def finetune(
@@ -124,7 +136,8 @@ def finetune(
     num_negatives: int = 1,
     head_learning_rate: float | None = None,
     first_stage_weight: float | None = None,
-) -> tuple[Path, list[float]]:
+    tune_first_stage: bool = False,
+) -> tuple[Path, list[float], float | None]:
     """
     Trains on the training queries of a fold. Saves a checkpoint in `args.output_dir/{fold}` after each epoch, and
     resumes at the last checkpoint there. Everything random follows from `args.seed`, the epoch and the example, so a
@@ -138,9 +151,11 @@ def finetune(
             used.
         num_negatives (`int`, defaults to 1): negatives of a training query.
         head_learning_rate, first_stage_weight (`float`, *optional*): see [`RankingTrainer`].
+        tune_first_stage (`bool`, defaults to `False`): see [`RankingTrainer`].
 
     Returns:
-        The checkpoint with the best development MAP (the earliest if several are equal), and the MAP after each epoch.
+        The checkpoint with the best development MAP (the earliest if several are equal), the MAP after each epoch, and
+        with `tune_first_stage` the weight of the first stage that is best with this checkpoint, else `None`.
     """
     folder = Path(args.output_dir) / fold.name
     args = copy(args)
@@ -155,12 +170,15 @@ def finetune(
         fold.development,
         head_learning_rate,
         first_stage_weight,
+        tune_first_stage,
         args=args,
         train_dataset=QueryDataset(collections, fold.train, num_negatives, args.seed, args.rr_loss),
     )
     state = train_to_the_end(trainer, last_complete_checkpoint(folder, args, with_best=True))
-    history = [record["eval_MAP"] for record in state.log_history if "eval_MAP" in record]
-    return folder / f"checkpoint-{state.best_global_step}", history
+    records = [record for record in state.log_history if "eval_MAP" in record]
+    weights = {record["step"]: record.get("eval_first_stage_weight") for record in records}
+    best = state.best_global_step
+    return folder / f"checkpoint-{best}", [record["eval_MAP"] for record in records], weights[best]
 
 
 def write_card(

@@ -77,7 +77,7 @@ def run_case(name: str, tokenizer, corpus: Path, folder: Path) -> dict:
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
         options |= {"num_train_epochs": 2, "optim": "sgd", "learning_rate": 0.1}
-        _, history = finetune(reranker, fold_of(one), [one], arguments(folder, **options))
+        _, history, _ = finetune(reranker, fold_of(one), [one], arguments(folder, **options))
         model, measures = reranker.model, {str(epoch): value for epoch, value in enumerate(history)}
     else:
         if "max_tokens_per_batch" in options:

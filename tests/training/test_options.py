@@ -313,7 +313,7 @@ def test_options_of_finetuning(runner, options, tokenizer, tmp_path):
         assign_folds([one], 0)
         reranker = tiny_reranker(tokenizer)
         finetune_last_layers(reranker.model, 1)
-        best, history = finetune(reranker, fold_of(one), [one], args)
+        best, history, _ = finetune(reranker, fold_of(one), [one], args)
         assert best.name == f"checkpoint-{2 * (1 + history.index(max(history)))}" and len(history) == 2
     else:
         sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}

@@ -70,7 +70,7 @@ def test_the_best_epoch_is_that_of_the_development_queries(tokenizer, tmp_path, 
     monkeypatch.setattr(ranking, "rank_collection", rank)
     monkeypatch.setattr(ranking, "evaluate_queries", evaluate)
     args = arguments(tmp_path, num_train_epochs=4, learning_rate=1e-2, eval_on_start=True)
-    checkpoint, history = finetune(reranker, fold, [one], args)
+    checkpoint, history, _ = finetune(reranker, fold, [one], args)
     assert history == pytest.approx([0.2, 0.9, 0.5, 0.9])
     assert ranked == [fold.development["en-de"]] * 4  # no test query was read
     assert FoldResult({}, {}, history).best_epoch == 2
@@ -133,7 +133,7 @@ def test_any_encoder(kind, tmp_path, caplog):
         and f"this {reranker.model.config.model_type} has no token types" in caplog.text
     )
     finetune_last_layers(reranker.model, 1)
-    checkpoint, history = finetune(reranker, fold_of(one), [one], arguments(tmp_path / "out", num_train_epochs=2))
+    checkpoint, history, _ = finetune(reranker, fold_of(one), [one], arguments(tmp_path / "out", num_train_epochs=2))
     assert len(history) == 2
     again = Reranker.from_pretrained(checkpoint, max_query_length=6)
     inputs = again.encoder.tokenizer("q1 q2", DOCUMENTS["d3"], return_tensors="pt")
@@ -152,7 +152,7 @@ def test_an_encoder_without_a_mask_token(tokenizer, tmp_path):
     tokenizer.mask_token = None
     one = collection("en-de", 10)
     assign_folds([one], 0)
-    _, history = finetune(tiny_reranker(tokenizer), fold_of(one), [one], arguments(tmp_path, num_train_epochs=1))
+    _, history, _ = finetune(tiny_reranker(tokenizer), fold_of(one), [one], arguments(tmp_path, num_train_epochs=1))
     assert len(history) == 1
 
 
@@ -192,7 +192,7 @@ def test_development_of_a_correction_is_that_of_the_sum(weight, tokenizer, tmp_p
     assign_folds([one], 0)
     args = arguments(tmp_path, num_train_epochs=1, learning_rate=1e-9)
     reranker = tiny_reranker(tokenizer)
-    _, history = finetune(reranker, fold_of(one), [one], args, first_stage_weight=weight)
+    _, history, _ = finetune(reranker, fold_of(one), [one], args, first_stage_weight=weight)
     assert history == [1.0] if weight else history[0] < 1  # the first stage is perfect, random weights are not
 
 

@@ -24,6 +24,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 WRONG_COMMAND = 2  # exit code
 FULL = (errno.ENOSPC, errno.EDQUOT)
 CANNOT_SAVE = 74  # exit code, EX_IOERR of sysexits.h
+INTERRUPTED = 128 + signal.SIGINT  # exit code, as of a shell
 WAIT_FOR_FIRST = 10  # seconds
 # Of libraries, beside ImportError, OSError and ValueError: a file, a configuration or the Hub cannot be read.
 LIBRARY_ERRORS = {"ArrowException", "HTTPError", "SafetensorError", "StrictDataclassError", "UnpicklingError"}
@@ -81,7 +82,8 @@ def share_cores():
     """
     Makes this program a fair neighbour of others on the same machine; call it before torch is imported.
 
-    - Idle threads sleep. By default they spin, which gains nothing and takes the cores from other programs.
+    - Idle threads sleep. Threads that spin take the cores from other programs; a training that runs alone gains a
+      tenth from `OMP_WAIT_POLICY=ACTIVE`.
     - With a CPU quota, as in a container, there are only as many threads as the quota gives cores. OpenMP itself
       counts the cores of the affinity mask.
     - JAX, which bm25s uses where it is installed, takes GPU memory as it needs it. By default it takes three quarters
@@ -111,14 +113,20 @@ def fix_rounding(cpuinfo: Path = Path("/proc/cpuinfo")):
 def run_program(main: Callable[[], object]):
     """
     Calls `main`. For a mistake of the user it prints one line, `error: ...`, to stderr and exits with code 2, for a
-    full disk with code 74. At a debug level of the log the traceback comes first. If there are several processes, the
-    first one prints the line.
+    full disk with code 74; after Ctrl+C it prints `interrupted` and exits with code 130. At a debug level of the log the
+    traceback comes first. If there are several processes, the first one prints the line.
 
     A mistake is an `ImportError`, `OSError`, `ValueError` or one of `LIBRARY_ERRORS`. An error from inside a library
     while a model is trained is not a mistake in the command and keeps its traceback.
     """
     try:
         main()
+    except KeyboardInterrupt:
+        if debugging():
+            traceback.print_exc()
+        if not int(os.environ.get("RANK", 0)):
+            print("interrupted", file=sys.stderr, flush=True)
+        raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         full = getattr(error, "errno", None) in FULL or os.strerror(errno.ENOSPC) in str(error)
         if not full and not is_mistake(error):

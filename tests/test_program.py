@@ -101,7 +101,7 @@ def test_mistakes_in_arguments(argv, message):
     assert parser().parse_args(["x", "--pai", "z", "--max_length=5"]).max_length == 5
 
 
-def ended(capsys, error: Exception | None) -> tuple[object, str]:
+def ended(capsys, error: BaseException | None) -> tuple[object, str]:
     def main():
         if error is not None:
             raise error
@@ -134,6 +134,12 @@ def test_a_full_disk_has_a_code_of_its_own(capsys):
     assert ended(capsys, full) == (CANNOT_SAVE, "error: run.json: no space left on device\n")
     rust = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     assert ended(capsys, rust)[0] == CANNOT_SAVE == 74
+
+
+def test_an_interrupt_is_one_word(capsys, monkeypatch):
+    assert ended(capsys, KeyboardInterrupt()) == (130, "interrupted\n")
+    monkeypatch.setenv("RANK", "1")
+    assert ended(capsys, KeyboardInterrupt()) == (130, "")
 
 
 def test_the_traceback_is_for_debugging(capsys, monkeypatch):

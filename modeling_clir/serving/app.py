@@ -203,6 +203,7 @@ def make_app(
             for i in best_first(scores)
         ]
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", responses={503: problems[503]})
     async def health() -> dict[str, str]:
         """Tells that the server takes requests."""
@@ -210,6 +211,7 @@ def make_app(
             raise HTTPException(503, "the server is stopping")
         return {"status": "ok", "model": name}
 
+    @app.head("/metrics", include_in_schema=False)
     @app.get("/metrics")
     async def metrics() -> Response:
         """Shows counts and times for Prometheus."""

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from http.client import HTTPConnection
+from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -206,6 +207,15 @@ def test_a_slow_client_does_not_hold_up_the_end(here, monkeypatch):
     here.thread.join(10)
     assert not here.thread.is_alive() and slow.recv(1000).startswith(b"HTTP/1.1 503 ")
     slow.close()
+
+
+def test_head_is_get_without_a_body(url):
+    for path in ("/health", "/metrics"):
+        connection = HTTPConnection(urlsplit(url).netloc, timeout=60)
+        connection.request("HEAD", path)
+        answer = connection.getresponse()
+        assert answer.status == 200 and answer.read() == b""
+        connection.close()
 
 
 @pytest.mark.parametrize("here", [{"api_key": "sécret"}], indirect=True)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
+    BertConfig,
     BertForSequenceClassification,
     ModernBertConfig,
     ModernBertForMaskedLM,
@@ -182,7 +183,7 @@ def test_the_loss_of_a_correction_is_that_of_the_sum(kind, tokenizer, tmp_path):
         losses.append(loss.item())
         assert items == 4
     scores = [score for example in examples for score in example.first_stage_scores]
-    expected = [ranking_loss(outputs.logits + w * torch.tensor(scores)[:, None], 4, kind).item() for w in (0, 3)]
+    expected = [ranking_loss(outputs["logits"] + w * torch.tensor(scores)[:, None], 4, kind).item() for w in (0, 3)]
     assert losses == pytest.approx(expected) and losses[0] != pytest.approx(losses[1])
 
 
@@ -194,6 +195,25 @@ def test_development_of_a_correction_is_that_of_the_sum(weight, tokenizer, tmp_p
     reranker = tiny_reranker(tokenizer)
     _, history, _ = finetune(reranker, fold_of(one), [one], args, first_stage_weight=weight)
     assert history == [1.0] if weight else history[0] < 1  # the first stage is perfect, random weights are not
+
+
+@pytest.mark.parametrize(("lengths", "calls"), [((20, 19, 20), 1), ((20, 5, 12), 3)])
+def test_padding_is_not_computed_on_a_cpu(lengths, calls):
+    """Pairs that are read one by one have the logits and gradients of the padded batch."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": 2}
+    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = BertForSequenceClassification(BertConfig(vocab_size=100, num_labels=1, **sizes, **dropout))
+    mask = (torch.arange(20) < torch.tensor(lengths)[:, None]).long()
+    inputs = {"input_ids": torch.randint(1, 100, (3, 20)) * mask, "attention_mask": mask, "token_type_ids": mask}
+    seen, found = [], []
+    model.bert.register_forward_hook(lambda *_: seen.append(1))
+    for logits in (ranking.pair_logits(model, inputs), model(**inputs).logits):
+        model.zero_grad()
+        ranking_loss(logits, 3, "listwise").backward()
+        found.append([logits.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(seen) == calls + 1
+    torch.testing.assert_close(*found)
 
 
 def test_saving_without_a_tokenizer(tokenizer, tmp_path):

@@ -4,6 +4,7 @@ Measures reranking: pairs per second, tokenization included.
 
     python benchmarks/ranking.py
     python benchmarks/ranking.py --model output/clir-bertlong
+    python benchmarks/ranking.py --model intfloat/multilingual-e5-small --train
 
 Models of the same size with random weights score four questions (by default) with eight paragraphs each, in another
 language:
@@ -18,7 +19,8 @@ language:
 With --model one model (folder or Hub name; a model without a relevance head gets a random one) is measured in two
 programs: our Reranker, and sentence-transformers' CrossEncoder with 8 pairs a batch and with its own 32. Both sort the
 pairs by length, and cut to the same number of tokens. `MAP` is over the questions; the first paragraph of a question
-is the relevant one.
+is the relevant one. With --train it is finetuned on the questions, forward and backward: as `run_clir.py` reads a
+batch, and padded to the longest pair.
 """
 
 import argparse
@@ -54,8 +56,9 @@ from measure import (
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
 
 from modeling_clir.evaluation.ranking import evaluate_run
+from modeling_clir.losses import ranking_loss
 from modeling_clir.reranker import EncodedPairs, Reranker
-from modeling_clir.training.ranking import save_reranker
+from modeling_clir.training.ranking import pair_logits, save_reranker
 
 
 CANDIDATES = 8  # paragraphs of a question
@@ -167,6 +170,21 @@ def model_in_cross_encoder(args: argparse.Namespace, batch_size: int) -> Work:
     )
 
 
+def model_in_training(args: argparse.Namespace, score) -> Work:
+    reranker = Reranker.from_pretrained(args.model, None, MAX_QUERY_LENGTH, dtype=getattr(torch, args.dtype))
+    model = reranker.model.to(args.device).train()
+    inputs = list(padded_batches(reranker.encoder, *candidates(args), CANDIDATES, args.device))
+
+    def step(batch):
+        ranking_loss(score(model, batch), CANDIDATES, "listwise").backward()
+        model.zero_grad()
+
+    masks = [batch["attention_mask"] for batch in inputs]
+    tokens = [length for mask in masks for length in mask.sum(1).tolist()]
+    padding = 1 - sum(tokens) / sum(mask.numel() for mask in masks)
+    return Work([partial(step, batch) for batch in inputs], tokens, None, {"padding": padding})
+
+
 def measure_model(args: argparse.Namespace):
     torch.manual_seed(args.seed)
     reranker = Reranker.from_pretrained(args.model, None, MAX_QUERY_LENGTH, new_head=True, dtype=torch.float32)
@@ -176,20 +194,27 @@ def measure_model(args: argparse.Namespace):
         save_reranker(reranker, Path(folder))
         args.model = folder
         del reranker
-        cases = {RERANKER: model_in_reranker}
-        cases |= {
-            f"CrossEncoder, {n} a batch": partial(model_in_cross_encoder, batch_size=n) for n in (BATCH_SIZE, 32)
-        }
+        if args.train:
+            padded = partial(model_in_training, score=lambda model, batch: model(**batch).logits)
+            cases = {RERANKER: partial(model_in_training, score=pair_logits), "padded": padded}
+        else:
+            others = {f"CrossEncoder, {n} a batch": n for n in (BATCH_SIZE, 32)}
+            cases = {name: partial(model_in_cross_encoder, batch_size=n) for name, n in others.items()}
+            cases = {RERANKER: model_in_reranker} | cases
         rows, peak = measure([({}, cases)], args)
     args.model = name
-    report("ranking_model", f"Reranking {args.pairs} pairs with {name}", rows, peak, plot_bars, args)
+    kind, work = ("ranking_model_training", "Finetuning on") if args.train else ("ranking_model", "Reranking")
+    report(kind, f"{work} {args.pairs} pairs with {name}", rows, peak, plot_bars, args)
 
 
 def main(argv: list[str] | None = None):
     parser = benchmark_parser(__doc__)
     parser.add_argument("--pairs", type=positive, default=32)
     parser.add_argument("--model", help="measure this model in our Reranker and in CrossEncoder")
+    parser.add_argument("--train", action="store_true", help="with --model: measure finetuning")
     args = parse(parser, argv)
+    if args.train and not (args.model and args.pairs % CANDIDATES == 0):
+        parser.error(f"--train needs --model, and --pairs that are a multiple of {CANDIDATES}")
     if args.model:
         return measure_model(args)
     cases = {OURS: ours, LONGFORMER: longformer, "CrossEncoder (512)": cross_encoder}

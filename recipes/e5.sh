@@ -7,8 +7,9 @@
 #
 #     recipes/e5.sh MODEL DATA [SEED ...]
 #
-# MODEL: a folder or Hub name, such as intfloat/multilingual-e5-small. DATA: as for recipes/base.sh. A killed run continues
-# if it is started again. results/e5.md has the measured result and the time.
+# MODEL: a folder or Hub name, such as intfloat/multilingual-e5-small. DATA: as for recipes/base.sh, and squad/train-v1.1.json
+# (SQuAD 1.1). A killed run continues if it is started again. results/e5.md has the measured result and the time. On a CPU
+# that has nothing else to do, OMP_WAIT_POLICY=ACTIVE is faster.
 set -euo pipefail
 model=$1 data=$2
 seeds=("${@:3}")
@@ -24,18 +25,22 @@ export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_TOP_PAD_=671
 [ -d $output/corpus ] || python scripts/build_corpus.py $output/corpus --languages en,de,fr,es --max_sentences 2 \
     --documents "$data/bible" "$data/ntrex" --squad "$data/xquad" --squad_articles 0:24 --num_negatives 7
 
-# 2. Build collections: the questions of the first 24 articles to train on, with whole articles in a fold and the
-#    encoder's first 5 documents; the other 12 articles to test, with the first 10
+# 2. Build collections: the questions of the first 24 articles and English questions of SQuAD to train on, with whole
+#    articles in a fold and the encoder's first 5 documents; the other 12 articles to test, with the first 10
 if [ ! -d $output/collections ]; then
     same=en-en,de-de,es-es cross=$(IFS=,; echo "${pairs[*]}")
     rm -rf $output/new
     python scripts/build_collections.py $output/new/train --pairs $cross --squad "$data/xquad" --squad_articles 0:24 --article_folds
     python scripts/build_collections.py $output/new --pairs $cross,$same --squad "$data/xquad" --squad_articles 24:36
+    mkdir -p $output/squad
+    ln -sf "$(realpath "$data")/squad/train-v1.1.json" $output/squad/squad.en.json
+    python scripts/build_collections.py $output/new/squad --pairs en-en --squad $output/squad --squad_articles 2:7 --article_folds
+    mv $output/new/squad/en-en $output/new/train/squad-en-en
     for folder in $output/new/train/*; do
         python scripts/first_stage.py $folder --model "$model" "${prompts[@]}" --k 5
         mv $folder $output/new/train-$(basename $folder)
     done
-    rmdir $output/new/train
+    rmdir $output/new/train $output/new/squad
     for pair in "${pairs[@]}"; do
         python scripts/first_stage.py $output/new/$pair --model "$model" "${prompts[@]}" --k 10
     done

@@ -93,6 +93,15 @@ def test_ranking_with_a_model(kind, tiny_bert, tmp_path):
     assert 0 < float(rows[0]["MAP"]) < 1 and all(float(row[name]) > 0 for row in rows for name in MEASURED)
 
 
+def test_training_with_a_model(tiny_bert, tmp_path):
+    options = ["--model", str(tiny_bert), "--train", "--pairs", "16", "--repeats", "1", "--output", str(tmp_path)]
+    importlib.import_module("ranking").main(options)
+    with open(tmp_path / "benchmark_ranking_model_training.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert column(rows, "case") == [("Reranker (ours)",), ("padded",)]
+    assert len(set(column(rows, "tokens", "padding"))) == 1 and 0 < float(rows[0]["padding"]) < 1
+
+
 @pytest.mark.slow
 def test_length(tmp_path, capsys):
     rows = table("length", tmp_path, "--lengths", "128", "64", "--train")

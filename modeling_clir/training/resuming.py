@@ -150,7 +150,8 @@ def compare_settings(output: Path, settings: dict, may_differ: set[str]):
     if found["command"] != command:
         raise ValueError(f"{output} holds results of {found['command']}: pass another --output_dir for {command}")
     if unknown := [name for name in settings if name not in found]:
-        logger.warning(f"{output}/settings.json lacks {', '.join(unknown)} (an older version): not compared")
+        lacking = f"/settings.json lacks {', '.join(unknown)}" if len(found) > 1 else " has no settings.json"
+        logger.warning(f"{output}{lacking} (an older version, or removed): not compared")
     differing = [name for name in settings if found.get(name, settings[name]) != settings[name]]
     if not differing:
         return

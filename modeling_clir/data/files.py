@@ -285,14 +285,17 @@ def new_folder(folder: Path) -> Iterator[Path]:
 def new_file(path: Path) -> Iterator[TextIO]:
     """
     Gives a text file to write to, gzipped if its name ends in `.gz`. Atomic: readers of `path` see the old file, the new
-    one, or none.
+    one, or none. Nothing is left of a file that could not be written to its end.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.unfinished")
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(temporary, "wt", encoding="utf-8") as file:
-        yield file
-    os.replace(temporary, path)
+    try:
+        with opener(temporary, "wt", encoding="utf-8") as file:
+            yield file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 __all__ = [

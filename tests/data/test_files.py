@@ -158,6 +158,24 @@ def test_names_of_folders(tmp_path, monkeypatch):
     assert os.getcwd() == str(tmp_path / "en-de")
 
 
+@pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz"])
+def test_new_file_is_all_or_nothing(name, tmp_path):
+    def fill(text: str, error: BaseException | None = None):
+        with new_file(tmp_path / name) as file:
+            file.write(text)
+            if error:
+                raise error
+
+    for error in (OSError(28, "No space left on device"), KeyboardInterrupt()):
+        with pytest.raises(type(error)):
+            fill("half", error)
+        assert list(tmp_path.iterdir()) == []
+    fill("whole")
+    with pytest.raises(KeyboardInterrupt):
+        fill("half", KeyboardInterrupt())
+    assert list(tmp_path.iterdir()) == [tmp_path / name] and read_text(tmp_path / name) == "whole"
+
+
 def test_new_folder_is_all_or_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         with new_folder(tmp_path / "new") as folder:

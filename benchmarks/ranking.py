@@ -170,6 +170,10 @@ def model_in_cross_encoder(args: argparse.Namespace, batch_size: int) -> Work:
     )
 
 
+def padded_logits(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    return model(**inputs).logits
+
+
 def model_in_training(args: argparse.Namespace, score) -> Work:
     reranker = Reranker.from_pretrained(args.model, None, MAX_QUERY_LENGTH, dtype=getattr(torch, args.dtype))
     model = reranker.model.to(args.device).train()
@@ -195,8 +199,8 @@ def measure_model(args: argparse.Namespace):
         args.model = folder
         del reranker
         if args.train:
-            padded = partial(model_in_training, score=lambda model, batch: model(**batch).logits)
-            cases = {RERANKER: partial(model_in_training, score=pair_logits), "padded": padded}
+            scores = {RERANKER: pair_logits, "padded": padded_logits}
+            cases = {name: partial(model_in_training, score=score) for name, score in scores.items()}
         else:
             others = {f"CrossEncoder, {n} a batch": n for n in (BATCH_SIZE, 32)}
             cases = {name: partial(model_in_cross_encoder, batch_size=n) for name, n in others.items()}

@@ -7,9 +7,9 @@
 #
 #     recipes/e5.sh MODEL DATA [SEED ...]
 #
-# MODEL: a folder or Hub name, such as intfloat/multilingual-e5-small. DATA: as for recipes/base.sh, and squad/train-v1.1.json
-# (SQuAD 1.1). A killed run continues if it is started again. results/e5.md has the measured result and the time. On a CPU
-# that has nothing else to do, OMP_WAIT_POLICY=ACTIVE is faster.
+# MODEL: a folder or Hub name, such as intfloat/multilingual-e5-small. DATA: as for recipes/base.sh, and SQuAD 1.1's
+# squad/train-v1.1.json. A killed run continues if it is started again. results/e5.md has the measured result and the
+# time. On a CPU that has nothing else to do, OMP_WAIT_POLICY=ACTIVE is faster.
 set -euo pipefail
 model=$1 data=$2
 seeds=("${@:3}")
@@ -33,7 +33,7 @@ if [ ! -d $output/collections ]; then
     python scripts/build_collections.py $output/new/train --pairs $cross --squad "$data/xquad" --squad_articles 0:24 --article_folds
     python scripts/build_collections.py $output/new --pairs $cross,$same --squad "$data/xquad" --squad_articles 24:36
     mkdir -p $output/squad
-    ln -sf "$(realpath "$data")/squad/train-v1.1.json" $output/squad/squad.en.json
+    cp "$data/squad/train-v1.1.json" $output/squad/squad.en.json
     python scripts/build_collections.py $output/new/squad --pairs en-en --squad $output/squad --squad_articles 2:7 --article_folds
     mv $output/new/squad/en-en $output/new/train/squad-en-en
     for folder in $output/new/train/*; do

@@ -44,11 +44,12 @@ def pair_logits(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torc
     """
     Returns the logits of a batch of pairs, `(pairs, labels)`, which are padded at their ends. A model that computes
     padding reads a batch pair by pair on a CPU if more than a tenth of it is padding; 1.4 times as fast for questions
-    and paragraphs, in half the memory (results/benchmarks.md). On a GPU, and with several processes, it reads all at once.
+    and paragraphs, in half the memory (results/benchmarks.md). Elsewhere, and with several processes, it reads all
+    pairs at once.
     """
     lengths = inputs["attention_mask"].sum(1)
     computes_padding = isinstance(model, PreTrainedModel) and model.config.model_type != BertLongConfig.model_type
-    if not computes_padding or lengths.is_cuda or lengths.sum() >= 0.9 * inputs["attention_mask"].numel():
+    if not computes_padding or not lengths.is_cpu or lengths.sum() >= 0.9 * inputs["attention_mask"].numel():
         return model(**inputs).logits
     pairs = ({name: rows[i : i + 1, :length] for name, rows in inputs.items()} for i, length in enumerate(lengths))
     return torch.cat([model(**pair).logits for pair in pairs])

@@ -175,7 +175,9 @@ def test_folders_of_older_versions(tmp_path, caplog):
     (pretrained / "checkpoint-2").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"an older version, run_pretraining.py --do_train"):
         claim(pretrained)
+    caplog.clear()
     claim(pretrained, "run_pretraining.py")
+    assert f"{pretrained} has no settings.json (" in caplog.text and "seed" not in caplog.text
 
 
 def checkpoint(folder, text: str | None = None, step: int = 2):

@@ -130,7 +130,7 @@ def main():
     import torch
     from transformers import set_seed
 
-    from modeling_clir.data.collections import assign_folds, read_collection
+    from modeling_clir.data.collections import assign_folds, count_pairs, read_collection
     from modeling_clir.data.files import new_file
     from modeling_clir.data.runs import write_run
     from modeling_clir.evaluation.ranking import MEASURES, write_queries
@@ -195,6 +195,7 @@ def main():
                 f"--first_stage_weight adds the scores of candidates.run, which {collection.name} lacks: write it "
                 "with scripts/first_stage.py, or pass --candidates"
             )
+    count_pairs(everything)
 
     # 2. Folds; the output folder belongs to this command, whichever fold it runs
     assign_folds(everything, training_args.seed)

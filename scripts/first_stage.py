@@ -47,7 +47,7 @@ def main():
         raise ValueError("--prompts needs --model or --teacher_model")
 
     # Imported here, so that help and mistakes in the arguments are answered at once
-    from modeling_clir.data.collections import read_collection, read_queries
+    from modeling_clir.data.collections import count_pairs, read_collection, read_queries
     from modeling_clir.data.files import find_optional
     from modeling_clir.data.first_stage import rank_bm25, rank_dense
     from modeling_clir.data.runs import write_run
@@ -68,6 +68,7 @@ def main():
     if args.teacher_model:
         from modeling_clir.teacher import Teacher
 
+        count_pairs([collection])
         listed = {
             query: list(dict.fromkeys([*collection.candidates[query], *collection.qrels[query]])) for query in queries
         }

@@ -65,7 +65,7 @@ def main():
     from torch.nn import Identity
     from transformers import AutoModelForSequenceClassification, set_seed
 
-    from modeling_clir.data.collections import read_collection
+    from modeling_clir.data.collections import count_pairs, read_collection
     from modeling_clir.data.files import new_folder, refuse_existing
     from modeling_clir.data.first_stage import load_dense
     from modeling_clir.loading import load_pretrained, longest_input
@@ -78,6 +78,7 @@ def main():
     # 1. Data: the folds of the queries; a training list for each relevant document
     refuse_existing(args.output)
     collection = read_collection(args.collection)
+    count_pairs([collection])
     train, development, test = collection.split(args.fold, args.seed)
     checked = load_pretrained(
         AutoModelForSequenceClassification, args.model, "rank"

@@ -120,9 +120,8 @@ def read_collection(folder: Path, candidates: Path | None = None) -> Collection:
     - an id in qrels, candidates or folds that no document or query has;
     - candidates without a document for any judged query.
 
-    Logs as warnings: files that resemble those of a collection but are not read; the number of pairs to rank if there
-    are no candidates; the number of queries that are not judged, or have no relevant document, no candidates or no
-    fold.
+    Logs as warnings: files that resemble those of a collection but are not read; the number of queries that are not
+    judged, or have no relevant document, no candidates or no fold.
     """
     check_folder(folder)
     if unused := lookalikes(folder, FILES):
@@ -158,10 +157,6 @@ def read_collection(folder: Path, candidates: Path | None = None) -> Collection:
     else:
         everything = list(documents)
         ranked = dict.fromkeys(qrels, everything)
-        logger.warning(
-            f"{folder} has no candidates.run: {len(qrels)} judged queries with all {len(documents)} documents each "
-            f"are {len(qrels) * len(documents)} pairs to rank"
-        )
 
     teacher = None
     if path := find_optional(folder, "teacher.run"):
@@ -175,6 +170,17 @@ def read_collection(folder: Path, candidates: Path | None = None) -> Collection:
         if left_out := len(qrels) - sum(map(len, folds)):
             logger.warning(f"{path}: {left_out} of {len(qrels)} judged queries are in no fold")
     return Collection(folder_name(folder), documents, queries, dict(qrels), ranked, folds, first_stage, teacher)
+
+
+def count_pairs(collections: list[Collection]):
+    """Logs as warnings how many pairs are to rank in collections without `candidates.run`."""
+    for collection in collections:
+        if collection.first_stage is None:
+            queries, documents = len(collection.qrels), len(collection.documents)
+            logger.warning(
+                f"{collection.name} has no candidates.run: {queries} judged queries with all {documents} documents "
+                f"each are {queries * documents} pairs to rank"
+            )
 
 
 def make_folds(queries: Iterable[str], seed: int, number: int = 5) -> list[list[str]]:
@@ -324,6 +330,7 @@ __all__ = [
     "check_collection",
     "check_folder",
     "check_teacher",
+    "count_pairs",
     "make_folds",
     "read_collection",
     "read_qrels",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import bm25s
 import numpy as np
 import regex
+from tqdm.auto import tqdm
 
 from .runs import Run
 
@@ -108,7 +109,9 @@ def rank_bm25(
     if not any(tokenize(text) for text in documents.values()):
         raise ValueError("no document has a word")
     run, unmatched = {}, 0
-    for query, scores in zip(queries, score_bm25([documents[i] for i in ids], queries.values(), k1, b)):
+    texts = tqdm([documents[i] for i in ids], desc="Documents", unit="document")
+    questions = tqdm(queries.values(), desc="Queries", unit="query")
+    for scores, query in zip(score_bm25(texts, questions, k1, b), queries):  # so that the bars come to their ends
         matches = bool(scores.any())
         unmatched += not matches
         run[query] = {ids[i]: float(scores[i]) for i in top(scores, k) if scores[i] > 0 or not matches}
@@ -169,7 +172,7 @@ def rank_dense(
     check_sizes(documents, k)
     ids = sorted_ids(documents)
     model = load_dense(model_name_or_path, prompts)
-    options = {"normalize_embeddings": True, "show_progress_bar": False}
+    options = {"normalize_embeddings": True, "show_progress_bar": True}
     vectors = model.encode_document([documents[document] for document in ids], **options)  # (documents, width)
     query_vectors = model.encode_query(list(queries.values()), **options)  # (queries, width)
     run, step = {}, max(1, SCORES_AT_ONCE // len(ids))

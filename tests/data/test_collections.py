@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modeling_clir.data.collections import Collection, check_teacher, read_collection, write_collection
+from modeling_clir.data.collections import Collection, check_teacher, count_pairs, read_collection, write_collection
 from modeling_clir.data.queries import QueryDataset
 from modeling_clir.data.sections import ExampleKey
 
@@ -43,12 +43,15 @@ def test_read_collection(tmp_path, caplog):
         {"q1": {"d1": 1}, "q2": {"d1": 0, "d2": 2}},
         {"q1": ["d1", "d2"], "q2": ["d1", "d2"]},
     )
-    assert read_collection(folder) == expected
+    assert read_collection(folder) == expected and not caplog.messages
+    count_pairs([expected])
     assert caplog.messages == [
-        f"{folder} has no candidates.run: 2 judged queries with all 2 documents each are 4 pairs to rank"
+        "en-de has no candidates.run: 2 judged queries with all 2 documents each are 4 pairs to rank"
     ]
     collection(folder, run=["q2 Q0 d2 1 9.5 tag", "q1 Q0 d1 1 3 tag", "q2 Q0 d1 2 1 tag"], folds=[[["q1"], ["q2"]]])
     read = read_collection(folder)
+    count_pairs([read])
+    assert len(caplog.messages) == 1  # of a collection with candidates, nothing
     assert read.candidates == {"q1": ["d1"], "q2": ["d2", "d1"]} and read.folds == [["q1"], ["q2"]]
     assert read.first_stage == {"q1": {"d1": 3.0}, "q2": {"d2": 9.5, "d1": 1.0}}
 
@@ -59,7 +62,6 @@ def test_what_a_collection_lacks_is_reported(tmp_path, caplog):
     assert caplog.messages == [
         f"{tmp_path}/c: 1 of 3 queries have no judgement and are not ranked",
         f"{tmp_path}/c: 1 judged queries have no relevant document, 'q2' the first; they count 0",
-        f"{tmp_path}/c has no candidates.run: 2 judged queries with all 2 documents each are 4 pairs to rank",
         f"{tmp_path}/c/folds.json: 1 of 2 judged queries are in no fold",
     ]
 

@@ -1,5 +1,5 @@
 """
-Uploads a finished checkpoint, or a corpus with --dataset, to the Hub.
+Uploads a finished checkpoint or export, or a corpus with --dataset, to the Hub.
 
     python -m modeling_clir.push FOLDER REPO [--private] [--revision BRANCH] [--dataset]
 
@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -33,9 +33,12 @@ LEFT_OUT = (
     "emissions.csv",
 )
 # Files of an earlier commit that would mix with the new ones: they go in the same commit if the folder lacks them.
-REPLACED = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.py", "*.parquet", "*.run")
+REPLACED = (
+    *("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.onnx", "*.onnx.data"),
+    *("openvino_model.xml", "*.py", "*.parquet", "*.run"),
+)
 GENERATED = ("last-checkpoint/*", "onnx/*", "openvino/*")  # not written by the runners: stay
-WEIGHTS = "model.safetensors"
+WEIGHTS, GRAPH = "model.safetensors", "model.onnx"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -56,10 +59,11 @@ def files_to_push(folder: Path) -> dict[str, Path]:
 
 def check_folder(folder: Path, dataset: bool):
     """
-    Checks that a folder is a finished checkpoint or, with `dataset`, a corpus, with a card. Reads no weights.
+    Checks that a folder is a finished checkpoint or export or, with `dataset`, a corpus, with a card. Reads no weights,
+    but an export's graph.
 
     Raises `FileNotFoundError` without the folder. Raises `ValueError` for a missing or cut file, a folder of the other
-    kind, and a card that the Hub would refuse.
+    kind, and a card that the Hub would refuse. Raises `ImportError` for an export without the package onnx.
     """
     if not folder.is_dir():
         raise FileNotFoundError(missing_path(folder))
@@ -77,6 +81,9 @@ def check_model(folder: Path):
     index, weights = folder / f"{WEIGHTS}.index.json", [WEIGHTS]
     if index.is_file():
         weights = sorted(set(read_json(index)["weight_map"].values()))
+    elif is_export([path.name for path in folder.iterdir()]):
+        check_graphs(folder)
+        weights = []
     for name in weights:
         if not (folder / name).is_file():
             raise ValueError(f"{folder} has no weights, {name}{unfinished(folder)}")
@@ -98,6 +105,29 @@ def unfinished(folder: Path) -> str:
     if list(folder.glob("checkpoint-*")):
         return ": its training is not finished, give the same command again"
     return ""
+
+
+def is_export(files: Collection[str]) -> bool:
+    """Tells by the names of a folder's files whether it holds a graph in place of weights."""
+    return GRAPH in files and not any(name.startswith(("model.safetensors", "pytorch_model.bin")) for name in files)
+
+
+def check_graphs(folder: Path):
+    """Raises `ValueError` for a damaged ONNX graph, and if a file of its weights or of OpenVINO's is missing."""
+    from .export import require
+
+    require("onnx")
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        onnx.checker.check_model(folder / GRAPH)
+    except (DecodeError, onnx.checker.ValidationError) as error:
+        reason = " ".join(str(error).split()).partition(". ")[0]
+        raise ValueError(f"{folder / GRAPH} is damaged ({reason}): export it again") from None
+    openvino = folder / "openvino_model.xml"
+    if openvino.is_file() and not openvino.with_suffix(".bin").is_file():
+        raise ValueError(f"{folder} has no openvino_model.bin: export it again")
 
 
 def check_tensors(path: Path):
@@ -284,9 +314,10 @@ def check_same_kind(api, repo: str, commit: str, there: set[str], folder: Path, 
         raise ValueError(f"{repo} is taken: it holds files that are no checkpoint. Choose another name")
     with explained(repo):
         path = api.hf_hub_download(repo, "config.json", revision=commit)
+    here = [path.name for path in folder.iterdir()]
     kinds = [
-        " ".join([str(config.get("model_type")), *(config.get("architectures") or [])])
-        for config in (read_json(Path(path)), read_json(folder / "config.json"))
+        " ".join([str(config.get("model_type")), *(config.get("architectures") or []), *["ONNX"] * is_export(files)])
+        for config, files in ((read_json(Path(path)), there), (read_json(folder / "config.json"), here))
     ]
     if kinds[0] != kinds[1]:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ from modeling_clir import BertLongConfig, Reranker
 from modeling_clir.convert import main as convert
 from modeling_clir.export import random_inputs
 from modeling_clir.exported import ExportedModel
+from modeling_clir.push import push
 from tests.backbones import save_backbone, tokenizer_of
 from tests.helpers import write
 
@@ -116,6 +118,41 @@ def test_an_exported_folder_ranks(folders):
         found = Reranker.from_pretrained(folders / "float32", **options).rank(QUERY, DOCUMENTS)
         assert [hit["corpus_id"] for hit in found] == [hit["corpus_id"] for hit in expected]
         assert [hit["score"] for hit in found] == pytest.approx([hit["score"] for hit in expected], abs=1e-4)
+
+
+def test_an_export_is_pushed_and_ranks_from_the_hub(folders, at_hub, tmp_path):
+    for name in ("float32", "int8"):  # the new version has no graph of OpenVINO's
+        push(folders / name, "someone/graph")
+    files = at_hub.files("someone/graph")
+    assert files["model.onnx"] == (folders / "int8/model.onnx").read_bytes() and "openvino_model.xml" not in files
+    assert 'from_pretrained("someone/graph", revision="files-' in files["README.md"].decode()
+    local, loaded = (Reranker.from_pretrained(source) for source in (folders / "int8", "someone/graph"))
+    pairs = [(QUERY, document) for document in DOCUMENTS]
+    assert loaded.score(pairs) == local.score(pairs)
+    assert loaded.model.name_or_path == "someone/graph"
+
+
+def test_an_export_does_not_replace_weights(folders, at_hub, tmp_path):
+    bert = shutil.copytree(folders / "float32", tmp_path / "bert")
+    config = AutoConfig.from_pretrained(bert)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(bert)
+    (bert / "model.onnx").unlink()
+    push(bert, "someone/bert")
+    with pytest.raises(ValueError, match=r"taken: it holds another model .* ONNX"):
+        push(folders / "float32", "someone/bert")
+
+
+def test_a_damaged_export_is_not_pushed(folders, at_hub, tmp_path):
+    folder = shutil.copytree(folders / "float32", tmp_path / "graph")
+    (folder / "openvino_model.bin").unlink()
+    with pytest.raises(ValueError, match=r"has no openvino_model\.bin"):
+        push(folder, "someone/graph")
+    graph = (folder / "model.onnx").read_bytes()
+    for damaged in (graph[:-1], graph[: len(graph) // 2], b""):
+        (folder / "model.onnx").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"model\.onnx is damaged"):
+            push(folder, "someone/graph")
+    assert not at_hub.calls
 
 
 def test_limits_of_an_export_are_the_models(folders):

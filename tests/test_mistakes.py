@@ -77,6 +77,9 @@ WRONG = {
     "build: required": (["scripts/build_corpus.py", "out"], "the following arguments are required: --languages"),
     "collect: both": ([*COLLECT, "--pairs", "a-b", "--squad", "x", "--documents", "y"], "not allowed with argument"),
     "compare: one run": (["scripts/compare_runs.py", "data/collection", "data/a.run"], "name two runs or more"),
+    "depths: one run": (["scripts/compare_depths.py", "data/collection", "data/a.run"], "required: run"),
+    "depths: none": (["scripts/compare_depths.py", "data/collection", "data/a.run", "data/b.run", "--depths", "0"],
+                     "a depth must be at least 1, got 0"),
     # Names of models and corpora
     "clir: model": ([*CLIR, "--model_name_or_path", "data/modle", "--collections", "data/collection"],
                     "there is no data/modle; did you mean data/model? (for a model of the Hub"),

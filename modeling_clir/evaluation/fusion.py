@@ -1,10 +1,10 @@
-"""Adds the scores of a first stage to the scores of a reranker. Chooses the weight of the first stage."""
+"""A reranker behind a first stage: adds the first stage's scores, chooses their weight, reranks to a depth."""
 
 import math
 
 import numpy as np
 
-from ..data.runs import Run
+from ..data.runs import Run, ranking
 from .ranking import evaluate_queries
 
 
@@ -55,4 +55,28 @@ def choose_weight(runs: list[tuple[Run, Run, dict[str, dict[str, int]]]]) -> tup
     return best * scale, found[best]
 
 
-__all__ = ["add_first_stage", "choose_weight"]
+def covered_depth(run: Run, first_stage: Run) -> int:
+    """Returns how many of the first stage's first documents a run has, of the query for which it is the fewest."""
+    orders = {query: ranking(scores) for query, scores in first_stage.items()}
+    missing = [
+        next((place for place, document in enumerate(order) if document not in run.get(query, ())), None)
+        for query, order in orders.items()
+    ]
+    longest = max(map(len, orders.values()), default=0)
+    return min((place for place in missing if place is not None), default=longest)
+
+
+def rerank_to_depth(run: Run, first_stage: Run, depth: int) -> Run:
+    """
+    Puts the first `depth` documents of a first stage into the order of a run, which has them all. The others follow in
+    the first stage's order. A document's score is minus its rank.
+    """
+    reranked = {}
+    for query, scores in first_stage.items():
+        order = ranking(scores)
+        first = ranking({document: run[query][document] for document in order[:depth]})
+        reranked[query] = {document: -rank for rank, document in enumerate([*first, *order[depth:]], 1)}
+    return reranked
+
+
+__all__ = ["add_first_stage", "choose_weight", "covered_depth", "rerank_to_depth"]

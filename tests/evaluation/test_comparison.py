@@ -161,6 +161,42 @@ def test_a_collection_knows_its_queries_and_documents(tmp_path):
             read_judged_run(write(tmp_path / "x.run", "a Q0 d1 1 1 t", line), qrels, known)
 
 
+def test_compare_depths(tmp_path, monkeypatch, capsys):
+    first = write(
+        tmp_path / "bm25.run", "a Q0 d3 1 9 t", "a Q0 d1 2 8 t", "a Q0 d2 3 7 t", "a Q0 d4 4 6 t", "b Q0 d3 1 1 t"
+    )
+    ours = write(
+        tmp_path / "ours.run", "a Q0 d1 1 2 t", "a Q0 d3 2 1 t", "a Q0 d2 3 5 t", "a Q0 d4 4 6 t", "b Q0 d3 1 1 t"
+    )
+    collection(tmp_path / "c")
+    run_here(monkeypatch, "scripts/compare_depths.py", tmp_path / "c", first, ours)
+    values = {name: row[0].split()[0] for name, *row in table_rows(capsys.readouterr().out)}
+    qrels, _ = read_judgements(tmp_path / "c")
+    by_hand = {
+        "first stage": {"a": {"d3": 3, "d1": 2, "d2": 1}},
+        "first 2 reranked": {"a": {"d1": 3, "d3": 2, "d2": 1}},
+        "first 3 reranked": {"a": {"d2": 3, "d1": 2, "d3": 1}},
+        "first 4 reranked": {"a": {"d4": 4, "d2": 3, "d1": 2, "d3": 1}},
+    }
+    rest = {"b": {"d3": 1}}
+    expected = {name: f"{query_values(run | rest, qrels)['AP'].mean():.4f}" for name, run in by_hand.items()}
+    assert values == expected and len(set(values.values())) == 3
+    run_here(monkeypatch, "scripts/compare_depths.py", tmp_path / "c", first, ours, "--depths", 3)
+    assert [name for name, *_ in table_rows(capsys.readouterr().out)] == ["first stage", "first 3 reranked"]
+    with pytest.raises(
+        SystemExit, match=r"^error: .*ours.run has the first 4 documents of every query, not the first 5"
+    ):
+        run_here(monkeypatch, "scripts/compare_depths.py", tmp_path / "c", first, ours, "--depths", 5)
+    other = write(tmp_path / "other.run", "a Q0 d1 1 2 t")
+    with pytest.raises(SystemExit, match=r"^error: .*other.run lacks one of the first two documents of a query"):
+        run_here(monkeypatch, "scripts/compare_depths.py", tmp_path / "c", first, other)
+
+
+def table_rows(output: str) -> list[list[str]]:
+    lines = [line for line in output.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
 def test_compare_runs(tmp_path, monkeypatch, capsys, caplog):
     collection(tmp_path / "c")
     write(tmp_path / "bm25.run", "a Q0 d2 1 2 t", "a Q0 d1 2 1 t", "b Q0 d3 1 1 t")

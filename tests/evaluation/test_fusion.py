@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from modeling_clir.evaluation.fusion import add_first_stage, choose_weight
+from modeling_clir.evaluation.fusion import add_first_stage, choose_weight, covered_depth, rerank_to_depth
 from modeling_clir.evaluation.ranking import evaluate_run
 
 
@@ -70,3 +70,22 @@ def test_equally_good_weights():
     equal = {"q": {"a": 3.0, "b": 3.0}, "r": {}}
     weight, precision = choose_weight([(equal, {"q": {"a": 0.2, "b": 0.1}, "r": {}}, qrels)])
     assert weight > 0 and precision == 0.5  # a reranker of one score leaves the first stage's order
+
+
+def test_depth():
+    first = {"q": {"a": 3, "b": 2, "c": 1, "d": 1}, "r": {"a": 1}}  # of equal scores the higher id comes first
+    run = {"q": {"b": 9, "a": 8, "d": 10}, "r": {"a": 0}}
+    assert covered_depth(run, first) == 3 and covered_depth(first, first) == 4 and covered_depth({"q": {}}, first) == 0
+    assert [[*rerank_to_depth(run, first, depth)["q"]] for depth in (1, 2, 3)] == [
+        ["a", "b", "d", "c"],
+        ["b", "a", "d", "c"],
+        ["d", "b", "a", "c"],
+    ]
+    assert rerank_to_depth(run, first, 3)["r"] == {"a": -1}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_all_depths_are_between_both_runs(seed):
+    first, run = noisy(seed, 0.5), noisy(seed + 10, 0.5)
+    values = [evaluate_run(rerank_to_depth(run, first, depth), QRELS) for depth in (0, 1, len(DOCUMENTS))]
+    assert values == [evaluate_run(first, QRELS)] * 2 + [evaluate_run(run, QRELS)]

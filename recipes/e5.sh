@@ -3,7 +3,8 @@
 # is meant), pretrains it with RR, finetunes it on questions, and reranks its own first 10 documents: XQuAD articles
 # 24-35, six directions between English, German and Spanish. The table has the first stage (the encoder's mean
 # vectors), BM25 over the question in the documents' language, the reranker alone, and the reranker added to the first
-# stage with a weight that is chosen on training articles; with the p-values of paired randomization tests.
+# stage with a weight that is chosen on training articles; with the p-values of paired randomization tests. Tables of
+# depths tell how many of the 10 are worth reranking, by questions about training articles and by those of the test.
 #
 #     recipes/e5.sh MODEL DATA [SEED ...]
 #
@@ -26,7 +27,7 @@ export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_TOP_PAD_=671
     --documents "$data/bible" "$data/ntrex" --squad "$data/xquad" --squad_articles 0:24 --num_negatives 7
 
 # 2. Build collections: the questions of the first 24 articles and English questions of SQuAD to train on, with whole
-#    articles in a fold and the encoder's first 5 documents; the other 12 articles to test, with the first 10
+#    articles in a fold; the other 12 articles to test; all with the encoder's first 10 documents
 if [ ! -d $output/collections ]; then
     same=en-en,de-de,es-es cross=$(IFS=,; echo "${pairs[*]}")
     rm -rf $output/new
@@ -37,7 +38,7 @@ if [ ! -d $output/collections ]; then
     python scripts/build_collections.py $output/new/squad --pairs en-en --squad $output/squad --squad_articles 2:7 --article_folds
     mv $output/new/squad/en-en $output/new/train/squad-en-en
     for folder in $output/new/train/*; do
-        python scripts/first_stage.py $folder --model "$model" "${prompts[@]}" --k 5
+        python scripts/first_stage.py $folder --model "$model" "${prompts[@]}" --k 10
         mv $folder $output/new/train-$(basename $folder)
     done
     rmdir $output/new/train $output/new/squad
@@ -64,9 +65,23 @@ for seed in "${seeds[@]}"; do
     accelerate launch --num_processes 1 run_clir.py --config recipes/clir_e5.yaml --model_name_or_path $output/clir-$seed \
         --train_collections $output/collections/train-* --collections "${pairs[@]/#/$output/collections/}" \
         --output_dir $output/reranker-$seed --seed $seed --first_stage_weight tune
+    # 6. Compare depths on the training articles that were kept for development, the second fold
+    python run_clir.py --model_name_or_path $output/reranker-$seed/transfer --collections $output/collections/train-* --fold 1 \
+        --max_length 512 --max_query_length 64 --output_dir $output/development-$seed
+    depths=$output/development-$seed/depths
+    rm -rf $depths
+    mkdir $depths
+    for folder in $output/collections/train-*; do
+        name=$(basename $folder)
+        for file in $folder/{qrels.txt,candidates.run} $output/development-$seed/$name.run; do
+            sed "s/^/$name./" $file >> $depths/$(basename ${file/$name.run/reranker.run})
+        done
+    done
+    awk 'NR == FNR {ranked[$1]; next} $1 in ranked' $depths/reranker.run $depths/qrels.txt > $depths/ranked.txt
+    python scripts/compare_depths.py $depths/{ranked.txt,candidates.run,reranker.run}
 done
 
-# 6. Compare in each direction, and over all queries of the six directions
+# 7. Compare in each direction, and over all queries of the six directions
 rm -rf $output/runs
 for pair in "${pairs[@]}"; do
     folder=$output/runs/$pair document=${pair#*-}
@@ -86,3 +101,7 @@ for pair in "${pairs[@]}"; do
 done
 echo "all directions"
 python scripts/compare_runs.py $output/runs/qrels.txt $output/runs/{dense,bm25}.run $output/runs/{reranker,with-dense}-*.run
+for run in $output/runs/{reranker,with-dense}-*.run; do
+    echo "$(basename $run)"
+    python scripts/compare_depths.py $output/runs/{qrels.txt,dense.run} $run
+done

@@ -82,8 +82,8 @@ def share_cores():
     """
     Makes this program a fair neighbour of others on the same machine; call it before torch is imported.
 
-    - Idle threads sleep. Threads that spin take the cores from other programs; a program that has the
-      machine for itself is faster with `OMP_WAIT_POLICY=ACTIVE`.
+    - Idle threads sleep. Threads that spin take the cores from other programs; a program that has the machine for
+      itself is faster with `OMP_WAIT_POLICY=ACTIVE`.
     - With a CPU quota, as in a container, there are only as many threads as the quota gives cores. OpenMP itself
       counts the cores of the affinity mask.
     - JAX, which bm25s uses where it is installed, takes GPU memory as it needs it. By default it takes three quarters

@@ -37,16 +37,14 @@ def main():
     qrels, known = read_judgements(args.qrels)
     first_stage, run = (read_judged_run(path, qrels, known) for path in (args.first_stage, args.run))
     deepest = covered_depth(run, first_stage)
-    if deepest < 2:
+    if deepest < (wanted := max(args.depths or [2])):
         raise ValueError(
-            f"{args.run} lacks one of the first two documents of a query in {args.first_stage}: name the run of the "
-            "first stage that was reranked"
+            f"{args.run} has the first {deepest} documents of every query in {args.first_stage}, not the first {wanted}: "
+            "name the run of the first stage that was reranked, or smaller --depths"
         )
 
     # 2. Compare
     depths = args.depths or [depth for depth in DEPTHS if depth < deepest] + [deepest]
-    if max(depths) > deepest:
-        raise ValueError(f"{args.run} has the first {deepest} documents of every query, not the first {max(depths)}")
     runs = {f"first {depth} reranked": rerank_to_depth(run, first_stage, depth) for depth in depths}
     print(f"{len(qrels)} queries\n\n{markdown_table(compare({'first stage': first_stage} | runs, qrels))}", end="")
 

@@ -120,7 +120,7 @@ def test_an_exported_folder_ranks(folders):
         assert [hit["score"] for hit in found] == pytest.approx([hit["score"] for hit in expected], abs=1e-4)
 
 
-def test_an_export_is_pushed_and_ranks_from_the_hub(folders, at_hub, tmp_path):
+def test_an_export_is_pushed_and_ranks_from_the_hub(folders, at_hub):
     for name in ("float32", "int8"):  # the new version has no graph of OpenVINO's
         push(folders / name, "someone/graph")
     files = at_hub.files("someone/graph")
